@@ -1,0 +1,78 @@
+"""Recipes: YAML files decoded strictly into frozen pydantic models; an unknown key is an error with its path."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from manifests.errors import RequestError
+from manifests.ids import digest_json
+
+
+class RecipeModel(BaseModel):
+    """Base of everything that a recipe may hold: frozen, and no key that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Recipe = TypeVar("Recipe", bound=RecipeModel)
+
+
+def recipe_names(package: str) -> list[str]:
+    """Names of the recipes that ship in ``<package>/recipes``."""
+    folder = importlib.resources.files(package) / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(kind: type[Recipe], package: str, name_or_path: str) -> Recipe:
+    """The recipe of that name in ``<package>/recipes``, or in a file when it ends in .yaml or .yml.
+
+    Raises RequestError naming the path of the first key that is wrong.
+    """
+    if name_or_path.endswith((".yaml", ".yml")):
+        if not os.path.exists(name_or_path):
+            raise RequestError(
+                f"recipe file {name_or_path!r} does not exist; give a name ({', '.join(recipe_names(package))}) or a file"
+            )
+        with open(name_or_path, encoding="utf-8") as file:
+            text = file.read()
+    elif name_or_path in recipe_names(package):
+        text = (importlib.resources.files(package) / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    else:
+        raise RequestError(
+            f"recipe {name_or_path!r} is unknown; names are {', '.join(recipe_names(package))}, a file ends in .yaml"
+        )
+    return decode_recipe(kind, text, name_or_path)
+
+
+def decode_recipe(kind: type[Recipe], text: str, what: str) -> Recipe:
+    """A recipe from YAML text; ``what`` names it in errors."""
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"recipe {what!r} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise RequestError(f"recipe {what!r} holds {type(raw).__name__}; it must be a mapping")
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"]) or "(top)"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            raise RequestError(f"recipe {what!r}: key {where!r} is unknown; remove it or mend its name{more}") from error
+        raise RequestError(f"recipe {what!r}: {where!r} = {first.get('input')!r}: {first['msg']}{more}") from error
+
+
+def resolved(recipe: RecipeModel) -> dict[str, Any]:
+    """The recipe with every default filled in, as JSON values; written beside every output."""
+    return recipe.model_dump(mode="json")
+
+
+def recipe_digest(recipe: RecipeModel) -> str:
+    """Hex digest of the resolved recipe."""
+    return digest_json(resolved(recipe))

@@ -1,0 +1,176 @@
+"""Every table of a corpus and a pack, as Arrow schemas with a unit in each name and a description on each field.
+
+A new fact is a new column here (or in the ``adds`` schema of the annotator that knows it), never a key in a dict.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from manifests.errors import ContractError
+
+ID = pa.binary(16)
+CODES = pa.list_(pa.uint16())
+
+
+def field(name: str, kind: pa.DataType, description: str, *, nullable: bool = True) -> pa.Field:
+    """A column with its description in the schema itself."""
+    return pa.field(name, kind, nullable=nullable, metadata={"description": description})
+
+
+def required(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    """A column that is never null."""
+    return field(name, kind, description, nullable=False)
+
+
+INPUTS = pa.schema(
+    [
+        required("input_id", ID, "digest of the source key (uri, num_bytes, version)"),
+        required("uri", pa.string(), "where the input was found"),
+        required("num_bytes", pa.int64(), "size of the input as listed"),
+        required("version", pa.string(), "etag or modification time, as listed"),
+        required("source", pa.string(), "unit of licence and consent that the input belongs to"),
+        required("outcome", pa.string(), "stored | partial (a part was lost) | refused"),
+        field("recording_id", ID, "the recording its bytes became; null when refused"),
+        field("licence", pa.string(), "SPDX id or text that came with the source"),
+        field("language", pa.string(), "ISO 639-1, as the source says"),
+        field("speaker_label", pa.string(), "speaker, as the source says (one speaker in the whole input)"),
+        field("text", pa.string(), "transcript that came with the source; never overwritten by a guessed one"),
+        field("reference_rttm_uri", pa.string(), "reference turns of the input (RTTM)"),
+        field("reference_stm_uri", pa.string(), "reference words of the input (STM)"),
+    ]
+)
+
+RECORDINGS = pa.schema(
+    [
+        required("recording_id", ID, "digest of the file's bytes"),
+        required("num_samples", pa.int64(), "samples a channel, as stored"),
+        required("sample_rate_hz", pa.int32(), "rate of the stored audio"),
+        required("num_channels", pa.int16(), "channels stored"),
+        required("heard_channels", pa.list_(pa.int16()), "channels the models hear: those that say something of their own"),
+        required("source_sample_rate_hz", pa.int32(), "rate of the acquired file, before any resampling"),
+        required("codec", pa.string(), "codec of the acquired file"),
+        required("container", pa.string(), "container of the acquired file"),
+        required("stored_bits", pa.int16(), "bits a sample of the stored FLAC"),
+        required("stored_scale", pa.float64(), "factor on the amplitudes before storing (1.0 unless they passed full scale)"),
+        required("peak", pa.float32(), "largest magnitude of the acquired audio, 1.0 = full scale"),
+        required("rms_dbfs", pa.float32(), "RMS level of the acquired audio over all channels; -120 for digital silence"),
+        field("declared_num_samples", pa.int64(), "samples a channel that the header promised; null when it does not say"),
+        required("is_truncated", pa.bool_(), "fewer samples decoded than the header promised, or the decoder gave up"),
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        required("input_id", ID, "the input"),
+        required("uri", pa.string(), "where it was found"),
+        required("stage", pa.string(), "open | probe | decode | check"),
+        required("reason", pa.string(), "stable code, e.g. not_audio, non_finite_samples, truncated"),
+        required("message", pa.string(), "one line for people"),
+        required("outcome", pa.string(), "refused | partial (the decoded part entered the corpus)"),
+    ]
+)
+
+SPANS = pa.schema(
+    [
+        required("recording_id", ID, "recording"),
+        required("channel", pa.int16(), "channel of the recording"),
+        required("sample_rate_hz", pa.int32(), "rate that the samples count (that of the stored audio)"),
+        required("start_sample", pa.int64(), "first sample, relative to the start of the recording"),
+        required("end_sample", pa.int64(), "one past the last sample"),
+        field("speaker_label", pa.string(), "speaker, local to the recording and channel; null where the segmenter tells none"),
+        field("speech_prob", pa.float32(), "mean speech probability in the span; null where the segmenter gives none"),
+    ]
+)
+
+CLIPS = pa.schema(
+    [
+        required("clip_id", ID, "digest of (recording_id, channel, sample_rate_hz, start_sample, end_sample)"),
+        required("recording_id", ID, "recording"),
+        required("channel", pa.int16(), "channel of the recording"),
+        required("sample_rate_hz", pa.int32(), "rate that the samples count (that of the stored audio)"),
+        required("start_sample", pa.int64(), "first sample, relative to the start of the recording"),
+        required("end_sample", pa.int64(), "one past the last sample"),
+        field("speaker_label", pa.string(), "speaker, local to the recording; null when no diarization ran"),
+        required("speech_samples", pa.int64(), "samples of the clip in which VAD hears speech"),
+        required("overlap_samples", pa.int64(), "samples of the clip in which a second speaker talks too"),
+    ]
+)
+
+LAYER_KEYS = pa.schema(
+    [
+        required("clip_id", ID, "clip; rows stand in the order of the clip part"),
+        required("status", pa.string(), "ok | error | abstained | gated"),
+        field("error", pa.string(), "error code and message where status is error"),
+    ]
+)
+
+DOCUMENTS = pa.schema(
+    [
+        required("key", pa.string(), "key of the document's members in its shard"),
+        required("shard", pa.string(), "file name of the shard"),
+        required("offset", pa.int64(), "byte offset of the document's first member in the shard"),
+        required("num_bytes", pa.int64(), "bytes of all its members, headers and padding included"),
+        required("kind", pa.string(), "clip | text"),
+        required("tasks", pa.list_(pa.string()), "training tasks it can serve, e.g. asr, tts, text"),
+        field("num_samples", pa.int64(), "audio samples at the pack's rate; null for a text document"),
+        field("num_codes", pa.int32(), "audio codes; null without codes"),
+        field("num_text_tokens", pa.int32(), "text tokens; null when the pack was made without a tokenizer"),
+        field("clip_id", ID, "the clip it was made from"),
+        field("recording_id", ID, "the recording that the clip is a span of"),
+        field("speaker", pa.string(), "speaker that the split keeps in one place"),
+        field("language", pa.string(), "ISO 639-1"),
+        field("text", pa.string(), "transcript or plain text"),
+        field("text_source", pa.string(), "source (came with the input) or the name of the layer that guessed it"),
+    ]
+)
+
+LEDGER = pa.schema(
+    [
+        required("part", pa.string(), "output that was worked on, e.g. ingest, spans/vad, layers/<clip set>/asr"),
+        required("unit", pa.string(), "unit"),
+        required("audio_s", pa.float64(), "audio-seconds that the part worked through"),
+        required("wall_s", pa.float64(), "seconds from the start of the unit's work to its commit"),
+        required("cpu_s", pa.float64(), "CPU seconds of the worker process in that time"),
+        required("model_cpu_s", pa.float64(), "CPU seconds inside the model itself (segment, annotate)"),
+        required("num_rows", pa.int64(), "rows written"),
+        required("num_errors", pa.int64(), "rows with status error, or inputs refused"),
+        required("num_bytes", pa.int64(), "bytes written"),
+    ]
+)
+
+STATUSES = ("ok", "error", "abstained", "gated")
+
+
+def layer_schema(adds: pa.Schema) -> pa.Schema:
+    """Schema of a layer part: the key columns, then what the annotator adds (all nullable)."""
+    return pa.schema([*LAYER_KEYS, *adds])
+
+
+def check_table(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
+    """The table with exactly the schema's columns, types and metadata.
+
+    Raises ContractError naming the first column that is missing, extra, of another type, or null where it must not be.
+    """
+    missing = [f.name for f in schema if f.name not in table.column_names]
+    extra = [name for name in table.column_names if name not in schema.names]
+    if missing or extra:
+        raise ContractError(f"{what}: columns missing {missing}, undeclared {extra}; return exactly {schema.names}")
+    for declared in schema:
+        column = table.column(declared.name)
+        if column.type != declared.type:
+            raise ContractError(f"{what}: column {declared.name!r} is {column.type}; it is declared {declared.type}")
+        if not declared.nullable and column.null_count:
+            raise ContractError(f"{what}: column {declared.name!r} has {column.null_count} nulls; it is declared required")
+    return table.select(schema.names).cast(schema)
+
+
+def table_of(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A checked table from row dicts; a key that the schema lacks is an error, a missing one is null."""
+    for row in rows:
+        extra = row.keys() - set(schema.names)
+        if extra:
+            raise ContractError(f"row has undeclared columns {sorted(extra)}; the schema has {schema.names}")
+    return check_table(pa.Table.from_pylist(rows, schema=schema), schema, "rows")
