@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` and `make test`. Both make the environment first, and reuse it afterwards.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Tests run tiny models: a second thread gains nothing, and processes that each take every core starve Ray's workers.
+# Fixed counts are also what "same bytes on one machine" rests on. Telemetry of pyannote and Ray's OpenTelemetry stay
+# off; a test that reaches for the hub fails at once instead of waiting for a time-out.
+QUIET := OTEL_SDK_DISABLED=true PYANNOTE_METRICS_ENABLED=0 TOKENIZERS_PARALLELISM=false
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(QUIET)
+
+.PHONY: env demo test check bench quality clean
+
+env: $(STAMP)
+
+# Resemblyzer's metadata asks for the obsolete `typing`, which breaks Python 3.11, and for webrtcvad, a C build that
+# nothing here calls: only its weights are read, so it comes without its dependencies.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[all,dev]" "setuptools>=77"
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -c constraints.txt resemblyzer
+	touch $@
+
+demo: env
+	$(QUIET) $(BIN)/stepwell demo
+
+test: env
+	$(ONE_THREAD) $(BIN)/python -m pytest
+
+# Under a minute: style, types, layers and the fast tests.
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not ray"
+
+bench: env
+	$(ONE_THREAD) $(BIN)/python -m benchmarks
+
+quality: env
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.quality
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
