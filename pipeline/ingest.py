@@ -1,0 +1,237 @@
+"""Inputs to stored recordings: decode, check, store as FLAC pieces, tell what was lost.
+
+A bad input becomes a quarantine row; the unit still commits. Audio is stored at its own rate (at most 48 kHz) and its
+own level: only amplitudes past full scale, which FLAC cannot hold, are halved until they fit, and the factor is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import fsspec
+import numpy as np
+import soxr
+
+from manifests.audio import PIECE_S, encode_flac, piece_name
+from manifests.errors import AudioRefused
+from manifests.ids import digest_blocks, recording_id
+from manifests.recipes import RecipeModel
+from manifests.tars import TarWriter
+from pipeline.decode import Decoder, open_audio
+from pipeline.sources import Input
+
+VERSION = "1"
+READ_BYTES = 1 << 20
+MAX_STORED_RATE_HZ = 48_000
+SILENCE_DBFS = -120.0
+
+
+class StoreConfig(RecipeModel):
+    """How audio is stored: at its own rate up to 48 kHz, or all of it at 16 kHz."""
+
+    sample_rate: Literal["native", 16000] = "native"
+
+    def stored_rate_hz(self, source_rate_hz: int) -> int:
+        return 16_000 if self.sample_rate == 16000 else min(source_rate_hz, MAX_STORED_RATE_HZ)
+
+
+# Two channels whose correlation is at least this say the same thing: one of them is heard (stereo of one microphone).
+SAME_CHANNEL_CORRELATION = 0.98
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What one input became: its INPUTS row, its RECORDINGS row (None when refused) and quarantine rows."""
+
+    input_row: dict[str, Any]
+    recording_row: dict[str, Any] | None
+    quarantine_rows: list[dict[str, Any]]
+
+
+def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: set[bytes]) -> Ingested:
+    """Decode one input into ``tar`` unless its bytes are in ``stored`` already.
+
+    Raises OSError for faults of the store (transient: the unit is tried again); a bad input never raises.
+    """
+    try:
+        with fsspec.open(item.uri, "rb") as file:
+            identity = recording_id(digest_blocks(iter(lambda: file.read(READ_BYTES), b"")))
+            if identity in stored:
+                return Ingested(_input_row(item, identity, "stored"), None, [])
+            row = _store_recording(file, identity, config, tar)
+    except FileNotFoundError:
+        return _refused(item, AudioRefused("gone", "listed, but gone when it was opened; list the source again"))
+    except AudioRefused as refusal:
+        return _refused(item, refusal)
+    stored.add(identity)
+    complaint = row.pop("complaint")
+    if not row["is_truncated"]:
+        return Ingested(_input_row(item, identity, "stored"), row, [])
+    quarantine = _quarantine_row(item, "decode", "truncated", complaint, "partial")
+    return Ingested(_input_row(item, identity, "partial"), row, [quarantine])
+
+
+def _store_recording(file: Any, identity: bytes, config: StoreConfig, tar: TarWriter) -> dict[str, Any]:
+    """The RECORDINGS row of a decoded file, its pieces appended to ``tar``; nothing is appended when it is refused."""
+    scale = 1.0
+    while True:
+        file.seek(0)
+        decoder = open_audio(file)
+        facts = _Facts(decoder.probe.num_channels)
+        pieces = _Pieces(identity, decoder, config)
+        for block in decoder.blocks():
+            facts.add(block)
+            pieces.add(block * np.float32(scale))
+        pieces.finish()
+        # One pass is enough unless amplitudes pass full scale; a power of two keeps every bit of the mantissa.
+        fitting = 1.0 if facts.peak <= 1.0 else 2.0 ** -np.ceil(np.log2(facts.peak))
+        if fitting == scale:
+            break
+        scale = float(fitting)
+    if not facts.num_samples and decoder.error:
+        raise AudioRefused("undecodable", f"header is read, but nothing decodes: {decoder.error}; fetch it again")
+    if not facts.num_samples:
+        raise AudioRefused("no_samples", "a valid file of 0 samples; nothing to store")
+    for name, data in pieces.encoded:
+        tar.add(name, data)
+    return _recording_row(identity, decoder, facts, pieces, scale)
+
+
+def _recording_row(identity: bytes, decoder: Decoder, facts: _Facts, pieces: _Pieces, scale: float) -> dict[str, Any]:
+    probe = decoder.probe
+    lost = (probe.declared_num_samples or 0) - facts.num_samples
+    is_truncated = decoder.error is not None or lost > probe.slack_samples
+    declared = "?" if probe.declared_num_samples is None else f"{probe.declared_num_samples / probe.sample_rate_hz:.3f}"
+    because = f" ({decoder.error})" if decoder.error else ""
+    return {
+        "recording_id": identity,
+        "num_samples": pieces.num_samples,
+        "sample_rate_hz": pieces.rate_hz,
+        "num_channels": probe.num_channels,
+        "heard_channels": facts.heard_channels(),
+        "source_sample_rate_hz": probe.sample_rate_hz,
+        "codec": probe.codec,
+        "container": probe.container,
+        "stored_bits": probe.bits,
+        "stored_scale": scale,
+        "peak": float(facts.peak),
+        "rms_dbfs": facts.rms_dbfs(),
+        "declared_num_samples": probe.declared_num_samples,
+        "is_truncated": is_truncated,
+        "complaint": f"{facts.num_samples / probe.sample_rate_hz:.3f} s decoded of {declared} s declared{because}; the part is kept",
+    }
+
+
+class _Facts:
+    """Peak, level and likeness of channels, gathered block by block."""
+
+    def __init__(self, num_channels: int) -> None:
+        self.num_samples = 0
+        self.peak = 0.0
+        self._gram = np.zeros((num_channels, num_channels))
+
+    def add(self, block: np.ndarray) -> None:
+        """Raises AudioRefused on NaN or infinity: repairing would invent audio."""
+        if not np.isfinite(block).all():
+            count = int((~np.isfinite(block)).sum())
+            raise AudioRefused("non_finite_samples", f"{count} NaN or infinite samples in one block; decode the original again")
+        self.num_samples += len(block)
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+        wide = block.astype(np.float64)
+        self._gram += wide.T @ wide
+
+    def rms_dbfs(self) -> float:
+        power = float(np.trace(self._gram)) / max(1, self.num_samples * len(self._gram))
+        return max(SILENCE_DBFS, 10.0 * float(np.log10(power))) if power > 0 else SILENCE_DBFS
+
+    def heard_channels(self) -> list[int]:
+        """Channels that are neither digital silence nor like an earlier heard one; ``[0]`` when all are silent."""
+        heard: list[int] = []
+        for channel, energy in enumerate(np.diag(self._gram)):
+            likeness = (self._gram[channel, other] / np.sqrt(energy * self._gram[other, other]) for other in heard)
+            if energy > 0 and all(abs(value) < SAME_CHANNEL_CORRELATION for value in likeness):
+                heard.append(channel)
+        return heard or [0]
+
+
+class _Pieces:
+    """Cuts blocks into pieces of 60 s and encodes them, resampling on the way where the stored rate is another."""
+
+    def __init__(self, identity: bytes, decoder: Decoder, config: StoreConfig) -> None:
+        probe = decoder.probe
+        self.rate_hz = config.stored_rate_hz(probe.sample_rate_hz)
+        self.num_samples = 0
+        self.encoded: list[tuple[str, bytes]] = []
+        self._identity, self._bits = identity, probe.bits
+        self._waiting: list[np.ndarray] = []
+        self._num_waiting = 0
+        self._piece = 0
+        self._resampler = (
+            None
+            if self.rate_hz == probe.sample_rate_hz
+            else soxr.ResampleStream(probe.sample_rate_hz, self.rate_hz, probe.num_channels, dtype="float32", quality="HQ")
+        )
+
+    def add(self, block: np.ndarray, *, last: bool = False) -> None:
+        if self._resampler is not None:
+            block = self._resampler.resample_chunk(block, last=last).reshape(-1, block.shape[1])
+        self._waiting.append(block)
+        self._num_waiting += len(block)
+        piece_samples = PIECE_S * self.rate_hz
+        while self._num_waiting >= piece_samples:
+            held = np.concatenate(self._waiting)
+            self._encode(held[:piece_samples])
+            self._waiting, self._num_waiting = [held[piece_samples:]], self._num_waiting - piece_samples
+
+    def finish(self) -> None:
+        if not self._waiting:
+            return
+        if self._resampler is not None:
+            self.add(np.zeros((0, self._waiting[0].shape[1]), dtype=np.float32), last=True)
+        if self._num_waiting:
+            self._encode(np.concatenate(self._waiting))
+
+    def _encode(self, audio: np.ndarray) -> None:
+        """One piece of every channel: rounded to the stored depth by ourselves, since libsndfile scales by 2^15 - 1."""
+        full_scale = 1 << (self._bits - 1)
+        whole = np.clip(np.rint(audio.astype(np.float64) * full_scale), -full_scale, full_scale - 1).astype(np.int32)
+        samples = whole.astype(np.int16) if self._bits == 16 else whole << 8
+        for channel, name in self._names(audio.shape[1]):
+            self.encoded.append((name, encode_flac(samples[:, channel], self.rate_hz, self._bits)))
+        self._piece += 1
+        self.num_samples += len(audio)
+
+    def _names(self, num_channels: int) -> Iterator[tuple[int, str]]:
+        return ((channel, piece_name(self._identity, channel, self._piece)) for channel in range(num_channels))
+
+
+def _refused(item: Input, refusal: AudioRefused) -> Ingested:
+    stage = {
+        "no_bytes": "open",
+        "gone": "open",
+        "non_finite_samples": "check",
+        "no_samples": "decode",
+        "undecodable": "decode",
+    }.get(refusal.reason, "probe")
+    quarantine = _quarantine_row(item, stage, refusal.reason, str(refusal), "refused")
+    return Ingested(_input_row(item, None, "refused"), None, [quarantine])
+
+
+def _quarantine_row(item: Input, stage: str, reason: str, message: str, outcome: str) -> dict[str, Any]:
+    return {
+        "input_id": item.input_id, "uri": item.uri, "stage": stage, "reason": reason, "message": message, "outcome": outcome,
+    }  # fmt: skip
+
+
+def _input_row(item: Input, identity: bytes | None, outcome: str) -> dict[str, Any]:
+    row = {
+        "input_id": item.input_id,
+        "uri": item.uri,
+        "num_bytes": item.num_bytes,
+        "version": item.version,
+        "outcome": outcome,
+        "recording_id": identity,
+    }
+    return {**row, **item.facts, "source": item.source}

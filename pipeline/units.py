@@ -1,0 +1,80 @@
+"""Units: bounded groups of inputs that are worked on and committed together, and the plan that fixes them.
+
+Units come from the listing alone: source keys in order, up to a bound on bytes and on inputs. A plan is written before
+work starts and never changes; a corpus' units are those of all its plans, in the order of their numbers. New inputs
+make new units behind them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pydantic import PositiveInt
+
+from manifests.ids import digest_bytes
+from manifests.recipes import RecipeModel
+from manifests.store import Store, json_bytes
+from pipeline.sources import Input
+
+
+class UnitsConfig(RecipeModel):
+    """Bounds of a unit. A single input past ``max_bytes`` is a unit of its own."""
+
+    max_inputs: PositiveInt = 1000
+    max_bytes: PositiveInt = 256 << 20
+
+
+@dataclass(frozen=True)
+class Unit:
+    """``unit_id`` is ``<number>-<8 hex of the inputs>``; plan order is the order of ids."""
+
+    unit_id: str
+    inputs: tuple[Input, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(item.num_bytes for item in self.inputs)
+
+
+def cut_units(inputs: Iterable[Input], config: UnitsConfig, first_number: int = 0) -> list[Unit]:
+    """Inputs in order, cut wherever a bound would be passed."""
+    groups: list[list[Input]] = []
+    num_bytes = 0
+    for item in inputs:
+        is_full = groups and (len(groups[-1]) >= config.max_inputs or num_bytes + item.num_bytes > config.max_bytes)
+        if not groups or is_full:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(item)
+        num_bytes += item.num_bytes
+    return [_unit(number, group) for number, group in enumerate(groups, first_number)]
+
+
+def _unit(number: int, group: Sequence[Input]) -> Unit:
+    digest = digest_bytes(b"".join(item.input_id for item in group)).hex()[:8]
+    return Unit(f"{number:06d}-{digest}", tuple(group))
+
+
+def read_planned(store: Store) -> list[Unit]:
+    """Units of every plan of the corpus, in order."""
+    units: dict[str, Unit] = {}
+    for path in store.objects("runs"):
+        if path.endswith("/plan.json"):
+            for row in json.loads(store.read(path))["units"]:
+                units[row["unit_id"]] = Unit(row["unit_id"], tuple(Input(**item) for item in row["inputs"]))
+    return [units[unit_id] for unit_id in sorted(units)]
+
+
+def plan_units(planned: Sequence[Unit], listed: Iterable[Input], config: UnitsConfig) -> list[Unit]:
+    """New units for the listed inputs that no plan holds yet."""
+    known = {item.input_id for unit in planned for item in unit.inputs}
+    first_number = int(planned[-1].unit_id.split("-")[0]) + 1 if planned else 0
+    return cut_units([item for item in listed if item.input_id not in known], config, first_number)
+
+
+def write_plan(store: Store, run_id: str, units: Sequence[Unit]) -> None:
+    """The plan of one run: only the units that are new with it."""
+    rows = [{"unit_id": unit.unit_id, "inputs": [item.to_json() for item in unit.inputs]} for unit in units]
+    store.write(f"runs/{run_id}/plan.json", json_bytes({"units": rows}))
