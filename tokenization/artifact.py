@@ -1,0 +1,184 @@
+"""A tokenizer on disk: what ``tokenizer train`` writes and everything else opens.
+
+    tokenizer.json        head: format, tokenizer_id, what each part is and its hash, lineage
+    text_tokenizer.json   the BPE, as `tokenizers` writes it
+    codec.json            FSQ codec: its configuration and mel statistics (kind fsq)
+    codec.safetensors     FSQ codec: its weights (kind fsq)
+    recipe.json           the resolved recipe
+    metrics.json          final figures; metrics.jsonl has the curve
+
+The head is written last, so a folder with a head is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.contracts import AudioCodec
+from manifests.errors import MismatchError, RequestError
+from manifests.ids import digest_json
+from manifests.store import Store, json_bytes
+from tokenization.interleave import InterleaveLayout, Ratio
+from tokenization.text import TextTokenizer
+from tokenization.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+HEAD = "tokenizer.json"
+TEXT = "text_tokenizer.json"
+ID_CHARS = 16
+
+
+@dataclass(frozen=True)
+class CodecFacts:
+    """What the head says of the codec. ``weights``: a file of the folder (fsq) or a local path elsewhere (s3)."""
+
+    kind: str
+    weights: str
+    fingerprint: str
+    frame_rate_hz: float
+    num_codes: int
+    sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """An opened tokenizer folder. Light: the codec's weights load in ``codec().setup()``; picklable."""
+
+    uri: str
+    tokenizer_id: str
+    text: TextTokenizer
+    vocabulary: Vocabulary
+    ratio: Ratio
+    codec_facts: CodecFacts
+    lineage: Mapping[str, Any]
+
+    @staticmethod
+    def open(uri: str) -> Tokenizer:
+        """The tokenizer in a folder, on any fsspec URI.
+
+        Raises RequestError where there is none, MismatchError when a file is not the one that the head was written for.
+        """
+        store = Store(uri)
+        head = read_head(store)
+        if head is None:
+            raise RequestError(
+                f"no tokenizer at {uri!r} (no {HEAD}); make one with `stepwell tokenizer train CORPUS --out {uri}`"
+            )
+        text = TextTokenizer(_part(store, head["text"]["file"]).decode())
+        if text.digest != head["text"]["digest"]:
+            raise MismatchError(
+                f"tokenizer {uri!r}: {head['text']['file']} has digest {text.digest}, the head states {head['text']['digest']}; "
+                "train the tokenizer again or restore the file"
+            )
+        vocabulary = Vocabulary.from_json(head["vocabulary"])
+        facts = CodecFacts(**head["codec"])
+        ratio = Ratio.parse(head["interleave"]["ratio"])
+        found = tokenizer_id(text, vocabulary, ratio, facts)
+        if found != head["tokenizer_id"]:
+            raise MismatchError(
+                f"tokenizer {uri!r}: its parts make the id {found}, the head states {head['tokenizer_id']}; train it again"
+            )
+        opened = Tokenizer(store.uri, found, text, vocabulary, ratio, facts, head["lineage"])
+        if facts.kind == "fsq" and opened.codec().fingerprint() != facts.fingerprint:
+            raise MismatchError(
+                f"tokenizer {uri!r}: codec files have fingerprint {opened.codec().fingerprint()}, the head states "
+                f"{facts.fingerprint}; train the tokenizer again or restore {facts.weights}"
+            )
+        return opened
+
+    @property
+    def codec_fingerprint(self) -> str:
+        """Fingerprint of the codec's weights and configuration; packs and checkpoints carry it."""
+        return self.codec_facts.fingerprint
+
+    def layout(self, ratio: Ratio | None = None) -> InterleaveLayout:
+        """How text and codes interleave: the tokenizer's own ratio, or another."""
+        return InterleaveLayout(self.vocabulary, ratio or self.ratio)
+
+    def codec(self) -> AudioCodec:
+        """A codec of its own for the caller, not yet set up."""
+        if self.codec_facts.kind == "fsq":
+            from tokenization.codec import FsqCodec
+
+            return FsqCodec(self.uri)
+        from tokenization.s3 import S3Codec, S3Config
+
+        return S3Codec(S3Config(kind="s3", weights_path=self.codec_facts.weights))
+
+
+def codec_facts(kind: str, weights: str, codec: AudioCodec) -> CodecFacts:
+    """What the head says of a codec that can be fingerprinted (its weights are there)."""
+    return CodecFacts(kind, weights, codec.fingerprint(), codec.frame_rate_hz, codec.num_codes, codec.sample_rate_hz)
+
+
+def tokenizer_id(text: TextTokenizer, vocabulary: Vocabulary, ratio: Ratio, codec: CodecFacts) -> str:
+    """16 hex characters over everything that decides which ids come out. Where the codec's weights lie does not."""
+    content = {
+        "text": text.digest,
+        "vocabulary": vocabulary.layout_hash,
+        "ratio": str(ratio),
+        "codec": [codec.kind, codec.fingerprint],
+    }
+    return digest_json(content)[:ID_CHARS]
+
+
+def read_head(store: Store) -> dict[str, Any] | None:
+    """``tokenizer.json``, or None where there is no tokenizer. Raises RequestError for a format of another version."""
+    try:
+        head: dict[str, Any] = json.loads(store.read(HEAD))
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise MismatchError(f"tokenizer {store.uri!r}: {HEAD} is not JSON ({error}); train the tokenizer again") from error
+    if head.get("format_version") != FORMAT_VERSION:
+        # A bare Qwen tokenizer.json is the likeliest file to be taken for a tokenizer folder's head.
+        raise RequestError(
+            f"tokenizer {store.uri!r} has format {head.get('format_version')!r}; this version reads {FORMAT_VERSION}, "
+            "a folder that `stepwell tokenizer train` wrote"
+        )
+    return head
+
+
+def write_tokenizer(
+    store: Store,
+    text: TextTokenizer,
+    vocabulary: Vocabulary,
+    ratio: Ratio,
+    codec: CodecFacts,
+    lineage: Mapping[str, Any],
+) -> str:
+    """Write the BPE and the head over what lies in the folder already (codec files, metrics); returns the tokenizer id.
+
+    Raises MismatchError when the text ids or the codes do not fit the vocabulary.
+    """
+    if text.vocab_size > vocabulary.text_size:
+        raise MismatchError(
+            f"text tokenizer has {text.vocab_size} ids, the vocabulary room for {vocabulary.text_size}; use one laid out for it"
+        )
+    if codec.num_codes != vocabulary.num_codes:
+        raise MismatchError(f"codec has {codec.num_codes} codes, the vocabulary {vocabulary.num_codes}; they must be equal")
+    made = tokenizer_id(text, vocabulary, ratio, codec)
+    head = {
+        "format_version": FORMAT_VERSION,
+        "tokenizer_id": made,
+        "text": {"file": TEXT, "digest": text.digest, "vocab_size": text.vocab_size},
+        "vocabulary": {**vocabulary.to_json(), "layout_hash": vocabulary.layout_hash},
+        "interleave": {"ratio": str(ratio)},
+        "codec": dict(codec.__dict__),
+        "lineage": dict(lineage),
+    }
+    store.write(TEXT, text.data.encode())
+    store.write(HEAD, json_bytes(head))
+    return made
+
+
+def _part(store: Store, path: str) -> bytes:
+    try:
+        return store.read(path)
+    except FileNotFoundError as error:
+        raise MismatchError(
+            f"tokenizer {store.uri!r}: its head names {path}, which is not there; restore it or train again"
+        ) from error
