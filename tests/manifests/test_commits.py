@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from manifests.commits import Attempt, list_commits, read_commit
+from manifests.ids import digest_bytes
+from manifests.store import Store
+
+OUTPUT, FINGERPRINT = "layers/turns/asr", "f0"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def attempt(store: Store, unit: str = "u0") -> Attempt:
+    made = Attempt(store, OUTPUT, FINGERPRINT, unit, {"clips/turns": "c0"})
+    made.put_table("layer", "layers", pa.table({"a": [1, 2]}))
+    return made
+
+
+def test_a_commit_says_what_was_written(store: Store) -> None:
+    assert attempt(store).commit()
+    commit = read_commit(store, OUTPUT, FINGERPRINT, "u0")
+    assert commit is not None
+    fact = commit.objects["layer"]
+    data = store.read(fact.path)
+    assert (fact.num_bytes, fact.digest, fact.num_rows) == (len(data), digest_bytes(data).hex(), 2)
+    assert commit.reads == {"clips/turns": "c0"}
+
+
+def test_who_comes_second_removes_its_own_objects_and_nothing_else(store: Store) -> None:
+    first, second = attempt(store), attempt(store)
+    second.put("audio", "audio", ".tar", b"x")
+    assert first.commit()
+    kept = store.objects("layers")
+    assert not second.commit()
+    assert store.objects("layers") == [path for path in kept if first.attempt in path]
+    assert store.objects("audio") == []
+    assert len(store.objects("layers")) == 1
+
+
+def test_what_is_not_committed_is_not_read(store: Store) -> None:
+    made = attempt(store)
+    assert read_commit(store, OUTPUT, FINGERPRINT, "u0") is None
+    assert list_commits(store) == {}
+    made.discard()
+    assert store.objects("") == []
+
+
+def test_commits_are_listed_by_output_and_fingerprint(store: Store) -> None:
+    for unit in ("u1", "u0"):
+        assert attempt(store, unit).commit()
+    Attempt(store, "ingest", "f1", "u0").commit()
+    assert list_commits(store) == {(OUTPUT, FINGERPRINT): ["u0", "u1"], ("ingest", "f1"): ["u0"]}

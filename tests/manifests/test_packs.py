@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from manifests.errors import RequestError
+from manifests.packs import Pack
+from manifests.store import Store
+
+
+def test_documents_are_read_by_shard_and_key(tiny_pack: str) -> None:
+    pack = Pack.open(tiny_pack)
+    spoken, plain = (pack.read(row["shard"], row["key"]) for row in pack.documents("train").to_pylist())
+    assert (pack.pack_id, pack.splits, pack.sample_rate_hz) == ("p0", ["train"], 16_000)
+    assert spoken.facts == {"text": "hello"}
+    assert spoken.audio is not None
+    assert spoken.codes is not None
+    np.testing.assert_allclose(spoken.audio, np.arange(1600) / 3200, atol=1e-4)
+    assert (spoken.codes.dtype, spoken.codes.tolist()) == (np.uint16, [0, 1, 2])
+    assert plain.audio is plain.codes is None
+
+
+def test_offsets_span_all_members_of_a_document(tiny_pack: str) -> None:
+    pack = Pack.open(tiny_pack)
+    for row in pack.documents("train").to_pylist():
+        data = pack.store.read(f"shards/{row['shard']}", row["offset"], row["num_bytes"])
+        assert data.startswith(row["key"].encode())
+        assert len(data) % 512 == 0
+
+
+def test_what_there_is_not_is_said(tiny_pack: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no pack at"):
+        Pack.open(str(tmp_path / "none"))
+    with pytest.raises(RequestError, match="no split 'test'"):
+        Pack.open(tiny_pack).documents("test")
+    Store(str(tmp_path / "new")).write("pack.json", json.dumps({"format_version": 2}).encode())
+    with pytest.raises(RequestError, match="format 2"):
+        Pack.open(str(tmp_path / "new"))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pickle
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pyarrow as pa
+import pytest
+
+from manifests.errors import RequestError
+from manifests.store import Store, table_bytes
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}")
+
+
+def test_the_second_creation_is_refused_and_changes_nothing(store: Store) -> None:
+    assert store.create("commits/a.json", b"first")
+    assert not store.create("commits/a.json", b"second")
+    assert store.read("commits/a.json") == b"first"
+    assert store.objects("") == ["commits/a.json"]
+
+
+def test_creators_that_race_have_one_winner(tmp_path: Path) -> None:
+    store, num_racers = Store(str(tmp_path)), 4
+    with ThreadPoolExecutor(num_racers) as pool:
+        for round_ in range(25):
+            gate = Barrier(num_racers)
+
+            def race(racer: int, path: str = f"c/{round_}.json", gate: Barrier = gate) -> bool:
+                gate.wait()
+                return store.create(path, f"{racer}".encode())
+
+            won = list(pool.map(race, range(num_racers)))
+            assert sum(won) == 1
+            assert store.read(f"c/{round_}.json") == f"{won.index(True)}".encode()
+    assert list(tmp_path.rglob("*.draft")) == []
+
+
+def test_objects_are_read_whole_and_by_range(store: Store) -> None:
+    store.write("a/b.bin", b"0123456789")
+    assert store.read("a/b.bin") == b"0123456789"
+    assert store.read("a/b.bin", 3, 4) == b"3456"
+    assert store.read("a/b.bin", 8) == b"89"
+    assert store.size("a/b.bin") == 10
+    with pytest.raises(FileNotFoundError):
+        store.read("a/none.bin")
+
+
+def test_listing_is_sorted_and_relative(store: Store) -> None:
+    for path in ("x/2.json", "x/1.json", "x/sub/3.json", "y/4.json"):
+        store.write(path, b"")
+    assert store.objects("x") == ["x/1.json", "x/2.json", "x/sub/3.json"]
+    assert store.objects("none") == []
+
+
+def test_removing_twice_is_no_fault(store: Store) -> None:
+    store.write("a", b"")
+    store.remove("a")
+    store.remove("a")
+    assert not store.exists("a")
+
+
+def test_a_store_that_honours_the_condition_passes_and_keeps_nothing(store: Store) -> None:
+    store.check_exclusive()
+    assert store.objects("") == []
+
+
+def test_stores_travel_between_processes(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("a", b"1")
+    assert pickle.loads(pickle.dumps(store)).read("a") == b"1"
+
+
+def test_an_unknown_protocol_is_a_wrong_request() -> None:
+    with pytest.raises(RequestError, match="nosuch://x"):
+        Store("nosuch://x")
+
+
+def test_an_unwritable_place_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(RequestError, match="cannot be written"):
+        Store(str(tmp_path / "file" / "below")).check_exclusive()
+
+
+def test_equal_tables_are_equal_bytes(store: Store) -> None:
+    table = pa.table({"a": [1, 2], "b": ["x", None]})
+    assert table_bytes(table) == table_bytes(pa.table({"a": [1, 2], "b": ["x", None]}))
+    store.write("t.parquet", table_bytes(table))
+    assert store.read_table("t.parquet") == table
+    assert store.read_table("t.parquet", columns=["b"]).column_names == ["b"]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.store import Store
+from manifests.tars import TarWriter, parse_index, read_index, read_member
+
+payloads = st.lists(st.binary(max_size=1500), max_size=6)
+
+
+def write(members: dict[str, bytes]) -> tuple[bytes, bytes]:
+    writer = TarWriter()
+    for name, data in members.items():
+        writer.add(name, data)
+    return writer.close()
+
+
+@given(payloads)
+def test_the_index_says_where_tarfile_finds_the_data(parts: list[bytes]) -> None:
+    members = {f"{i:03d}.{i % 2}.flac": data for i, data in enumerate(parts)}
+    data, index = write(members)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        theirs = [(info.name, info.offset_data, info.size) for info in tar.getmembers()]
+    assert [tuple(member) for member in parse_index(index)] == theirs
+    for member in parse_index(index):
+        assert data[member.offset : member.offset + member.num_bytes] == members[member.name]
+
+
+def test_equal_members_give_equal_bytes() -> None:
+    assert write({"a.json": b"{}", "a.flac": b"x"}) == write({"a.json": b"{}", "a.flac": b"x"})
+
+
+def test_members_are_read_by_range(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    data, index = write({"a.json": b"{}", "a.0.flac": b"x" * 700})
+    store.write("t.tar", data)
+    store.write("t.tar.idx", index)
+    assert [read_member(store, "t.tar", member) for member in read_index(store, "t.tar")] == [b"{}", b"x" * 700]
+
+
+def test_plain_webdataset_reads_a_shard(tmp_path: Path) -> None:
+    import webdataset
+
+    data, _ = write({"k0.json": b'{"text": "a"}', "k0.0.flac": b"flac", "k1.json": b'{"text": "b"}'})
+    (tmp_path / "train-000000.tar").write_bytes(data)
+    found = list(webdataset.WebDataset(str(tmp_path / "train-000000.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in found] == ["k0", "k1"]
+    assert found[0]["0.flac"] == b"flac"
+    assert found[1]["json"] == b'{"text": "b"}'
