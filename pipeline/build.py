@@ -177,12 +177,12 @@ class _Run:
 
     def __init__(self, store: Store, units: list[Unit], works: list[Work]) -> None:
         self.store, self.units, self.works = store, units, works
-        self.committed = list_commits(store)
+        self.committed = {key: set(done) for key, done in list_commits(store).items()}
         self.todo = [
             Task(u, w)
             for u, unit in enumerate(units)
             for w, work in enumerate(works)
-            if unit.unit_id not in self.committed.get((work.output, work.fingerprint), [])
+            if unit.unit_id not in self.committed.get((work.output, work.fingerprint), ())
         ]
 
     def explain(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from pydantic import PositiveFloat
 
@@ -79,7 +80,7 @@ def _atoms(flat: Sequence[Span], turns: Sequence[tuple[Span, str]]) -> list[Atom
     for speech in flat:
         inner = [edge for edge in edges if speech.start_sample < edge < speech.end_sample]
         bounds = [speech.start_sample, *inner, speech.end_sample]
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             active = {label: span.end_sample for span, label in turns if span.start_sample < end and span.end_sample > start}
             before = atoms[-1].speaker_label if atoms else None
             label = before if before in active or not active else max(active, key=lambda name: (active[name], name))
@@ -112,7 +113,7 @@ def _split(group: Atom, flat: Sequence[Span], max_samples: int) -> list[Atom]:
     while rest.num_samples > max_samples:
         window = Span(rest.start_sample + max_samples // 2, rest.start_sample + max_samples)
         spoken = intersect([rest], flat)
-        pauses = [Span(a.end_sample, b.start_sample) for a, b in zip(spoken, spoken[1:], strict=False)]
+        pauses = [Span(a.end_sample, b.start_sample) for a, b in pairwise(spoken)]
         inside = intersect(pauses, [window])
         cut = max(inside, key=lambda pause: pause.num_samples) if inside else Span(window.end_sample, window.end_sample)
         parts.append(Atom(Span(rest.start_sample, cut.start_sample), group.speaker_label))

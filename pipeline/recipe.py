@@ -61,9 +61,10 @@ class PackRecipe(RecipeModel):
     require_text: bool = True
     filters: list[FilterConfig] = []
     # Layers whose columns go into K.json as they are.
-    tags_from: list[str] = ["style"]
+    tags_from: list[str] = []
     include_audio: bool = True
-    codes_from: str | None = "codes"
+    # Layer of audio codes; null packs none. A pack with codes needs the tokenizer that made them.
+    codes_from: str | None = None
     # Share of speakers (and with them recordings) that go to each split; drawn by hash, stable as the corpus grows.
     splits: dict[str, float] = {"train": 1.0}
     shard_bytes: PositiveInt = 256 << 20

@@ -1,0 +1,143 @@
+"""Verbs of the pipeline: ``corpus build | annotate | pack | status`` and ``tokenizer encode``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from manifests.console import answer
+from manifests.errors import RequestError
+
+if TYPE_CHECKING:
+    from pipeline.engines import Engine
+
+app = typer.Typer(help="Build, annotate and pack corpora.", no_args_is_help=True)
+
+EngineName = Annotated[Literal["ray", "local"], typer.Option("--engine", help="Where it runs: a Ray cluster, or this process.")]
+Address = Annotated[str | None, typer.Option("--address", help="Ray cluster to join; without it one is started here.")]
+NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="CPUs that Ray may use; all of them by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command(epilog="Example: stepwell corpus build ./recordings --out ./corpus --recipe offline")
+def build(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, globs or .jsonl manifests.")],
+    out: Annotated[str, typer.Option("--out", help="URI of the corpus; an existing one is continued.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Name (offline, standard) or a .yaml file.")] = "offline",
+    engine: EngineName = "ray",
+    address: Address = None,
+    num_cpus: NumCpus = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take recordings into a corpus: store, segment, cut clips, annotate.
+
+    What is committed already is not done again: run the same command after an interruption, or with more sources.
+    """
+    from manifests.recipes import load_recipe
+    from pipeline import build as job
+    from pipeline.recipe import BuildRecipe
+
+    decoded = load_recipe(BuildRecipe, "pipeline", recipe)
+    result = job.build(sources, out, decoded, make_engine(engine, address, num_cpus), dry_run=dry_run)
+    notice = [f"note: {' '.join(decoded.notice.split())}"] if decoded.notice and not dry_run else []
+    answer(asdict(result), as_json, [*result.lines(), *notice])
+
+
+@app.command(epilog="Example: stepwell corpus annotate ./corpus --layer dnsmos --recipe offline")
+def annotate(
+    corpus: Annotated[str, typer.Argument(help="URI of the corpus.")],
+    layer: Annotated[list[str], typer.Option("--layer", help="Layer to add, as the recipe names it; may be repeated.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Recipe that says how the layer is made.")] = "offline",
+    engine: EngineName = "ray",
+    address: Address = None,
+    num_cpus: NumCpus = None,
+    as_json: Json = False,
+) -> None:
+    """Add layers to the current clip set of an existing corpus."""
+    from manifests.recipes import load_recipe
+    from pipeline import build as job
+    from pipeline.recipe import BuildRecipe
+
+    annotators = load_recipe(BuildRecipe, "pipeline", recipe).annotators
+    if unknown := [name for name in layer if name not in annotators]:
+        raise RequestError(f"layer {unknown[0]!r} is not in recipe {recipe!r}; it has {', '.join(annotators)}")
+    result = job.annotate(corpus, {name: annotators[name] for name in layer}, make_engine(engine, address, num_cpus))
+    answer(asdict(result), as_json, result.lines())
+
+
+@app.command(epilog="Example: stepwell corpus pack ./corpus --out ./pack --recipe speech --tokenizer ./tokenizer")
+def pack(
+    source: Annotated[str, typer.Argument(help="URI of a corpus, or a text file (.jsonl, .parquet).")],
+    out: Annotated[str, typer.Option("--out", help="URI of the pack.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Name (speech, text) or a .yaml file.")] = "speech",
+    tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="Folder of the tokenizer that made the codes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make the training set: shuffled WebDataset shards with indexes, a manifest and the funnel."""
+    from manifests.recipes import load_recipe
+    from pipeline import pack as job
+    from pipeline.recipe import PackRecipe
+
+    result = job.pack(source, out, load_recipe(PackRecipe, "pipeline", recipe), tokenizer)
+    answer(asdict(result), as_json, result.lines())
+
+
+@app.command(epilog="Example: stepwell corpus status ./corpus")
+def status(corpus: Annotated[str, typer.Argument(help="URI of the corpus.")], as_json: Json = False) -> None:
+    """Units done of each output, and how each run ended."""
+    import json
+
+    from manifests.commits import list_commits
+    from manifests.corpus import read_head
+    from manifests.store import Store
+    from pipeline.units import read_planned
+
+    store = Store(corpus)
+    if read_head(store) is None:
+        raise RequestError(f"no corpus at {corpus!r} (no corpus.json); build one with `stepwell corpus build`")
+    num_units = len(read_planned(store))
+    outputs = [
+        {"output": output, "fingerprint": fingerprint, "num_units": len(units)}
+        for (output, fingerprint), units in sorted(list_commits(store).items())
+    ]
+    ends = [path for path in store.objects("runs") if path.endswith("/status.json")]
+    runs = [{"run_id": path.split("/")[-2], **json.loads(store.read(path))} for path in ends]
+    lines = [f"{num_units} units planned"]
+    lines += [f"  {row['output']} ({row['fingerprint']}): {row['num_units']}/{num_units} units" for row in outputs]
+    lines += [f"run {run['run_id']}: {run['state']}, {run['num_tasks']} tasks" for run in runs]
+    answer({"num_units": num_units, "outputs": outputs, "runs": runs}, as_json, lines)
+
+
+def encode(
+    corpus: Annotated[str, typer.Argument(help="URI of the corpus.")],
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="Folder of a trained tokenizer.")],
+    layer: Annotated[str, typer.Option("--layer", help="Name of the layer of codes.")] = "codes",
+    engine: EngineName = "ray",
+    address: Address = None,
+    num_cpus: NumCpus = None,
+    as_json: Json = False,
+) -> None:
+    """Encode every clip of a corpus to audio codes: a layer like any other."""
+    from pipeline import build as job
+    from tokenization.codes import CodesConfig
+
+    config = CodesConfig(kind="codes", tokenizer=os.path.abspath(tokenizer))
+    result = job.annotate(corpus, {layer: config}, make_engine(engine, address, num_cpus))
+    answer(asdict(result), as_json, result.lines())
+
+
+def make_engine(name: str, address: str | None = None, num_cpus: int | None = None) -> Engine:
+    """The engine of that name. Raises RequestError for options that it does not take."""
+    if name == "ray":
+        from pipeline.ray_engine import RayEngine
+
+        return RayEngine(address, num_cpus)
+    if address or num_cpus:
+        raise RequestError("--address and --num-cpus go with --engine ray; --engine local is one process")
+    from pipeline.engines import LocalEngine
+
+    return LocalEngine()
