@@ -44,10 +44,13 @@ class Store:
 
     def read(self, path: str, offset: int = 0, num_bytes: int | None = None) -> bytes:
         """The object's bytes, or ``num_bytes`` of them from ``offset`` on. Raises FileNotFoundError."""
-        if offset == 0 and num_bytes is None:
-            return bytes(self.fs.cat_file(self._at(path)))
-        end = None if num_bytes is None else offset + num_bytes
-        return bytes(self.fs.cat_file(self._at(path), start=offset, end=end))
+        try:
+            if offset == 0 and num_bytes is None:
+                return bytes(self.fs.cat_file(self._at(path)))
+            end = None if num_bytes is None else offset + num_bytes
+            return bytes(self.fs.cat_file(self._at(path), start=offset, end=end))
+        except NotADirectoryError as error:  # a file stands where a folder of the path should be: nothing is there
+            raise FileNotFoundError(str(error)) from error
 
     def write(self, path: str, data: bytes) -> None:
         """Write a new object under a name that nobody else uses, durably."""

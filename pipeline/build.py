@@ -26,7 +26,7 @@ from manifests.corpus import (
     read_head,
     read_snapshot,
 )
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.recipes import RecipeModel, resolved
 from manifests.schema import LEDGER
 from manifests.store import Store, json_bytes, table_bytes
@@ -226,7 +226,7 @@ class _Run:
                 state = "done"
             except KeyboardInterrupt:
                 state = "interrupted"
-                raise
+                raise WorkError(f"interrupted after {len(ledger)} tasks, all committed; run the same command to go on") from None
             finally:
                 ledger.sort(key=lambda row: (row["unit"], row["part"]))
                 self.store.write(f"runs/{run_id}/ledger.parquet", table_bytes(pa.Table.from_pylist(ledger, schema=LEDGER)))
