@@ -14,8 +14,8 @@ FOLDERS = ("manifests", "annotators", "tokenization", "pipeline", "training")
 CATCH_ALL = {"utils", "util", "helpers", "helper", "common", "misc"}
 MAX_LINES = 600
 # STYLE's "not" column, as far as a word is wrong wherever it stands as a part of one of our own public names. Words with
-# another honest meaning (audio, frame, window, sample, batch, version, filter, segment) are left to the reader.
-WRONG_WORDS = {"dataset": "source or corpus", "wav": "recording", "chunk": "clip or piece", "cut": "clip", "preset": "recipe"}
+# another honest meaning (audio, frame, window, sample, batch, version, filter, segment, cut as a verb) are left to the reader.
+WRONG_WORDS = {"dataset": "source or corpus", "wav": "recording", "chunk": "clip or piece", "preset": "recipe"}
 WRONG_WORDS |= {"processor": "annotator", "metadata": "a column", "job": "run", "op": "stage or step"}
 # Libraries' own words, where they are called or answered.
 ALLOWED_NAMES = {"collate"}
