@@ -122,7 +122,9 @@ def kinds(ids: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RATIO) ->
     wrong = np.flatnonzero(np.where(in_text, ~(is_text | is_tts_pad), ~(is_audio | is_audio_pad)))
     if len(wrong):
         place = "text" if in_text[wrong[0]] else "audio"
-        raise ContractError(f"interleave holds id {values[wrong[0]]} at position {wrong[0]}, an {place} place at ratio {ratio}")
+        raise ContractError(
+            f"interleave holds id {values[wrong[0]]} at position {wrong[0]}; at {ratio} that place is for {place}"
+        )
     for stream, padded in ((in_text, is_tts_pad), (~in_text, is_audio_pad)):
         pads = padded[stream]
         if np.any(pads[:-1] & ~pads[1:]):

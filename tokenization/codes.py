@@ -1,0 +1,73 @@
+"""The layer of codes: a codec run over clips as an annotator like any other."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pyarrow as pa
+
+from manifests.contracts import AudioCodec, ClipBatch, Hearing, Resources, check_codes
+from manifests.lineage import fingerprint
+from manifests.recipes import RecipeModel
+from manifests.schema import CODES, field
+from tokenization.artifact import Tokenizer
+
+
+class CodesConfig(RecipeModel):
+    """Codes of a tokenizer's codec; ``tokenizer`` is the URI of its folder."""
+
+    kind: Literal["codes"]
+    tokenizer: str
+
+    def build(self) -> CodesAnnotator:
+        return CodesAnnotator(self)
+
+
+class CodesAnnotator:
+    """Adds ``codes`` and ``num_codes`` to each clip."""
+
+    name = "codes"
+    version = "1"
+    hears = Hearing.MODEL
+    reads: tuple[str, ...] = ()
+    resources = Resources(pool="codec", num_cpus=1.0, memory_bytes=2 << 30, batch_audio_s=300.0)
+    adds = pa.schema(
+        [
+            field("codes", CODES, "codes of the clip, in time order, at the codec's frame rate (25 a second)"),
+            field("num_codes", pa.int32(), "length of codes"),
+        ]
+    )
+
+    def __init__(self, config: CodesConfig) -> None:
+        self.config = config
+        self._codec: AudioCodec | None = None
+        self._fingerprint: str | None = None
+
+    def __reduce__(self) -> tuple[type[CodesAnnotator], tuple[CodesConfig]]:
+        return (CodesAnnotator, (self.config,))
+
+    def fingerprint(self) -> str:
+        """Over the codec alone: another text tokenizer, or the same folder elsewhere, gives the same codes.
+
+        Raises RequestError where there is no tokenizer.
+        """
+        if self._fingerprint is None:
+            codec = Tokenizer.open(self.config.tokenizer).codec_fingerprint
+            self._fingerprint = fingerprint(self.name, self.version, {}, weights=codec)
+        return self._fingerprint
+
+    def setup(self) -> None:
+        """Raises RequestError where there is no tokenizer, ModelUnavailable where its codec's weights are not here."""
+        if self._codec is None:
+            codec = Tokenizer.open(self.config.tokenizer).codec()
+            codec.setup()
+            self._codec = codec
+
+    def annotate(self, batch: ClipBatch) -> pa.Table:
+        """A row a clip. Raises ContractError when a clip's codes have another length or range than the codec states."""
+        self.setup()
+        assert self._codec is not None
+        coded = self._codec.encode(batch.audio)
+        pairs = zip(coded, batch.audio, strict=True)
+        checked = [check_codes(codes, len(audio), self._codec) for codes, audio in pairs]
+        return batch.table([{"codes": codes.tolist(), "num_codes": len(codes)} for codes in checked], self.adds)
