@@ -212,14 +212,16 @@ class _Run:
         state = "failed"
         with progress() as bars:
             shown: dict[int, Bar] = {}
+            spent: dict[int, tuple[float, float]] = {}  # work -> audio-seconds, worker-seconds
             for w, work in enumerate(self.works):
                 if total := sum(task.work == w for task in self.todo):
                     shown[w] = bars.task(work.output.split("/")[-1] if w else work.output, total, "units")
 
             def done(task: Task, row: dict[str, Any]) -> None:
                 ledger.append(row)
-                hours, seconds = row["audio_s"] / 3600, row["wall_s"]
-                shown[task.work].advance(note=f"{hours:.3f} h at {row['audio_s'] / max(seconds, 1e-9):.0f}x")
+                audio_s, wall_s = spent.get(task.work, (0.0, 0.0))
+                spent[task.work] = audio_s, wall_s = audio_s + row["audio_s"], wall_s + row["wall_s"]
+                shown[task.work].advance(note=f"{audio_s / 3600:.3f} h at {audio_s / max(wall_s, 1e-9):.0f}x a worker")
 
             try:
                 engine.run(self.store, self.units, self.works, self.todo, done)

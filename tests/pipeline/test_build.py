@@ -1,0 +1,137 @@
+"""Builds: what is committed, what a second run does, what a change re-runs, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from annotators.catalog import AnnotatorConfig
+from manifests.corpus import Corpus
+from manifests.errors import RequestError
+from manifests.store import Store
+from pipeline.build import BuildResult, DryRun, annotate, build, make_works
+
+
+@pytest.fixture(scope="module")
+def built(recordings, light, tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("built") / "corpus")
+    result = build([str(recordings)], out, light())
+    assert isinstance(result, BuildResult)
+    return result
+
+
+def test_what_a_build_makes(built):
+    corpus = Corpus.open(built.corpus_uri)
+    assert (built.num_inputs, built.num_refused, built.num_recordings, built.num_units) == (5, 1, 4, 5)
+    recordings, clips = corpus.recordings(), corpus.clips()
+    assert set(recordings["source_sample_rate_hz"].to_pylist()) == {8000, 16_000}
+    assert clips.num_rows == built.num_clips >= 3
+    for name in ("signal", "prosody", "style"):
+        layer = corpus.layer(name)
+        assert layer["clip_id"].to_pylist() == clips["clip_id"].to_pylist()
+        assert set(layer["status"].to_pylist()) <= {"ok", "abstained"}
+    # The tone is stored, and nobody speaks in it.
+    tone = next(r for r in recordings.to_pylist() if r["num_samples"] == 32_000)
+    assert tone["recording_id"] not in clips["recording_id"].to_pylist()
+    assert corpus.quarantine()["reason"].to_pylist() == ["not_audio"]
+
+
+def test_clips_lie_in_their_recordings_and_can_be_heard(built):
+    corpus = Corpus.open(built.corpus_uri)
+    lengths = {r["recording_id"]: r["num_samples"] for r in corpus.recordings().to_pylist()}
+    reader = corpus.audio()
+    for clip in corpus.clips().to_pylist():
+        assert 0 <= clip["start_sample"] < clip["end_sample"] <= lengths[clip["recording_id"]]
+        place = (clip["recording_id"], clip["channel"], clip["sample_rate_hz"], clip["start_sample"], clip["end_sample"])
+        audio = reader.read(*place)
+        assert len(audio) == clip["end_sample"] - clip["start_sample"]
+        assert np.abs(audio).max() > 0.001
+
+
+def test_a_second_run_does_nothing(built, recordings, light):
+    before = Store(built.corpus_uri).objects("")
+    again = build([str(recordings)], built.corpus_uri, light())
+    assert (again.num_tasks_done, again.run_id, again.snapshot) == (0, None, built.snapshot)
+    assert Store(built.corpus_uri).objects("") == before
+
+
+def test_changing_one_annotator_reruns_it_and_what_reads_it(built, recordings, light):
+    changed = light(
+        annotators={"signal": {"kind": "signal"}, "prosody": {"kind": "prosody"}, "style": {"kind": "style", "fast_rate_hz": 6.5}}
+    )
+    plan = build([str(recordings)], built.corpus_uri, changed, dry_run=True)
+    assert isinstance(plan, DryRun)
+    rerun = {row["output"].split("/")[-1]: row["why"] for row in plan.outputs if row["num_tasks"]}
+    assert rerun == {"style": "fingerprint changed"}
+
+
+def test_another_vad_setting_makes_another_clip_set_beside_the_first(recordings, light, tmp_path):
+    out = str(tmp_path / "corpus")
+    first = build([str(recordings)], out, light(annotators={}))
+    second = build([str(recordings)], out, light(annotators={}, segmenters={"vad": {"kind": "silero", "threshold": 0.8}}))
+    assert first.clip_set != second.clip_set
+    assert second.num_tasks_reused == second.num_units  # ingest alone
+    assert Corpus.open(out, first.snapshot).clips().num_rows == first.num_clips
+    assert Corpus.open(out).clips().num_rows == second.num_clips
+
+
+def test_new_inputs_make_new_units_and_equal_bytes_are_one_recording(recordings, light, tmp_path):
+    folder, out = tmp_path / "in", str(tmp_path / "corpus")
+    folder.mkdir()
+    shutil.copy(recordings / "BAC009S0764W0121.wav", folder / "b.wav")
+    first = build([str(folder)], out, light())
+    shutil.copy(recordings / "BAC009S0764W0121.wav", folder / "a.wav")  # the same bytes, listed before
+    shutil.copy(recordings / "tone.flac", folder / "z.flac")
+    second = build([str(folder)], out, light())
+    assert (second.num_inputs, second.num_recordings, second.num_clips) == (3, 2, first.num_clips)
+    corpus = Corpus.open(out)
+    assert len(corpus.snapshot.shadowed) == 1
+    assert corpus.layer("signal").num_rows == corpus.clips().num_rows
+    assert sorted(r["uri"].rsplit("/", 1)[1] for r in corpus.inputs().to_pylist()) == ["a.wav", "b.wav", "z.flac"]
+
+
+def test_unit_bounds_change_no_row(built, recordings, light, tmp_path, rows_of):
+    out = str(tmp_path / "corpus")
+    build([str(recordings)], out, light(units={"max_inputs": 3}))
+    assert rows_of(out) == rows_of(built.corpus_uri)
+
+
+def test_annotate_adds_a_layer_to_a_finished_corpus(recordings, light, tmp_path):
+    out = str(tmp_path / "corpus")
+    build([str(recordings)], out, light(annotators={}))
+    config = TypeAdapter(AnnotatorConfig).validate_python({"kind": "prosody"})
+    result = annotate(out, {"prosody": config})
+    assert result.num_tasks_done == result.num_units
+    assert Corpus.open(out).layer("prosody").num_rows == result.num_clips
+    style = TypeAdapter(AnnotatorConfig).validate_python({"kind": "style"})
+    assert annotate(out, {"style": style}).num_tasks_done == result.num_units
+
+
+def test_what_an_annotator_reads_must_be_there(light):
+    with pytest.raises(RequestError, match="reads layer 'prosody'"):
+        make_works(light(annotators={"style": {"kind": "style"}}))
+
+
+def test_refusals_leave_nothing_behind(recordings, light, tmp_path):
+    empty, out = tmp_path / "empty", tmp_path / "corpus"
+    empty.mkdir()
+    for source in (tmp_path / "nowhere", empty):
+        with pytest.raises(RequestError):
+            build([str(source)], str(out), light())
+    assert not out.exists()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RequestError, match="cannot be written"):
+        build([str(recordings)], str(tmp_path / "file" / "corpus"), light())
+
+
+def test_another_stored_rate_is_refused(built, recordings, light):
+    with pytest.raises(RequestError, match="stores audio at 'native'"):
+        build([str(recordings)], built.corpus_uri, light(store={"sample_rate": 16000}))
+
+
+def test_a_corpus_in_a_memory_store_equals_one_on_disk(built, recordings, light, assert_equal_corpora):
+    build([str(recordings)], "memory://corpora/one", light())
+    assert_equal_corpora("memory://corpora/one", built.corpus_uri)

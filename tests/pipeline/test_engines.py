@@ -1,0 +1,97 @@
+"""Engines: a schedule that never hands out work too early, and the same bytes whoever runs it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.commits import list_commits
+from manifests.contracts import Resources
+from manifests.store import Store
+from pipeline.build import build
+from pipeline.engines import Schedule, Task
+
+
+@given(
+    reads=st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=8), num_units=st.integers(1, 4), seed=st.integers(0, 2**32)
+)
+def test_the_schedule_runs_everything_once_and_nothing_before_what_it_reads(reads, num_units, seed):
+    works = [
+        SimpleNamespace(output=f"o{n}", reads={f"o{r}": "f" for r in earlier if r < n}, resources=Resources())
+        for n, earlier in enumerate(reads)
+    ]
+    todo = [Task(u, w) for u in range(num_units) for w in range(len(works))]
+    chance = random.Random(seed)
+    schedule, finished, running = Schedule(works, todo), [], []
+    while schedule:
+        ready = schedule.ready()
+        assert not set(ready) & {*finished, *running}
+        for task in ready:
+            assert all(Task(task.unit, int(o[1:])) in finished for o in works[task.work].reads)
+            schedule.start(task)
+            running.append(task)
+        task = running.pop(chance.randrange(len(running)))
+        if chance.random() < 0.2:
+            schedule.stop(task)  # tried again
+        else:
+            schedule.finish(task)
+            finished.append(task)
+    assert sorted(finished) == todo
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("num_cpus", [1, 2, 4])
+def test_ray_gives_the_bytes_of_local(
+    recordings, light, tmp_path, tmp_path_factory, num_cpus, local_corpus, assert_equal_corpora
+):
+    """Declared CPUs are what Ray may schedule; a fresh cluster each, in a process of its own."""
+    out = tmp_path / "corpus"
+    recipe = tmp_path / "light.yaml"
+    recipe.write_text(light().model_dump_json())  # JSON is YAML
+    command = [sys.executable, "-m", "stepwell", "corpus", "build", str(recordings), "--out", str(out), "--recipe", str(recipe)]
+    done = subprocess.run([*command, "--engine", "ray", "--num-cpus", str(num_cpus)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert_equal_corpora(str(out), local_corpus)
+
+
+@pytest.fixture(scope="module")
+def local_corpus(recordings, light, tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("local") / "corpus")
+    build([str(recordings)], out, light())
+    return out
+
+
+@pytest.mark.slow
+def test_a_build_killed_three_times_ends_like_an_unbroken_one(shared, light, tmp_path, assert_equal_corpora):
+    """SIGKILL at random moments of a build of ../shared/testdata in many units; orphans may lie about, rows may not differ."""
+    recipe = light(units={"max_inputs": 12}, annotators={"signal": {"kind": "signal"}})
+    unbroken, killed = str(tmp_path / "unbroken"), str(tmp_path / "killed")
+    source = str(shared / "testdata" / "audio")
+    began = time.monotonic()
+    assert build([source], unbroken, recipe).num_units >= 8
+    usual_s = time.monotonic() - began
+    path = tmp_path / "light.yaml"
+    path.write_text(recipe.model_dump_json())
+    command = [sys.executable, "-m", "stepwell", "corpus", "build", source, "--out", killed, "--recipe", str(path)]
+    chance = random.Random(os.getpid())
+    for _ in range(3):
+        process = subprocess.Popen([*command, "--engine", "local"], stderr=subprocess.DEVNULL, start_new_session=True)
+        before = len(list_commits(Store(killed)))
+        while not Store(killed).exists("runs") and process.poll() is None:
+            time.sleep(0.05)  # importing; the moment is drawn within the work
+        time.sleep(chance.uniform(0.02, 0.3) * usual_s)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() in (-signal.SIGKILL, 0), before
+    last = subprocess.run([*command, "--engine", "local"], capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    assert_equal_corpora(killed, unbroken)
