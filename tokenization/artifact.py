@@ -98,6 +98,14 @@ class Tokenizer:
         """How text and codes interleave: the tokenizer's own ratio, or another."""
         return InterleaveLayout(self.vocabulary, ratio or self.ratio)
 
+    def metrics(self) -> dict[str, Any] | None:
+        """Figures of the codec's training as in ``metrics.json``; None for a codec that was not trained here."""
+        try:
+            found: dict[str, Any] = json.loads(Store(self.uri).read("metrics.json"))
+        except FileNotFoundError:
+            return None
+        return found
+
     def codec(self) -> AudioCodec:
         """A codec of its own for the caller, not yet set up."""
         if self.codec_facts.kind == "fsq":

@@ -33,10 +33,10 @@ FRAME_SAMPLES = 4 * HOP_SAMPLES  # 40 ms
 class FsqConfig(RecipeModel):
     """Shape of the FSQ codec's network; ``codec.json`` is this and nothing else."""
 
-    num_mels: int = Field(80, ge=20, le=128)
-    width: int = Field(256, ge=16, le=2048)
-    encoder_blocks: int = Field(3, ge=1, le=32)
-    decoder_blocks: int = Field(4, ge=1, le=32)
+    num_mels: int = Field(default=80, ge=20, le=128)
+    width: int = Field(default=256, ge=16, le=2048)
+    encoder_blocks: int = Field(default=3, ge=1, le=32)
+    decoder_blocks: int = Field(default=4, ge=1, le=32)
 
 
 class FsqCodec:

@@ -39,15 +39,15 @@ HELD_OUT_EVERY = 10
 class CodecTraining(RecipeModel):
     """How long and how fast the FSQ codec learns."""
 
-    steps: int = Field(1000, ge=1)
-    batch_size: int = Field(16, ge=1)
-    crop_s: float = Field(1.28, ge=0.16, description="seconds of a training crop, rounded to whole code frames")
-    learning_rate: float = Field(2e-3, gt=0)
-    warmup_steps: int = Field(50, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
-    log_every: int = Field(50, ge=1)
-    num_threads: int = Field(2, ge=1, le=64)
-    max_audio_s: float = Field(3600.0, gt=0, description="log-mel held in memory; a larger corpus is sampled down to it")
+    steps: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    crop_s: float = Field(default=1.28, ge=0.16, description="seconds of a training crop, rounded to whole code frames")
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup_steps: int = Field(default=50, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    log_every: int = Field(default=50, ge=1)
+    num_threads: int = Field(default=2, ge=1, le=64)
+    max_audio_s: float = Field(default=3600.0, gt=0, description="log-mel held in memory; a larger corpus is sampled down to it")
 
 
 @dataclass(frozen=True)

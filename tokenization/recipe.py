@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from manifests.recipes import RecipeModel
 from tokenization.codec import FsqConfig
@@ -18,10 +18,10 @@ class TrainedText(RecipeModel):
     """A byte-level BPE trained on the corpus' transcripts; the vocabulary is laid out behind its ids."""
 
     kind: Literal["bpe"]
-    vocab_size: int = Field(4000, ge=MIN_VOCAB_SIZE, description="at most; few texts give fewer")
+    vocab_size: int = Field(default=4000, ge=MIN_VOCAB_SIZE, description="at most; few texts give fewer")
     # ``source``: transcripts that came with the inputs; any other name: the layer's column ``text``.
     text_from: list[str] = ["source", "asr"]
-    extra_texts: list[str] = Field([], description="local text files, one text a line")
+    extra_texts: list[str] = Field(default=[], description="local text files, one text a line")
 
 
 class PublishedText(RecipeModel):
@@ -46,14 +46,7 @@ class TokenizerRecipe(RecipeModel):
     seed: int = 0
     text: Annotated[TrainedText | PublishedText, Field(discriminator="kind")]
     codec: Annotated[FsqPart | S3Config, Field(discriminator="kind")]
-    interleave_ratio: str = Field("1:4", pattern=r"^[1-9]\d*:[1-9]\d*$", description="text ids : codes in one group")
-
-    @field_validator("codec", "text", mode="before")
-    @classmethod
-    def _has_kind(cls, value: object) -> object:
-        if isinstance(value, dict) and "kind" not in value:
-            raise ValueError("has no `kind`; text is bpe or published, codec is fsq or s3")
-        return value
+    interleave_ratio: str = Field(default="1:4", pattern=r"^[1-9]\d*:[1-9]\d*$", description="text ids : codes in one group")
 
     @property
     def ratio(self) -> Ratio:
