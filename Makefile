@@ -38,10 +38,10 @@ check: env
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not ray"
 
 bench: env
-	$(ONE_THREAD) $(BIN)/python -m benchmarks
+	$(ONE_THREAD) $(BIN)/python benchmarks/build_speed.py
 
 quality: env
-	$(ONE_THREAD) $(BIN)/python -m benchmarks.quality
+	$(ONE_THREAD) $(BIN)/python benchmarks/diarization_threshold.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -151,23 +151,35 @@ def read_rttm(uri: str) -> list[Turn]:
     return turns
 
 
-def read_stm(uri: str) -> str:
-    """The words of an STM file in order of time; comments and segments marked not to be scored are left out."""
+class Segment(NamedTuple):
+    """What one speaker said, as an STM line gives it; seconds from the start of the recording."""
+
+    start_s: float
+    end_s: float
+    speaker: str
+    words: str
+
+
+def read_stm(uri: str) -> list[Segment]:
+    """The segments of an STM file in order of time; comments and segments marked not to be scored are left out.
+
+    Raises RequestError on a line that is not STM.
+    """
     segments = []
     for number, line in enumerate(_text(uri).splitlines(), 1):
         if not line.strip() or line.startswith(";;") or "ignore_time_segment_in_scoring" in line.lower():
             continue
         parts = line.split(maxsplit=5)
         try:
-            start_s, words = float(parts[3]), parts[5] if len(parts) > 5 else ""
+            start_s, end_s, words = float(parts[3]), float(parts[4]), parts[5] if len(parts) > 5 else ""
         except (IndexError, ValueError) as error:
             raise RequestError(
                 f"STM {uri!r} line {number} is {line!r}; lines have file, channel, speaker, start, end and words"
             ) from error
         if words.startswith("<"):  # the optional label, e.g. <o,f0,male>
             words = words.partition(">")[2]
-        segments.append((start_s, number, words))
-    return " ".join(words.strip() for _, _, words in sorted(segments))
+        segments.append(Segment(start_s, end_s, parts[2], words.strip()))
+    return sorted(segments, key=lambda segment: segment.start_s)
 
 
 def score_corpus(corpus: Corpus, segmenter: str = "diarization", asr: str = "asr") -> Scores:
@@ -194,7 +206,7 @@ def score_corpus(corpus: Corpus, segmenter: str = "diarization", asr: str = "asr
                     found = turns.get(recording, [])
                     scores.diarization.append(score_diarization(name, read_rttm(rest), found, duration_s[recording]))
                 elif kind == "words" and texts is not None:
-                    said = read_stm(rest) if row["reference_stm_uri"] else rest
+                    said = " ".join(s.words for s in read_stm(rest)) if row["reference_stm_uri"] else rest
                     scores.words.append(score_words(name, said, texts.get(recording, ""), row["language"]))
             except OSError as error:
                 scores.notes.append(f"{name}: reference {rest!r} cannot be read ({error})")

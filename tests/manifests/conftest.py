@@ -260,17 +260,12 @@ def tiny_pack(tmp_path: Path) -> str:
     store.write("shards/train-000000.tar.idx", index)
     store.write("manifest/train.parquet", table_bytes(table_of(rows, DOCUMENTS)))
     funnel = [
-        {"step": "clips", "hours": 0.01, "num": 6, "reason": ""},
-        {"step": "left out", "hours": 0.004, "num": 1, "reason": "too_short"},
-        {"step": "documents", "hours": 0.006, "num": 5, "reason": ""},
+        {"step": "clips", "reason": None, "num": 6, "hours": 0.006},
+        {"step": "dropped", "reason": "no_text", "num": 4, "hours": 0.004},
+        {"step": "documents", "reason": None, "num": 2, "hours": 0.002},
     ]
-    head = {
-        "format_version": 1,
-        "pack_id": "p0",
-        "splits": ["train"],
-        "sample_rate_hz": 16_000,
-        "funnel": funnel,
-        "corpus_id": "c0",
-    }
+    counts = {"train": {"num_documents": 2, "hours": 0.1 / 3600, "num_codes": 3, "num_text_tokens": 4}}
+    head = {"format_version": 1, "pack_id": "p0", "splits": ["train"], "sample_rate_hz": 16_000, "funnel": funnel}
+    head |= {"counts": counts, "tokenizer_id": "t0", "vocabulary_hash": "v0", "codec_fingerprint": None}
     store.write("pack.json", json_bytes(head))
     return store.uri

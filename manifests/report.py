@@ -1,0 +1,207 @@
+"""The report: one HTML page to look at, and the same figures for machines.
+
+The page needs nothing else: styles and drawings are inline, no script, no font, no address. Parts that were not made (no
+pack yet, no training) are said to be missing; nothing is estimated.
+"""
+
+from __future__ import annotations
+
+import datetime
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.corpus import Corpus
+from manifests.figures import (
+    build_recipe,
+    clip_lengths_s,
+    corpus_figures,
+    cost_figures,
+    lineage_figures,
+    pack_figures,
+    run_figures,
+    score_figures,
+    tokenizer_figures,
+)
+from manifests.packs import Pack
+from manifests.plots import curve_svg, histogram_svg, timeline_svg
+from manifests.scoring import score_corpus
+from manifests.store import Store, json_bytes
+from manifests.timeline import Timeline, timelines
+
+PAGE, SUMMARY = "report.html", "summary.json"
+SHOWN_CLIPS = 14
+NBSP = "\u00a0"  # a number and its unit stay on one line
+
+
+@dataclass(frozen=True)
+class ReportNames:
+    """What the recipe calls the spans and the layer that the report scores."""
+
+    vad: str = "vad"
+    diarization: str = "diarization"
+    asr: str = "asr"
+
+
+def write_report(
+    out_dir: str,
+    corpus_uri: str,
+    pack_uri: str | None = None,
+    tokenizer_dir: str | None = None,
+    run_dir: str | None = None,
+    step_costs: Sequence[Mapping[str, Any]] = (),
+    names: ReportNames = ReportNames(),
+) -> dict[str, Any]:
+    """Write ``report.html`` and ``summary.json`` into ``out_dir`` (any URI); return the summary.
+
+    ``step_costs`` are rows ``{step, wall_s}`` in the order the steps ran. Raises RequestError when the corpus or the
+    pack is not there.
+    """
+    corpus = Corpus.open(corpus_uri)
+    pack = Pack.open(pack_uri) if pack_uri is not None else None
+    recipe = build_recipe(corpus)
+    own = corpus_figures(corpus, names.vad)
+    scores = score_figures(score_corpus(corpus, names.diarization, names.asr))
+    summary: dict[str, Any] = {
+        "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "recipe": recipe.get("name"),
+        "notice": " ".join(recipe.get("notice", "").split()),
+        "asr": recipe.get("annotators", {}).get(names.asr, {}).get("kind"),
+        "corpus": own,
+        "pack": pack_figures(pack) if pack is not None else None,
+        **scores,
+        "tokenizer": tokenizer_figures(tokenizer_dir) if tokenizer_dir is not None else None,
+        "training": run_figures(run_dir) if run_dir is not None else None,
+        "costs": cost_figures(corpus, step_costs),
+        "lineage": lineage_figures(corpus, pack, tokenizer_dir, run_dir),
+    }
+    summary["funnel"] = funnel(own, summary["pack"])
+    summary["missing"] = _missing(summary)
+    page = render(summary, timelines(corpus, names.vad, names.diarization), clip_rows(corpus, names.asr))
+    store = Store(out_dir)
+    store.write(SUMMARY, json_bytes(summary))
+    store.write(PAGE, page.encode())
+    return summary
+
+
+def funnel(corpus: Mapping[str, Any], pack: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """From inputs to documents: how many, how long, and what was lost on the way to each, by reason.
+
+    Hours are None where nothing could be measured (a refused input has no length).
+    """
+    hours = corpus["hours"]
+    refused = [row for row in corpus["quarantine"] if row["outcome"] == "refused"]
+    steps: list[dict[str, Any]] = [
+        {"step": "inputs", "num": corpus["inputs"]["num"], "hours": None, "lost": []},
+        {
+            "step": "recordings",
+            "num": corpus["num_recordings"],
+            "hours": hours["recordings"],
+            "lost": _lost(refused, hours=False),
+        },
+        {"step": "speech", "num": None, "hours": hours["speech"], "lost": []},
+        {"step": "clips", "num": corpus["num_clips"], "hours": hours["clips"], "lost": []},
+    ]
+    if pack is not None:
+        dropped = [row for row in pack["funnel"] if row["reason"]]
+        steps.append(
+            {"step": "documents", "num": pack["num_documents"], "hours": pack["hours"], "lost": _lost(dropped, hours=True)}
+        )
+    return steps
+
+
+def _lost(rows: Sequence[Mapping[str, Any]], *, hours: bool) -> list[dict[str, Any]]:
+    return [{"reason": row["reason"], "num": row["num"], "hours": row["hours"] if hours else None} for row in rows]
+
+
+def clip_rows(corpus: Corpus, asr: str) -> list[dict[str, Any]]:
+    """What the corpus says about its first clips: when, who, the text, the score, the tags."""
+    clips = corpus.clips()
+    layers = corpus.layers()
+    columns: dict[str, list[Any]] = {}
+    for layer, name, title in ((asr, "text", "text"), ("dnsmos", "dnsmos_ovrl", "score")):
+        if layer in layers and name in (table := corpus.layer(layer)).column_names:
+            columns[title] = table[name].to_pylist()
+    tags = corpus.layer("style").to_pylist() if "style" in layers else []
+    names: dict[bytes, str] = {}
+    for row in corpus.inputs().to_pylist():
+        names.setdefault(row["recording_id"], posixpath.basename(row["uri"]))
+    rows = []
+    for i, (clip, length_s) in enumerate(zip(clips.slice(0, SHOWN_CLIPS).to_pylist(), clip_lengths_s(clips), strict=False)):
+        said = {
+            k: v for k, v in (tags[i] if tags else {}).items() if k not in ("clip_id", "status", "error") and isinstance(v, str)
+        }
+        start_s = clip["start_sample"] / clip["sample_rate_hz"]
+        row = {
+            "start_s": start_s,
+            "length_s": length_s,
+            "speaker": clip["speaker_label"],
+            "recording": names[clip["recording_id"]],
+        }
+        rows.append({**row, **{title: values[i] for title, values in columns.items()}, "tags": said})
+    return rows
+
+
+def _missing(summary: Mapping[str, Any]) -> list[str]:
+    """What a full report would show and this one cannot."""
+    told = {
+        "pack": "no pack was given: the funnel ends at the clips",
+        "tokenizer": "no codec was trained: no codec figures",
+        "training": "no training run was given: no loss curves",
+    }
+    missing = [text for key, text in told.items() if summary[key] is None]
+    if not summary["costs"]["steps"]:
+        missing.append("no wall times of steps were given")
+    if not summary["costs"]["parts"]:
+        missing.append("the corpus has no ledger: no cost of its parts")
+    if summary["corpus"]["hours"]["speech"] is None:
+        missing.append("no VAD spans: hours of speech are not known")
+    return missing + list(summary["notes"])
+
+
+def render(summary: Mapping[str, Any], drawn: Sequence[Timeline], clips: Sequence[Mapping[str, Any]]) -> str:
+    """The page. Everything that came from outside is escaped."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("manifests", "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"span": readable_span, "percent": readable_percent, "thousands": readable_number}
+    tokenizer, training = summary["tokenizer"], summary["training"]
+    level = tokenizer["mean_frame_mel_error"] if tokenizer else None
+    return environment.get_template("report.html.j2").render(
+        s=summary,
+        drawn=[(timeline, Markup(timeline_svg(timeline))) for timeline in drawn],
+        clips=clips,
+        histograms=[
+            (facts, Markup(histogram_svg(facts)))
+            for facts in (summary["corpus"]["clip_duration_s"], *summary["corpus"]["scores"])
+            if facts["num"]
+        ],
+        codec=Markup(curve_svg(tokenizer["curve"], "mel error of the codec", level)) if tokenizer else None,
+        losses=[(stage, Markup(curve_svg(stage["curve"], stage["stage"]))) for stage in training["stages"]] if training else [],
+    )
+
+
+def readable_span(seconds: float | None) -> str:
+    """A length of time as people say it: ``41.2 s``, ``3.4 min``, ``1.25 h``, ``12,300 h``; a dash for None."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f}{NBSP}s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f}{NBSP}min"
+    hours = seconds / 3600
+    return f"{hours:.2f}{NBSP}h" if hours < 100 else f"{hours:,.0f}{NBSP}h"
+
+
+def readable_percent(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else f"{100 * share:.{digits}f}{NBSP}%"
+
+
+def readable_number(number: float | None) -> str:
+    if number is None:
+        return "–"
+    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"
