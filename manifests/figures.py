@@ -204,7 +204,10 @@ def run_figures(folder: str) -> dict[str, Any] | None:
         stage = {"stage": name, "steps": len(points), "first_loss": points[0][1], "last_loss": points[-1][1]} if points else {}
         kept = {key: own.get(key) for key in ("wall_s", "trainable_parameters")}
         stages += [{**stage, **kept, "curve": curve(points)}] if points else []
-    return {"stages": stages, "evaluation": read_json(store, "evaluation.json") or None}
+    found = read_json(store, "evaluation.json")
+    # One row a split that was measured; a file without splits speaks of one.
+    splits = [{"split": split, **row} for split, row in found.get("splits", {"train": found}).items()] if found else []
+    return {"stages": stages, "parameters": told.get("parameters"), "evaluation": found or None, "swaps": splits}
 
 
 def curve(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
@@ -240,7 +243,7 @@ def cost_figures(corpus: Corpus, step_costs: Sequence[Mapping[str, Any]]) -> dic
 
 
 def lineage_figures(corpus: Corpus, pack: Pack | None, tokenizer_dir: str | None, run_dir: str | None) -> list[dict[str, str]]:
-    """Ids, fingerprints and digests, from the corpus down to the run."""
+    """Ids, fingerprints and digests, from the corpus down to the run (what it says it was trained on)."""
     rows = [("corpus", corpus.corpus_id), ("snapshot", str(corpus.snapshot.number)), ("clip set", corpus.clip_set)]
     rows += [(_output_name(output, corpus.clip_set), mark) for output, mark in sorted(corpus.snapshot.current.items())]
     heads: list[tuple[str, Mapping[str, Any], tuple[str, ...]]] = []
@@ -249,7 +252,8 @@ def lineage_figures(corpus: Corpus, pack: Pack | None, tokenizer_dir: str | None
     if tokenizer_dir is not None:
         heads.append(("tokenizer", read_json(Store(tokenizer_dir), "tokenizer.json"), ("tokenizer_id",)))
     if run_dir is not None:
-        heads.append(("run", read_json(Store(run_dir), "summary.json"), ("recipe_digest", "checkpoint", "parent")))
+        identity = read_json(Store(run_dir), "summary.json").get("identity", {})
+        heads.append(("run", identity, ("recipe_digest", "pack_id", "tokenizer_id", "vocabulary_hash", "codec_fingerprint")))
     for what, head, keys in heads:
         rows += [(f"{what}: {key.replace('_', ' ')}", str(head[key])) for key in keys if head.get(key) is not None]
     return [{"what": what, "id": mark} for what, mark in rows]

@@ -60,6 +60,9 @@ def run_dir(tmp_path: Path) -> str:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "run" / "evaluation.json").write_text('{"align_loss": 1.0, "swapped_loss": 1.5, "swap_rise": 0.5}')
+    identity = {"recipe_digest": "d0", "pack_id": "p0", "tokenizer_id": "t0"}
+    stages = [{"name": "align", "wall_s": 12.0, "trainable_parameters": 1234}]
+    (tmp_path / "run" / "summary.json").write_text(json.dumps({"identity": identity, "stages": stages, "parameters": 9876}))
     return str(tmp_path / "run")
 
 
@@ -74,6 +77,8 @@ def test_a_full_report(tiny_corpus: str, tiny_pack: str, tokenizer_dir: str, run
     assert (summary["diarization"]["der"], summary["diarization"]["collar_s"]) == (pytest.approx(8 / 18), 0.0)
     assert summary["tokenizer"]["mel_error_ratio"] == pytest.approx(0.25)
     assert [stage["last_loss"] for stage in summary["training"]["stages"]] == [2.0, 2.0]
+    assert (summary["training"]["stages"][0]["trainable_parameters"], summary["training"]["parameters"]) == (1234, 9876)
+    assert {"what": "run: recipe digest", "id": "d0"} in summary["lineage"]
     assert summary["missing"] == []
     # The page says what the summary says.
     for said in ("44.4 %", "30.0 %", "2.3 min", "0.25 ×", "+50 %", "not_audio", "no_text", "overlapped speech scored", "1.5 min"):
@@ -115,6 +120,12 @@ def test_the_recipes_notice_is_shown(tiny_corpus: str, tmp_path: Path) -> None:
     page = (tmp_path / PAGE).read_text(encoding="utf-8")
     assert "labels &lt;nothing&gt;" in page
     assert "nobody should train on them" in Page(page).text
+
+
+def test_a_run_on_another_pack_is_told(tiny_corpus: str, tiny_pack: str, run_dir: str, tmp_path: Path) -> None:
+    (Path(run_dir) / "summary.json").write_text('{"identity": {"pack_id": "other"}}')
+    missing = write_report(str(tmp_path / "out"), tiny_corpus, tiny_pack, run_dir=run_dir)["missing"]
+    assert "the run was trained on another pack (other), not on the one given" in missing
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:

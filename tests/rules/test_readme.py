@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -42,3 +43,24 @@ def test_every_requirement_is_pinned(repository: Path) -> None:
 def normal(name: str) -> str:
     """The one spelling of a package's name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_command_that_the_readme_shows_parses(repository: Path) -> None:
+    """Verbs and options as the command has them; nothing is run."""
+    import click
+    import typer
+
+    import stepwell
+
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\s*(?:\.venv/bin/)?stepwell (.+?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
+    assert lines
+    for line in lines:
+        words = shlex.split(line.partition("     ")[0])
+        command: click.Command = typer.main.get_command(stepwell.app)
+        while isinstance(command, click.Group):
+            verb = words.pop(0)
+            found = command.commands.get(verb)
+            assert found is not None, f"{line!r}: no verb {verb!r}, only {sorted(command.commands)}"
+            command = found
+        command.make_context(command.name, words)
