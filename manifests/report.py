@@ -90,29 +90,29 @@ def funnel(corpus: Mapping[str, Any], pack: Mapping[str, Any] | None) -> list[di
 
     Hours are None where nothing could be measured (a refused input has no length).
     """
-    hours = corpus["hours"]
-    refused = [row for row in corpus["quarantine"] if row["outcome"] == "refused"]
+    hours, outcomes = corpus["hours"], corpus["inputs"]
+    lost = [_loss("refused", row["reason"], row["num"]) for row in corpus["quarantine"] if row["outcome"] == "refused"]
+    if twice := outcomes["stored"] + outcomes["partial"] - corpus["num_recordings"]:
+        lost.append(_loss("folded together", "same bytes as another input", twice))
     steps: list[dict[str, Any]] = [
         {"step": "inputs", "num": corpus["inputs"]["num"], "hours": None, "lost": []},
         {
             "step": "recordings",
             "num": corpus["num_recordings"],
             "hours": hours["recordings"],
-            "lost": _lost(refused, hours=False),
+            "lost": lost,
         },
         {"step": "speech", "num": None, "hours": hours["speech"], "lost": []},
         {"step": "clips", "num": corpus["num_clips"], "hours": hours["clips"], "lost": []},
     ]
     if pack is not None:
-        dropped = [row for row in pack["funnel"] if row["reason"]]
-        steps.append(
-            {"step": "documents", "num": pack["num_documents"], "hours": pack["hours"], "lost": _lost(dropped, hours=True)}
-        )
+        dropped = [_loss("dropped", row["reason"], row["num"], row["hours"]) for row in pack["funnel"] if row["reason"]]
+        steps.append({"step": "documents", "num": pack["num_documents"], "hours": pack["hours"], "lost": dropped})
     return steps
 
 
-def _lost(rows: Sequence[Mapping[str, Any]], *, hours: bool) -> list[dict[str, Any]]:
-    return [{"reason": row["reason"], "num": row["num"], "hours": row["hours"] if hours else None} for row in rows]
+def _loss(what: str, reason: str, num: int, hours: float | None = None) -> dict[str, Any]:
+    return {"what": what, "reason": reason, "num": num, "hours": hours}
 
 
 def clip_rows(corpus: Corpus, asr: str) -> list[dict[str, Any]]:
