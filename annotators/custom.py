@@ -1,0 +1,58 @@
+"""Parts from outside: ``kind: custom`` names a class, ``parameters`` are its keyword arguments."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Literal
+
+from pydantic import Field
+
+from manifests.contracts import Annotator, Segmenter
+from manifests.errors import RequestError
+from manifests.recipes import RecipeModel
+
+TARGET = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+
+class CustomSegmenterConfig(RecipeModel):
+    """A segmenter from any installed package."""
+
+    kind: Literal["custom"] = "custom"
+    target: str = Field(pattern=TARGET, description="package.module:Class")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    def build(self) -> Segmenter:
+        """Raises RequestError when the class cannot be had or is no Segmenter."""
+        part = _construct(self.target, self.parameters)
+        if not isinstance(part, Segmenter):
+            raise RequestError(f"custom target {self.target!r} is no Segmenter; see manifests.contracts.Segmenter")
+        return part
+
+
+class CustomAnnotatorConfig(RecipeModel):
+    """An annotator from any installed package."""
+
+    kind: Literal["custom"] = "custom"
+    target: str = Field(pattern=TARGET, description="package.module:Class")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    def build(self) -> Annotator:
+        """Raises RequestError when the class cannot be had or is no Annotator."""
+        part = _construct(self.target, self.parameters)
+        if not isinstance(part, Annotator):
+            raise RequestError(f"custom target {self.target!r} is no Annotator; see manifests.contracts.Annotator")
+        return part
+
+
+def _construct(target: str, parameters: dict[str, Any]) -> object:
+    module, _, name = target.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RequestError(
+            f"custom target {target!r} cannot be imported: {error}; install its package or mend the name"
+        ) from error
+    try:
+        return kind(**parameters)
+    except TypeError as error:
+        raise RequestError(f"custom target {target!r} does not take parameters {sorted(parameters)}: {error}") from error

@@ -1,0 +1,126 @@
+"""Voice activity by silero-vad: one speech probability every 32 ms, made into spans by hysteresis.
+
+The network is opened from the wheel's *sequence* graph, which takes many frames in one call and gives the same
+probabilities as the streaming one; neither torch nor the silero_vad package is imported.
+
+Shape legend: S samples, F frames of 512 samples, C context samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from annotators.onnx_session import open_session
+from annotators.weights import packaged_path, path_digest
+from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, Resources
+from manifests.lineage import fingerprint
+from manifests.recipes import RecipeModel
+from manifests.spans import Span
+
+FRAME_SAMPLES = 512
+CONTEXT_SAMPLES = 64  # tail of the frame before, which the network wants in front of each frame
+STATE_SIZE = 128
+FRAMES_A_CALL = 1024  # 33 s of audio and 2.4 MB of input at once, whatever the recording's length
+
+
+class SileroConfig(RecipeModel):
+    """Silero VAD. The defaults are the package's own (its function ``get_speech_timestamps``)."""
+
+    kind: Literal["silero"] = "silero"
+    onset: float = Field(0.5, gt=0, lt=1, description="probability at which speech begins")
+    offset: float = Field(0.35, gt=0, lt=1, description="probability below which speech may end")
+    min_speech_ms: int = Field(250, ge=0, description="shorter speech is left out")
+    min_silence_ms: int = Field(100, ge=0, description="silence that ends speech")
+    pad_ms: int = Field(30, ge=0, description="added on both sides of a span")
+
+    def build(self) -> Silero:
+        return Silero(self)
+
+
+class Silero:
+    """Segmenter: spans of speech, each with the mean speech probability of its frames (before padding)."""
+
+    name = "silero"
+    version = "1"
+
+    def __init__(self, config: SileroConfig) -> None:
+        self.config = config
+        self._session: Any = None
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(pool="silero", num_cpus=1.0, memory_bytes=256 << 20)
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.name, self.version, self.config.model_dump(mode="json"), path_digest(_weights_path()))
+
+    def setup(self) -> None:
+        if self._session is None:
+            self._session = open_session(_weights_path())
+
+    def segment(self, channel: ChannelAudio) -> list[HeardSpan]:
+        probs_F = self.speech_probs(channel.audio)
+        return speech_spans(probs_F, len(channel.audio), self.config)
+
+    def speech_probs(self, audio_S: Audio) -> np.ndarray:
+        """Float32 ``[F]``, one probability for each 512 samples; the last frame is padded with zeros."""
+        self.setup()
+        num_frames = -(-len(audio_S) // FRAME_SAMPLES)
+        hidden = np.zeros((1, 1, STATE_SIZE), np.float32)
+        cell = np.zeros((1, 1, STATE_SIZE), np.float32)
+        context_C = np.zeros(CONTEXT_SAMPLES, np.float32)
+        probs = [np.zeros(0, np.float32)]
+        for first in range(0, num_frames, FRAMES_A_CALL):
+            count = min(FRAMES_A_CALL, num_frames - first)
+            heard = audio_S[first * FRAME_SAMPLES : (first + count) * FRAME_SAMPLES]
+            frames = np.zeros((count, FRAME_SAMPLES), np.float32)
+            frames.reshape(-1)[: len(heard)] = heard
+            contexts = np.concatenate([context_C[None], frames[:-1, -CONTEXT_SAMPLES:]])
+            context_C = frames[-1, -CONTEXT_SAMPLES:]
+            found, hidden, cell = self._session.run(
+                ["speech_probs", "hn", "cn"], {"input": np.concatenate([contexts, frames], axis=1), "h": hidden, "c": cell}
+            )
+            probs.append(found)
+        return np.concatenate(probs)
+
+
+def _weights_path() -> str:
+    return packaged_path("silero_vad", "data", "silero_vad_16k_sequence.onnx")
+
+
+def speech_spans(probs_F: np.ndarray, num_samples: int, config: SileroConfig) -> list[HeardSpan]:
+    """Spans by hysteresis: speech begins at ``onset`` and ends where it stays below ``offset`` for ``min_silence_ms``.
+
+    Positions are at 16 kHz, relative to the first frame. Where the padding of two neighbours would meet, the silence
+    between them is shared.
+    """
+    min_silence = config.min_silence_ms * MODEL_RATE_HZ // 1000
+    min_speech = config.min_speech_ms * MODEL_RATE_HZ // 1000
+    found: list[tuple[int, int]] = []
+    start = quiet_since = -1
+    for frame, prob in enumerate(probs_F.tolist()):
+        sample = frame * FRAME_SAMPLES
+        if prob >= config.onset:
+            quiet_since = -1
+            if start < 0:
+                start = sample
+        elif start >= 0 and prob < config.offset:
+            if quiet_since < 0:
+                quiet_since = sample
+            if sample - quiet_since >= min_silence:
+                found.append((start, quiet_since))
+                start = quiet_since = -1
+    if start >= 0:
+        found.append((start, num_samples))
+    kept = [(start, end) for start, end in found if end - start > min_speech]
+    pad = config.pad_ms * MODEL_RATE_HZ // 1000
+    spans = []
+    for i, (start, end) in enumerate(kept):
+        before = pad if i == 0 else min(pad, (start - kept[i - 1][1]) // 2)
+        after = pad if i + 1 == len(kept) else min(pad, (kept[i + 1][0] - end) // 2)
+        prob = float(probs_F[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)].mean())
+        spans.append(HeardSpan(Span(max(0, start - before), min(num_samples, end + after)), speech_prob=prob))
+    return spans
