@@ -1,0 +1,173 @@
+"""Checkpoints: a distributed-checkpoint directory of tensors plus ``state.json`` of everything else.
+
+    <run>/checkpoints/<stage number>-<stage>-<step>/
+        weights/      torch.distributed.checkpoint: model.<name>, optimizer.<name>.<moment>, rng.torch
+        state.json    CheckpointState; written last, before the whole directory gets its name
+
+A directory is written under a draft name, made durable, then renamed: what has a checkpoint's name is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
+
+from manifests.errors import MismatchError
+from manifests.ids import new_attempt_id
+from manifests.store import json_bytes
+from training.model import StepAudio2
+from training.trainer import StageTrainer
+
+FORMAT_VERSION = 1
+FOLDER = "checkpoints"
+STATE = "state.json"
+WEIGHTS = "weights"
+NAME = re.compile(r"^(\d{2})-([a-z][a-z0-9_]*)-(\d{7})$")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run rests on; a checkpoint goes on only under the same."""
+
+    recipe_digest: str
+    tokenizer_id: str
+    vocabulary_hash: str
+    codec_fingerprint: str
+    pack_id: str
+
+    def check(self, other: Identity, what: str) -> None:
+        """Raises MismatchError naming the first difference."""
+        for entry in fields(self):
+            here, there = getattr(self, entry.name), getattr(other, entry.name)
+            if here != there:
+                raise MismatchError(
+                    f"{what} has {entry.name} {there}, this run {here}; they must be equal: use what the run began with, or another --run"
+                )
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """Everything of a checkpoint that is no tensor."""
+
+    identity: Identity
+    stage_number: int  # from 0
+    stage: str
+    step: int  # steps of the stage that are done
+    global_step: int  # steps of the run that are done
+    data: dict[str, Any]  # StageData.state_dict
+    rates: dict[str, float]  # learning rate of each group at the last step
+    parent: str | None  # name of the checkpoint before this one in the run
+    finished_stages: list[dict[str, Any]]  # rows of the run's summary
+    first_loss: float  # of the current stage
+    last_loss: float
+    stage_wall_s: float
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage_number:02d}-{self.stage}-{self.step:07d}"
+
+
+def save(run: str, model: StepAudio2, trainer: StageTrainer, state: CheckpointState) -> str:
+    """Publish a checkpoint; returns its path. A checkpoint of that name that is there already stays as it is."""
+    final = os.path.join(run, FOLDER, state.name)
+    if os.path.exists(final):
+        return final
+    draft = os.path.join(run, FOLDER, f".{state.name}.{new_attempt_id()}")
+    os.makedirs(draft)
+    state_dict_saver.save(_tensors(model, trainer), checkpoint_id=os.path.join(draft, WEIGHTS), no_dist=True)
+    with open(os.path.join(draft, STATE), "wb") as file:
+        file.write(json_bytes(asdict(state)))
+    _sync(draft)
+    os.rename(draft, final)
+    _sync_folder(os.path.dirname(final))
+    return final
+
+
+def load_state(path: str) -> CheckpointState:
+    """Everything but the tensors. Raises MismatchError for a format of another version."""
+    with open(os.path.join(path, STATE), encoding="utf-8") as file:
+        value = json.load(file)
+    if value.get("format_version") != FORMAT_VERSION:
+        raise MismatchError(
+            f"checkpoint {path!r} has format {value.get('format_version')!r}; this version reads {FORMAT_VERSION}"
+        )
+    return CheckpointState(**{**value, "identity": Identity(**value["identity"])})
+
+
+def load_weights(path: str, model: StepAudio2) -> None:
+    """The model's weights out of a checkpoint, in place."""
+    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    state_dict_loader.load(weights, checkpoint_id=os.path.join(path, WEIGHTS), no_dist=True)
+
+
+def load_trainer(path: str, model: StepAudio2, trainer: StageTrainer, step: int) -> None:
+    """Weights, optimizer moments and the random state, in place; the trainer goes on after ``step`` steps."""
+    load_weights(path, model)
+    weights = os.path.join(path, WEIGHTS)
+    held = filesystem.FileSystemReader(weights).read_metadata().state_dict_metadata
+    rest: dict[str, Any] = {"rng.torch": torch.get_rng_state()}
+    for name, parameter in trainer.trained.items():
+        # Parameters that no example has reached yet (the adaptor in a stage of text) have no moments.
+        for moment in ("step", "exp_avg", "exp_avg_sq"):
+            if (key := f"optimizer.{name}.{moment}") in held:
+                rest[key] = torch.zeros(()) if moment == "step" else torch.zeros_like(parameter)
+    state_dict_loader.load(rest, checkpoint_id=weights, no_dist=True)
+    torch.set_rng_state(rest.pop("rng.torch"))
+    for key, tensor in rest.items():
+        name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
+        # The fused optimizer wants its step counter beside the parameter.
+        trainer.optimizer.state[trainer.trained[name]][moment] = tensor.to(trainer.device)
+    trainer.step = step
+
+
+def complete(run: str) -> list[str]:
+    """Names of the run's whole checkpoints, oldest first; drafts of killed runs do not count."""
+    folder = os.path.join(run, FOLDER)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name for name in names if NAME.match(name) and os.path.exists(os.path.join(folder, name, STATE)))
+
+
+def drop_old(run: str, keep: int, last_steps: dict[str, int]) -> None:
+    """Remove checkpoints and dead drafts: of each stage the last ``keep`` stay, and the one at its last step always."""
+    folder = os.path.join(run, FOLDER)
+    by_stage: dict[str, list[str]] = {}
+    for name in complete(run):
+        stage, step = NAME.match(name).group(2, 3)  # type: ignore[union-attr]  # complete() lists matching names only
+        if int(step) != last_steps[stage]:
+            by_stage.setdefault(stage, []).append(name)
+    doomed = [name for names in by_stage.values() for name in names[:-keep]]
+    doomed += [name for name in os.listdir(folder) if name.startswith(".")]
+    for name in doomed:
+        shutil.rmtree(os.path.join(folder, name))
+
+
+def _tensors(model: StepAudio2, trainer: StageTrainer) -> dict[str, Any]:
+    tensors: dict[str, Any] = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in trainer.trained.items():
+        for moment, tensor in trainer.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{moment}"] = tensor
+    return {**tensors, "rng.torch": torch.get_rng_state()}
+
+
+def _sync(folder: str) -> None:
+    """Everything below the folder to the disk, so that the rename that follows publishes whole files."""
+    for base, _, files in os.walk(folder):
+        for name in files:
+            descriptor = os.open(os.path.join(base, name), os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        _sync_folder(base)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)

@@ -1,0 +1,58 @@
+"""What a run writes down as it goes: ``metrics.jsonl`` and the same numbers for tensorboard."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+METRICS = "metrics.jsonl"
+BOARD = "tensorboard"
+
+
+class Journal:
+    """Appends rows, one a step. Rows after ``global_step`` belong to a part of the run that was lost: they are removed."""
+
+    def __init__(self, run: str, global_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        os.makedirs(run, exist_ok=True)
+        path = os.path.join(run, METRICS)
+        kept = [row for row in read_rows(run) if row["global_step"] <= global_step]
+        draft = f"{path}.draft"
+        with open(draft, "w", encoding="utf-8") as file:
+            file.writelines(_line(row) for row in kept)
+        os.replace(draft, path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        self._board = SummaryWriter(os.path.join(run, BOARD), purge_step=global_step + 1)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """One row; every number in it is a curve of its stage."""
+        self._file.write(_line(row))
+        self._file.flush()
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("step", "global_step"):
+                self._board.add_scalar(f"{row['stage']}/{name}", value, row["global_step"])
+
+
+def read_rows(run: str) -> Iterator[dict[str, Any]]:
+    """Rows of a run's metrics, oldest first; a last line that a kill cut short is left out."""
+    path = os.path.join(run, METRICS)
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"

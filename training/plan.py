@@ -1,0 +1,133 @@
+"""What a run would do, before it does it: stages, what each trains at which rate, and the examples that it can draw on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from manifests.errors import MismatchError, RequestError
+from manifests.packs import Pack
+from tokenization.artifact import Tokenizer
+from training.config import model_config
+from training.documents import Split, read_split
+from training.recipe import Task, TrainingRecipe
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A recipe with the pack and tokenizer that it runs on, opened and checked against each other."""
+
+    recipe: TrainingRecipe
+    pack: Pack
+    tokenizer: Tokenizer
+    train: Split
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage in figures."""
+
+    name: str
+    steps: int
+    trainable_parameters: int
+    examples: dict[str, int]  # documents that serve each task of the stage
+    refused: dict[str, dict[str, int]]  # task -> reason -> documents
+    epochs: dict[str, float]  # task -> passes over its documents
+    rates: dict[str, list[float]]  # group -> learning rate after warm-up and at the end
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run in figures."""
+
+    model: str
+    parameters: int
+    stages: tuple[StagePlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [f"model {self.model}: {self.parameters:,} parameters"]
+        for stage in self.stages:
+            rates = ", ".join(f"{group} {begin:g} → {end:g}" for group, (begin, end) in stage.rates.items())
+            lines.append(f"{stage.name}: {stage.steps} steps, {stage.trainable_parameters:,} parameters trained ({rates})")
+            for task, count in stage.examples.items():
+                refused = ", ".join(f"{reason} {number}" for reason, number in sorted(stage.refused[task].items()))
+                behind = f"; refused: {refused}" if refused else ""
+                lines.append(f"  {task}: {count} documents, {stage.epochs[task]:.1f} passes{behind}")
+        return lines
+
+
+def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> Inputs:
+    """Raises RequestError where one is missing, MismatchError when the pack was made with another tokenizer or codec."""
+    pack, tokenizer = Pack.open(pack_uri), Tokenizer.open(tokenizer_uri)
+    own = {
+        "tokenizer_id": tokenizer.tokenizer_id,
+        "vocabulary_hash": tokenizer.vocabulary.layout_hash,
+        "codec_fingerprint": tokenizer.codec_fingerprint,
+    }
+    for name, value in own.items():
+        # A pack without a tokenizer (text, or audio without codes) says null: it fits any.
+        if pack.head.get(name) not in (None, value):
+            raise MismatchError(
+                f"pack {pack_uri!r} has {name} {pack.head[name]}, tokenizer {tokenizer_uri!r} {value}; give the tokenizer it was packed with"
+            )
+    longest = model_config(recipe.model).decoder.max_positions
+    if recipe.data.max_tokens > longest:
+        raise RequestError(f"data.max_tokens {recipe.data.max_tokens} is past the {longest} positions of model {recipe.model!r}")
+    train = read_split(pack, recipe.data.train_split, tokenizer.text, tokenizer.ratio, recipe.data.max_tokens)
+    for stage in recipe.stages:
+        for task in stage.tasks:
+            if not train.eligible[task]:
+                raise RequestError(
+                    f"stage {stage.name!r}: none of the {len(train.entries)} documents of split {train.name!r} serves task "
+                    f"{task.value!r} (refused: {dict(train.refused[task])}); pack documents for it or take the task out of the recipe"
+                )
+    return Inputs(recipe, pack, tokenizer, train)
+
+
+def make_plan(inputs: Inputs) -> Plan:
+    """The plan of checked inputs. Builds the model without memory, to count it."""
+    import torch
+
+    from training.model import StepAudio2
+
+    recipe, vocabulary = inputs.recipe, inputs.tokenizer.vocabulary
+    with torch.device("meta"):
+        model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
+    sizes = {group: sum(p.numel() for _, p in parameters) for group, parameters in model.groups().items()}
+    stages = []
+    for stage in recipe.stages:
+        total, drawn = sum(stage.tasks.values()), stage.steps * stage.batch_documents
+        examples = {task.value: len(inputs.train.eligible[task]) for task in stage.tasks}
+        stages.append(
+            StagePlan(
+                name=stage.name,
+                steps=stage.steps,
+                trainable_parameters=sum(sizes[group] for group in stage.train),
+                examples=examples,
+                refused={task.value: dict(inputs.train.refused[task]) for task in stage.tasks},
+                epochs={task.value: drawn * share / total / examples[task] for task, share in stage.tasks.items()},
+                rates={g.value: [r.lr, r.lr if r.lr_end is None else r.lr_end] for g, r in stage.train.items()},
+            )
+        )
+    return Plan(recipe.model, sum(sizes.values()), tuple(stages))
+
+
+def swap_splits(inputs: Inputs) -> list[Split]:
+    """The splits that the swap is measured on. Raises RequestError when one has no ASR document."""
+    recipe = inputs.recipe
+    if not any(stage.measure_swap for stage in recipe.stages):
+        return []
+    splits = []
+    for name in recipe.data.swap_splits:
+        is_train = name == inputs.train.name
+        found = inputs.train if is_train else read_split(
+            inputs.pack, name, inputs.tokenizer.text, inputs.tokenizer.ratio, recipe.data.max_tokens
+        )  # fmt: skip
+        if not found.eligible[Task.ASR]:
+            raise RequestError(f"split {name!r} has no ASR document to measure the swap on; take it out of data.swap_splits")
+        splits.append(found)
+    return splits

@@ -1,0 +1,276 @@
+"""A run: the stages of a recipe one after the other, with checkpoints, in one loop.
+
+    recipe.json  metrics.jsonl  tensorboard/  checkpoints/  evaluation.json  summary.json
+
+``summary.json`` says how far the run is; ``finished`` is true when every stage is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from manifests.console import Task as Bar
+from manifests.console import progress, say
+from manifests.errors import RequestError
+from manifests.recipes import recipe_digest, resolved
+from manifests.store import Store
+from training import checkpoint
+from training.checkpoint import CheckpointState, Identity
+from training.config import model_config
+from training.data import DocumentReader, StageData
+from training.device import exact_arithmetic, pick_device
+from training.documents import Split
+from training.evaluation import SwapResult, measure_swap
+from training.examples import ExampleMaker
+from training.journal import METRICS, Journal
+from training.model import StepAudio2
+from training.plan import Inputs, open_inputs, swap_splits
+from training.recipe import Stage, TrainingRecipe
+from training.trainer import StageTrainer
+
+SUMMARY = "summary.json"
+EVALUATION = "evaluation.json"
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to."""
+
+    run: str
+    checkpoint: str | None  # newest checkpoint
+    metrics: str
+    summary: str
+    evaluation: str | None
+    last_losses: dict[str, float]  # by finished stage
+    swap_rise: float | None  # of the first split in data.swap_splits
+    steps: int  # optimiser steps that this call did
+    is_finished: bool
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [f"run {self.run}: {self.steps} steps now, {'finished' if self.is_finished else 'not finished'}"]
+        lines += [f"  {stage}: last loss {loss:.3f}" for stage, loss in self.last_losses.items()]
+        if self.swap_rise is not None:
+            lines.append(f"  alignment loss rises by {self.swap_rise:.0%} when audio is swapped")
+        return lines
+
+
+def train(
+    recipe: TrainingRecipe, pack: str, tokenizer: str, run: str, *, until: str | None = None, resume: bool = False
+) -> TrainResult:
+    """Run the recipe's stages, or those up to ``until``, in the folder ``run``.
+
+    A finished run of the same recipe, pack and tokenizer is left as it is. Raises RequestError for a request that cannot
+    be met (nothing is written then), MismatchError when the folder's checkpoints rest on something else, WorkError when
+    a loss is not finite.
+    """
+    names = [stage.name for stage in recipe.stages]
+    if until is not None and until not in names:
+        raise RequestError(f"stage {until!r} is not in the recipe; its stages are {', '.join(names)}")
+    inputs = open_inputs(recipe, pack, tokenizer)
+    measured = swap_splits(inputs)
+    work = Run(inputs, run, measured)
+    held = work.held(resume)
+    if held is not None and held.stage_number == len(names) - 1 and held.step == recipe.stages[-1].steps and work.is_finished():
+        say(f"run {run!r} is finished already; nothing to do. Choose another --run to train again")
+        return work.result(0)
+    with exact_arithmetic(recipe.threads):
+        return work.go(held, names.index(until) if until else len(names) - 1)
+
+
+class Run:
+    """One run folder and what runs in it."""
+
+    def __init__(self, inputs: Inputs, folder: str, measured: list[Split]) -> None:
+        self.inputs, self.recipe, self.folder, self.measured = inputs, inputs.recipe, folder, measured
+        self.identity = Identity(
+            recipe_digest=recipe_digest(inputs.recipe),
+            tokenizer_id=inputs.tokenizer.tokenizer_id,
+            vocabulary_hash=inputs.tokenizer.vocabulary.layout_hash,
+            codec_fingerprint=inputs.tokenizer.codec_fingerprint,
+            pack_id=inputs.pack.pack_id,
+        )
+        self._maker = ExampleMaker(inputs.tokenizer.vocabulary, inputs.tokenizer.ratio)
+        self._reader = DocumentReader(inputs.pack, inputs.recipe.data.cached_audio_bytes)
+        self._stages: list[dict[str, Any]] = []
+        self._parent: str | None = None
+
+    def held(self, resume: bool) -> CheckpointState | None:
+        """The folder's newest checkpoint, checked against this run; None in a new folder.
+
+        Raises RequestError when ``resume`` and the folder do not go together, unless the run there is finished.
+        """
+        names = checkpoint.complete(self.folder)
+        if not names:
+            if resume:
+                raise RequestError(f"run {self.folder!r} has no checkpoint to resume from; leave --resume out to begin it")
+            return None
+        self._parent = names[-1]
+        state = checkpoint.load_state(self._path(names[-1]))
+        self.identity.check(state.identity, f"checkpoint {names[-1]!r}")
+        if not resume and not self.is_finished():
+            raise RequestError(
+                f"run {self.folder!r} holds checkpoints of an unfinished run; add --resume, or choose another --run"
+            )
+        return state
+
+    def is_finished(self) -> bool:
+        """Whether a summary says that every stage is done."""
+        return bool(self._read(SUMMARY).get("finished"))
+
+    def go(self, held: CheckpointState | None, last_stage: int) -> TrainResult:
+        """From the checkpoint (or the start) to the end of the stage with that number."""
+        device = pick_device()
+        vocabulary = self.inputs.tokenizer.vocabulary
+        torch.manual_seed(self.recipe.seed)
+        model = StepAudio2(model_config(self.recipe.model), vocabulary.num_rows, vocabulary.text_size).to(device)
+        self._write(RECIPE, resolved(self.recipe))
+        self._stages = list(held.finished_stages) if held else []
+        global_step = begun = held.global_step if held else 0
+        first = held.stage_number if held else 0
+        with Journal(self.folder, global_step) as journal, progress() as bars:
+            for number in range(first, last_stage + 1):
+                stage = self.recipe.stages[number]
+                trainer = StageTrainer(model, stage, vocabulary.pad, device)
+                data = StageData(self.inputs.train, self._reader, self._maker, self.recipe, stage)
+                continued = held if held is not None and number == first else None
+                loop = StageLoop(self, number, model, trainer, data, continued)
+                bar = bars.task(f"train {stage.name}", stage.steps, "steps")
+                global_step = loop.go(journal, bar, global_step)
+                self._finish(loop, stage, model, device)
+        return self.result(global_step - begun)
+
+    def save(self, loop: StageLoop, global_step: int) -> None:
+        """Publish a checkpoint of a stage under way."""
+        trainer = loop.trainer
+        state = CheckpointState(
+            identity=self.identity,
+            stage_number=loop.number,
+            stage=trainer.stage.name,
+            step=trainer.step,
+            global_step=global_step,
+            data=loop.data.state_dict(),
+            rates={group["name"]: group["lr"] for group in trainer.optimizer.param_groups},
+            parent=self._parent,
+            finished_stages=self._stages,
+            first_loss=loop.first_loss,
+            last_loss=loop.last_loss,
+            stage_wall_s=loop.wall_s,
+        )
+        checkpoint.save(self.folder, loop.model, trainer, state)
+        self._parent = state.name
+        checkpoint.drop_old(self.folder, self.recipe.keep_checkpoints, {s.name: s.steps for s in self.recipe.stages})
+
+    def result(self, steps: int) -> TrainResult:
+        """What the folder holds now."""
+        summary = self._read(SUMMARY)
+        names = checkpoint.complete(self.folder)
+        evaluation = os.path.join(self.folder, EVALUATION)
+        return TrainResult(
+            run=self.folder,
+            checkpoint=self._path(names[-1]) if names else None,
+            metrics=os.path.join(self.folder, METRICS),
+            summary=os.path.join(self.folder, SUMMARY),
+            evaluation=evaluation if os.path.exists(evaluation) else None,
+            last_losses={row["name"]: row["last_loss"] for row in summary["stages"]},
+            swap_rise=summary["swap_rise"],
+            steps=steps,
+            is_finished=summary["finished"],
+        )
+
+    def _finish(self, loop: StageLoop, stage: Stage, model: StepAudio2, device: torch.device) -> None:
+        """Measure what the stage asks for and write the summary so far."""
+        if stage.measure_swap:
+            most = self.recipe.data.swap_documents
+            found = [measure_swap(model, split, self._reader, self._maker, most, device) for split in self.measured]
+            self._write(EVALUATION, swap_report(stage.name, found))
+        self._stages = [*self._stages, loop.summary()] if len(self._stages) == loop.number else self._stages
+        evaluation = self._read(EVALUATION)
+        self._write(
+            SUMMARY,
+            {
+                "finished": len(self._stages) == len(self.recipe.stages),
+                "identity": asdict(self.identity),
+                "model": self.recipe.model,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "stages": self._stages,
+                "swap_rise": evaluation.get("swap_rise"),
+                "refused": {task.value: dict(reasons) for task, reasons in self.inputs.train.refused.items()},
+            },
+        )
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, checkpoint.FOLDER, name)
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        path = os.path.join(self.folder, name)
+        os.makedirs(self.folder, exist_ok=True)
+        with open(f"{path}.draft", "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False)
+            file.write("\n")
+        os.replace(f"{path}.draft", path)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        store = Store(self.folder)
+        return dict(json.loads(store.read(name))) if store.exists(name) else {}
+
+
+class StageLoop:
+    """THE training loop; a stage differs from another in its recipe alone."""
+
+    def __init__(
+        self, run: Run, number: int, model: StepAudio2, trainer: StageTrainer, data: StageData, held: CheckpointState | None
+    ) -> None:
+        self.run, self.number, self.model, self.trainer, self.data = run, number, model, trainer, data
+        self.first_loss = self.last_loss = self.wall_s = 0.0
+        if held is not None:
+            path = os.path.join(run.folder, checkpoint.FOLDER, held.name)
+            checkpoint.load_trainer(path, model, trainer, held.step)
+            data.load_state_dict(held.data)
+            self.first_loss, self.last_loss, self.wall_s = held.first_loss, held.last_loss, held.stage_wall_s
+
+    def go(self, journal: Journal, bar: Bar, global_step: int) -> int:
+        """Work through what is left of the stage; returns the run's steps so far."""
+        stage, every = self.trainer.stage, self.run.recipe.checkpoint_every
+        bar.advance(self.trainer.step)
+        while self.trainer.step < stage.steps:
+            row = self.trainer.train_step(self.data.next_step())
+            global_step += 1
+            journal.write({**row, "global_step": global_step})
+            self.last_loss = row["loss"]
+            self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
+            self.wall_s += row["wall_s"]
+            bar.advance(1, f"loss {row['loss']:.3f}")
+            if self.trainer.step % every == 0 or self.trainer.step == stage.steps:
+                self.run.save(self, global_step)
+        return global_step
+
+    def summary(self) -> dict[str, Any]:
+        """The stage's row in the run's summary."""
+        return {
+            "name": self.trainer.stage.name,
+            "steps": self.trainer.step,
+            "first_loss": self.first_loss,
+            "last_loss": self.last_loss,
+            "wall_s": self.wall_s,
+            "trainable_parameters": self.trainer.num_trainable,
+        }
+
+
+def swap_report(stage: str, found: list[SwapResult]) -> dict[str, Any]:
+    """``evaluation.json``: the first split's figures on top, every split's below."""
+    rows = {r.split: {**asdict(r), "swap_rise": r.swap_rise} for r in found}
+    top = rows[found[0].split]
+    return {
+        "stage": stage,
+        "align_loss": top["align_loss"],
+        "swapped_loss": top["swapped_loss"],
+        "swap_rise": top["swap_rise"],
+        "splits": rows,
+    }
