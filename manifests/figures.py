@@ -128,8 +128,8 @@ def histogram(values: Sequence[float], title: str, num_null: int = 0) -> dict[st
     spread = max(high - low, 0.1 * max(abs(high), 0.01))
     ten = 10.0 ** np.floor(np.log10(spread / MAX_BINS))
     width = next(ten * factor for factor in (1, 2, 5, 10, 20) if spread / (ten * factor) <= MAX_BINS - 4)
-    # An empty bin on either side: a lone value still reads as one.
-    first, last = np.floor(low / width) - 1, np.floor(high / width) + 2
+    # An empty bin on either side, so that a lone value still reads as one; but none below zero where nothing can be.
+    first, last = np.floor(low / width) - (low < 0 or low >= width), np.floor(high / width) + 2
     edges = np.arange(first, last + 1) * width
     made["edges"] = [round(float(edge), 9) for edge in edges]
     made["counts"] = np.histogram(data, edges)[0].tolist()
@@ -224,7 +224,8 @@ def cost_figures(corpus: Corpus, step_costs: Sequence[Mapping[str, Any]]) -> dic
     runs = [path for path in corpus.store.objects("runs") if path.endswith("/ledger.parquet")]
     for path in runs:
         for row in corpus.store.read_table(path).to_pylist():
-            sums = parts.setdefault(row["part"], {"part": row["part"], "num_units": 0})
+            name = _output_name(row["part"], corpus.clip_set)
+            sums = parts.setdefault(row["part"], {"part": row["part"], "name": name, "num_units": 0})
             sums["num_units"] += 1
             for key in ("audio_s", "wall_s", "cpu_s", "model_cpu_s", "num_rows", "num_errors", "num_bytes"):
                 sums[key] = sums.get(key, 0) + row[key]
