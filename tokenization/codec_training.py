@@ -46,7 +46,9 @@ class CodecTraining(RecipeModel):
     warmup_steps: int = Field(default=50, ge=0)
     weight_decay: float = Field(default=0.01, ge=0)
     log_every: int = Field(default=50, ge=1)
-    num_threads: int = Field(default=2, ge=1, le=64)
+    # Two threads take a third off on an idle machine, and stall for minutes where other processes hold the cores: torch's
+    # threads spin while they wait for each other (measured: 200 steps in 26 s on one, over 120 s on two, at load 4.4).
+    num_threads: int = Field(default=1, ge=1, le=64)
     max_audio_s: float = Field(default=3600.0, gt=0, description="log-mel held in memory; a larger corpus is sampled down to it")
 
 

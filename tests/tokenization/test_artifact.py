@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from manifests.errors import MismatchError, ModelUnavailable, RequestError
+from manifests.store import Store
+from tokenization.artifact import CodecFacts, Tokenizer, codec_facts, write_tokenizer
+from tokenization.codec import FsqCodec, FsqConfig, build_network, save_codec
+from tokenization.interleave import Ratio
+from tokenization.text import TextTokenizer
+from tokenization.vocabulary import Vocabulary
+
+SHAPE = FsqConfig(num_mels=40, width=16, encoder_blocks=1, decoder_blocks=1)
+TEXT = TextTokenizer.train(["the cat sat on the mat"], 280)
+S3_FACTS = CodecFacts("s3", "/nowhere/s3.onnx", "0123456789abcdef", 25.0, 6561, 16_000)
+
+
+def write(folder: Path, seed: int = 0, ratio: Ratio = Ratio()) -> str:  # noqa: B008 (frozen)
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(seed)
+    store = Store(str(folder))
+    save_codec(store, SHAPE, build_network(SHAPE))
+    facts = codec_facts("fsq", "codec.safetensors", FsqCodec(store.uri))
+    return write_tokenizer(store, TEXT, Vocabulary.small(TEXT.vocab_size), ratio, facts, {"corpus_id": "c"})
+
+
+def test_what_was_written_opens(tmp_path: Path) -> None:
+    made = write(tmp_path, ratio=Ratio(1, 5))
+    for opened in (Tokenizer.open(str(tmp_path)), Tokenizer.open(f"file://{tmp_path}")):
+        assert opened.tokenizer_id == made
+        assert opened.text.digest == TEXT.digest
+        assert opened.vocabulary == Vocabulary.small(TEXT.vocab_size)
+        assert opened.layout().ratio == Ratio(1, 5)
+        assert opened.layout(Ratio(1, 4)).ratio == Ratio(1, 4)
+        assert opened.codec_fingerprint == opened.codec().fingerprint()
+        assert opened.lineage == {"corpus_id": "c"}
+        assert opened.metrics() is None
+    assert pickle.loads(pickle.dumps(opened)).tokenizer_id == made
+
+
+def test_ids_tell_content_apart_and_not_places(tmp_path: Path) -> None:
+    same = [write(tmp_path / name) for name in ("a", "b")]
+    assert same[0] == same[1]
+    assert len({same[0], write(tmp_path / "c", seed=1), write(tmp_path / "d", ratio=Ratio(1, 5))}) == 3
+
+
+def test_a_file_that_was_exchanged_is_found(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    TextTokenizer.train(["other"], 260).save(str(tmp_path / "a" / "text_tokenizer.json"))
+    with pytest.raises(MismatchError, match=r"text_tokenizer\.json has digest"):
+        Tokenizer.open(str(tmp_path / "a"))
+    write(tmp_path / "b")
+    write(tmp_path / "c", seed=1)
+    weights = (tmp_path / "c" / "codec.safetensors").read_bytes()
+    (tmp_path / "b" / "codec.safetensors").write_bytes(weights)
+    with pytest.raises(MismatchError, match="codec files have fingerprint"):
+        Tokenizer.open(str(tmp_path / "b"))
+    (tmp_path / "c" / "text_tokenizer.json").unlink()
+    with pytest.raises(MismatchError, match="which is not there"):
+        Tokenizer.open(str(tmp_path / "c"))
+
+
+def test_a_head_that_was_changed_is_found(tmp_path: Path) -> None:
+    write(tmp_path)
+    head = json.loads((tmp_path / "tokenizer.json").read_text())
+    cases = [
+        ({**head, "interleave": {"ratio": "1:5"}}, "its parts make the id"),
+        ({**head, "vocabulary": {**head["vocabulary"], "num_rows": 9999}}, "vocabulary table has layout"),
+    ]
+    for changed, message in cases:
+        (tmp_path / "tokenizer.json").write_text(json.dumps(changed))
+        with pytest.raises(MismatchError, match=message):
+            Tokenizer.open(str(tmp_path))
+
+
+def test_where_there_is_none_the_remedy_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="stepwell tokenizer train"):
+        Tokenizer.open(str(tmp_path))
+    # A bare BPE file carries the same name; it is not a tokenizer folder.
+    TEXT.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(RequestError, match="has format None"):
+        Tokenizer.open(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(MismatchError, match="is not JSON"):
+        Tokenizer.open(str(tmp_path))
+
+
+def test_parts_that_do_not_belong_together_are_not_written(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with pytest.raises(MismatchError, match="room for 10"):
+        write_tokenizer(store, TEXT, Vocabulary.small(10), Ratio(), S3_FACTS, {})
+    with pytest.raises(MismatchError, match="they must be equal"):
+        write_tokenizer(store, TEXT, Vocabulary.small(300, 100), Ratio(), S3_FACTS, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_s3_opens_without_its_weights_and_says_so_when_they_are_needed(tmp_path: Path) -> None:
+    write_tokenizer(Store(str(tmp_path)), TEXT, Vocabulary.small(TEXT.vocab_size), Ratio(), S3_FACTS, {})
+    opened = Tokenizer.open(str(tmp_path))
+    assert opened.codec_fingerprint == S3_FACTS.fingerprint
+    with pytest.raises(ModelUnavailable, match=r"/nowhere/s3\.onnx"):
+        opened.codec().setup()
