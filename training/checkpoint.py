@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -82,7 +83,10 @@ def save(run: str, model: StepAudio2, trainer: StageTrainer, state: CheckpointSt
         return final
     draft = os.path.join(run, FOLDER, f".{state.name}.{new_attempt_id()}")
     os.makedirs(draft)
-    state_dict_saver.save(_tensors(model, trainer), checkpoint_id=os.path.join(draft, WEIGHTS), no_dist=True)
+    with warnings.catch_warnings():
+        # torch tells at every save that one process saves by itself, which is meant here.
+        warnings.simplefilter("ignore", UserWarning)
+        state_dict_saver.save(_tensors(model, trainer), checkpoint_id=os.path.join(draft, WEIGHTS), no_dist=True)
     with open(os.path.join(draft, STATE), "wb") as file:
         file.write(json_bytes(asdict(state)))
     _sync(draft)
@@ -104,22 +108,20 @@ def load_state(path: str) -> CheckpointState:
 
 def load_weights(path: str, model: StepAudio2) -> None:
     """The model's weights out of a checkpoint, in place."""
-    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    state_dict_loader.load(weights, checkpoint_id=os.path.join(path, WEIGHTS), no_dist=True)
+    _load({f"model.{name}": tensor for name, tensor in model.state_dict().items()}, path)
 
 
 def load_trainer(path: str, model: StepAudio2, trainer: StageTrainer, step: int) -> None:
     """Weights, optimizer moments and the random state, in place; the trainer goes on after ``step`` steps."""
     load_weights(path, model)
-    weights = os.path.join(path, WEIGHTS)
-    held = filesystem.FileSystemReader(weights).read_metadata().state_dict_metadata
+    held = filesystem.FileSystemReader(os.path.join(path, WEIGHTS)).read_metadata().state_dict_metadata
     rest: dict[str, Any] = {"rng.torch": torch.get_rng_state()}
     for name, parameter in trainer.trained.items():
         # Parameters that no example has reached yet (the adaptor in a stage of text) have no moments.
         for moment in ("step", "exp_avg", "exp_avg_sq"):
             if (key := f"optimizer.{name}.{moment}") in held:
                 rest[key] = torch.zeros(()) if moment == "step" else torch.zeros_like(parameter)
-    state_dict_loader.load(rest, checkpoint_id=weights, no_dist=True)
+    _load(rest, path)
     torch.set_rng_state(rest.pop("rng.torch"))
     for key, tensor in rest.items():
         name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
@@ -147,6 +149,12 @@ def drop_old(run: str, keep: int, last_steps: dict[str, int]) -> None:
     doomed += [name for name in os.listdir(folder) if name.startswith(".")]
     for name in doomed:
         shutil.rmtree(os.path.join(folder, name))
+
+
+def _load(tensors: dict[str, Any], path: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        state_dict_loader.load(tensors, checkpoint_id=os.path.join(path, WEIGHTS), no_dist=True)
 
 
 def _tensors(model: StepAudio2, trainer: StageTrainer) -> dict[str, Any]:

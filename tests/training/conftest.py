@@ -1,0 +1,158 @@
+"""Small packs for the trainer's tests: synthetic ones (each word is a chord), and the real speech beside the checkout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from manifests.audio import resample
+from manifests.contracts import MODEL_RATE_HZ
+from manifests.ids import digest_json
+from manifests.packs import FORMAT_VERSION
+from manifests.store import Store, json_bytes
+from pipeline.shards import PackedDocument, write_split
+from tokenization.artifact import CodecFacts, Tokenizer, write_tokenizer
+from tokenization.interleave import Ratio
+from tokenization.text import TextTokenizer
+from tokenization.vocabulary import Vocabulary
+from training.recipe import TrainingRecipe
+
+Spoken = tuple[str, str, np.ndarray]  # key, text, float32 [S] at 16 kHz
+WORDS = {"so": 300.0, "la": 500.0, "mi": 800.0, "re": 1200.0, "do": 1800.0, "ti": 2600.0}
+FRAME_SAMPLES = 640  # 25 codes a second
+
+
+@dataclass(frozen=True)
+class MadePack:
+    """URIs of a pack and of the tokenizer that it was made with."""
+
+    pack: str
+    tokenizer: str
+
+
+PackMaker = Callable[..., MadePack]
+
+
+def chords(text: str, rng: np.random.Generator) -> np.ndarray:
+    """0.2 s of two tones a word, with a little noise."""
+    time_s = np.arange(int(0.2 * MODEL_RATE_HZ)) / MODEL_RATE_HZ
+    tones = [np.sin(2 * np.pi * WORDS[word] * time_s) + np.sin(3 * np.pi * WORDS[word] * time_s) for word in text.split()]
+    audio = 0.2 * np.concatenate(tones)
+    return (audio + rng.normal(0, 0.003, len(audio))).astype(np.float32)
+
+
+def loudness_codes(audio: np.ndarray) -> np.ndarray:
+    """uint16 ``[frames]``: a code of each frame that depends on what is heard, so that it can be learned."""
+    frames = np.pad(audio, (0, -len(audio) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
+    level = np.clip((10 * np.log10((frames**2).mean(1) + 1e-8) + 80).astype(int), 0, 80)
+    crossings = np.clip((np.abs(np.diff(np.sign(frames), axis=1)).mean(1) * 40).astype(int), 0, 80)
+    return (level * 81 + crossings).astype(np.uint16)
+
+
+def write_pack(folder: Path, splits: dict[str, Sequence[Spoken]], vocab_size: int, head: dict[str, Any]) -> MadePack:
+    """A tokenizer trained on the splits' texts, and a pack of them as ``corpus pack`` writes it."""
+    store = Store(str(folder / "tokenizer"))
+    text = TextTokenizer.train([text for spoken in splits.values() for _, text, _ in spoken], vocab_size)
+    facts = CodecFacts("s3", "absent.onnx", "c0de" * 4, 25.0, 6561, MODEL_RATE_HZ)
+    tokenizer_id = write_tokenizer(store, text, Vocabulary.small(text.vocab_size), Ratio(), facts, {})
+    opened = Tokenizer.open(store.uri)
+    pack = Store(str(folder / "pack"))
+    for split, spoken in splits.items():
+        write_split(pack, split, (document(*item) for item in spoken), MODEL_RATE_HZ, 1 << 24)
+    full = {
+        "format_version": FORMAT_VERSION,
+        "pack_id": digest_json([sorted(splits), tokenizer_id, [key for spoken in splits.values() for key, _, _ in spoken]]),
+        "sample_rate_hz": MODEL_RATE_HZ,
+        "splits": list(splits),
+        "tokenizer_id": tokenizer_id,
+        "vocabulary_hash": opened.vocabulary.layout_hash,
+        "codec_fingerprint": opened.codec_fingerprint,
+        **head,
+    }
+    pack.create("pack.json", json_bytes(full))
+    return MadePack(pack.uri, store.uri)
+
+
+def document(key: str, text: str, audio: np.ndarray) -> PackedDocument:
+    codes = loudness_codes(audio)
+    row = {
+        "key": key,
+        "kind": "clip",
+        "tasks": ["asr", "tts", "text"],
+        "num_samples": len(audio),
+        "num_codes": len(codes),
+        "text": text,
+        "text_source": "source",
+    }
+    return PackedDocument(row, {"text": text, "text_source": "source"}, audio, codes)
+
+
+@pytest.fixture(scope="session")
+def make_pack(tmp_path_factory: pytest.TempPathFactory) -> PackMaker:
+    """``make_pack(splits, vocab_size=320, **head)``."""
+
+    def make(splits: dict[str, Sequence[Spoken]], vocab_size: int = 320, **head: Any) -> MadePack:
+        return write_pack(tmp_path_factory.mktemp("pack"), splits, vocab_size, head)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def chord_pack(make_pack: PackMaker) -> MadePack:
+    """Twelve documents of two to four words, six in a split ``test``."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list(WORDS), size=rng.integers(2, 5))) for _ in range(18)]
+    spoken = [(f"d{number:02d}", text, chords(text, rng)) for number, text in enumerate(texts)]
+    return make_pack({"train": spoken[:12], "test": spoken[12:]})
+
+
+@pytest.fixture(scope="session")
+def real_pack(make_pack: PackMaker, shared: Path) -> MadePack:
+    """Fifteen short clips of read speech, English and Mandarin, about 44 s."""
+    spoken: list[Spoken] = []
+    with open(shared / "testdata" / "manifest.jsonl", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    short = [
+        r for r in rows if r.get("transcript") and 1.5 < r["duration_s"] < 4.5 and set(r["kinds"]) & {"en_read", "accented", "zh"}
+    ]
+    for row in short[:15]:
+        audio, rate = soundfile.read(shared / "testdata" / row["path"], dtype="float32", always_2d=True)
+        heard = resample(np.ascontiguousarray(audio[:, 0]), rate, MODEL_RATE_HZ)
+        spoken.append((row["id"].replace(".", "_"), row["transcript"], heard))
+    return make_pack({"train": spoken}, vocab_size=512)
+
+
+def recipe_of(stages: list[dict[str, Any]], **changes: Any) -> TrainingRecipe:
+    """A strict recipe from plain values, for the smallest model on one thread."""
+    return TrainingRecipe.model_validate({"model": "micro", "seed": 3, "threads": 1, "stages": stages, **changes})
+
+
+@pytest.fixture(scope="session")
+def make_recipe() -> Callable[..., TrainingRecipe]:
+    return recipe_of
+
+
+def curriculum(steps: int = 6) -> list[dict[str, Any]]:
+    """The four stages of the demo, each of a few steps."""
+    rate = {"lr": 3e-3, "lr_end": 3e-4}
+    decoder = {"decoder": rate, "embedding": rate, "head": rate}
+    shape = {"steps": steps, "batch_documents": 4, "warmup_steps": 1}
+    return [
+        {"name": "encoder_ctc", "tasks": {"ctc": 1}, "train": {"encoder": rate, "ctc_head": rate}, **shape},
+        {"name": "decoder_text", "tasks": {"text": 1, "repeat": 2}, "train": decoder, **shape},
+        {"name": "align", "tasks": {"asr": 1}, "train": {"adaptor": rate}, "measure_swap": True, **shape},
+        {"name": "tts", "tasks": {"tts": 3, "asr": 1}, "train": {"adaptor": rate, **decoder}, "micro_batches": 2, **shape},
+    ]
+
+
+@pytest.fixture(scope="session")
+def demo_recipe() -> TrainingRecipe:
+    """The whole curriculum in miniature: four stages of six steps, a checkpoint every second."""
+    return recipe_of(curriculum(), checkpoint_every=2)
