@@ -77,9 +77,10 @@ def test_a_run_that_dies_and_resumes_is_the_unbroken_run(
     steps: int, unbroken: str, chord_pack: Any, demo_recipe: TrainingRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = str(tmp_path / "run")
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         stop_after(steps, patched)
-        train(demo_recipe, chord_pack.pack, chord_pack.tokenizer, run)
+        with pytest.raises(KeyboardInterrupt):
+            train(demo_recipe, chord_pack.pack, chord_pack.tokenizer, run)
     torch.manual_seed(steps)  # whatever the process did in between must not matter
     assert train(demo_recipe, chord_pack.pack, chord_pack.tokenizer, run, resume=True).is_finished
     assert_same_run(run, unbroken)
@@ -159,9 +160,10 @@ def test_requests_that_cannot_be_met_are_refused_and_leave_nothing(
     with pytest.raises(RequestError, match="no pack"):
         train(demo_recipe, tokenizer, tokenizer, fresh)
     assert not os.path.exists(fresh)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         stop_after(3, patched)
-        train(demo_recipe, pack, tokenizer, begun)
+        with pytest.raises(KeyboardInterrupt):
+            train(demo_recipe, pack, tokenizer, begun)
     with pytest.raises(RequestError, match="add --resume"):
         train(demo_recipe, pack, tokenizer, begun)
 

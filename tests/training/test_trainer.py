@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from manifests.errors import ContractError
+from manifests.packs import Pack
+from tokenization.artifact import Tokenizer
+from training.config import model_config
+from training.data import DocumentReader, StageData, collate
+from training.documents import read_split
+from training.examples import ExampleMaker, TokenKind
+from training.model import GROUP_PREFIXES, StepAudio2
+from training.objectives import kind_weights, token_sums
+from training.recipe import GroupRate, LossWeights, Stage, TrainingRecipe
+from training.trainer import StageTrainer, rate_at
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def bench(chord_pack: Any) -> Any:
+    """``bench(recipe, stage)`` gives a fresh model under the stage, and its data."""
+    pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
+    vocabulary = tokenizer.vocabulary
+
+    def make(recipe: TrainingRecipe, stage: Stage) -> tuple[StageTrainer, StageData]:
+        torch.manual_seed(0)
+        model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
+        split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, recipe.data.max_tokens)
+        data = StageData(split, DocumentReader(pack, 1 << 24), ExampleMaker(vocabulary, tokenizer.ratio), recipe, stage)
+        return StageTrainer(model, stage, vocabulary.pad, CPU), data
+
+    return make
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimizer_state(bench: Any, demo_recipe: TrainingRecipe, stage: int) -> None:
+    trainer, data = bench(demo_recipe, demo_recipe.stages[stage])
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    for _ in range(2):
+        trainer.train_step(data.next_step())
+    trained = {group.value for group in demo_recipe.stages[stage].train}
+    for group, prefixes in GROUP_PREFIXES.items():
+        names = [name for name in before if name.startswith(prefixes) and "positional" not in name]
+        moved = [name for name in names if not torch.equal(before[name], trainer.model.state_dict()[name])]
+        assert bool(moved) == (group in trained), group
+    positions = "encoder.positional_embedding.weight"
+    assert torch.equal(before[positions], trainer.model.state_dict()[positions])
+    held = {id(parameter) for parameter in trainer.optimizer.state}
+    assert held <= {id(parameter) for parameter in trainer.trained.values()}
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_micro_batches_change_nothing_but_rounding(bench: Any, demo_recipe: TrainingRecipe, stage: int) -> None:
+    """Token counts differ between the parts, so a mean of means would show."""
+    weights = LossWeights(text=1.0, audio_code=0.7, tts_pad=0.2, audio_pad=0.3, special=0.5)
+    rows, grads = [], []
+    for parts in (1, 2, 4):
+        chosen = demo_recipe.stages[stage].model_copy(update={"micro_batches": parts, "loss_weights": weights})
+        trainer, data = bench(demo_recipe, chosen)
+        row = trainer.train_step(data.next_step())
+        rows.append(
+            {
+                k: v
+                for k, v in row.items()
+                if k.startswith(("loss", "accuracy", "count", "grad_norm", "tokens")) and k != "tokens_per_s"
+            }
+        )
+        grads.append({name: p.grad.clone() for name, p in trainer.trained.items() if p.grad is not None})
+    for row, grad in zip(rows[1:], grads[1:], strict=True):
+        assert row == pytest.approx(rows[0], rel=1e-4)
+        for name, expected in grads[0].items():
+            torch.testing.assert_close(grad[name], expected, atol=1e-5, rtol=1e-3)
+
+
+def test_loss_is_the_weighted_mean_over_targets(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    weights = {"text": 1.0, "audio_code": 0.5, "tts_pad": 0.0, "audio_pad": 0.25, "special": 2.0}
+    stage = demo_recipe.stages[3].model_copy(update={"loss_weights": LossWeights(**weights)})
+    trainer, data = bench(demo_recipe, stage)
+    row = trainer.train_step(data.examples(0))
+    counts = {kind: row.get(f"count_{kind}", 0) for kind in weights}
+    expected = sum(weights[kind] * counts[kind] * row.get(f"loss_{kind}", 0.0) for kind in weights)
+    assert row["loss"] == pytest.approx(expected / sum(weights[kind] * counts[kind] for kind in weights), rel=1e-5)
+    assert sum(counts.values()) == sum(int(example.is_target.sum()) for example in data.examples(0))
+
+
+def test_a_step_over_padded_examples_is_that_over_each_alone(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    trainer, data = bench(demo_recipe, demo_recipe.stages[3])
+    weights_K = kind_weights(LossWeights(), CPU)
+    examples = data.examples(0)
+
+    def losses(chosen: Any) -> float:
+        return float(token_sums(trainer.model, collate(chosen, 40, 1, CPU), weights_K).loss)
+
+    assert losses(examples) == pytest.approx(sum(losses([example]) for example in examples), rel=1e-5)
+
+
+def test_rates_warm_up_and_follow_a_cosine_to_their_end(demo_recipe: TrainingRecipe) -> None:
+    stage = demo_recipe.stages[0].model_copy(update={"steps": 21, "warmup_steps": 4})
+    rate = GroupRate(lr=1.0, lr_end=0.1)
+    rates = [rate_at(rate, step, stage) for step in range(21)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1.0
+    assert rates[12] == pytest.approx(0.55)
+    assert rates[20] == pytest.approx(0.1)
+    assert rate_at(GroupRate(lr=1.0), 15, stage) == 1.0
+
+
+def test_norms_biases_and_the_embedding_are_not_decayed(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    trainer, _ = bench(demo_recipe, demo_recipe.stages[3])
+    names = {id(parameter): name for name, parameter in trainer.trained.items()}
+    for group in trainer.optimizer.param_groups:
+        for parameter in group["params"]:
+            is_matrix = parameter.ndim > 1 and "embed_tokens" not in names[id(parameter)]
+            assert group["weight_decay"] == (0.1 if is_matrix else 0.0), names[id(parameter)]
+
+
+def test_every_patch_needs_its_feature(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    trainer, _ = bench(demo_recipe, demo_recipe.stages[2])
+    with pytest.raises(ContractError, match="2 audio features for 3 patches"):
+        trainer.model.hidden(torch.zeros(1, 5, dtype=torch.long), torch.tensor([[0, 1, 1, 1, 0]]).bool(), torch.zeros(2, 32))
+
+
+def test_the_model_has_the_published_names_and_number_of_weights(demo_recipe: TrainingRecipe) -> None:
+    with torch.device("meta"):
+        mini = StepAudio2(model_config("mini"), 158_720, 151_665)
+    names = [name for name in mini.state_dict() if not name.startswith("ctc_head.")]
+    counted = {
+        prefix: sum(name.startswith(prefix) for name in names) for prefix in ("model.", "lm_head.", "encoder.", "adapter.")
+    }
+    assert counted == {"model.": 338, "lm_head.": 1, "encoder.": 487, "adapter.": 6}
+    size = sum(p.numel() for name, p in mini.named_parameters() if not name.startswith("ctc_head."))
+    assert size == pytest.approx(8.315e9, rel=1e-3)
+    tiny = StepAudio2(model_config("tiny"), 7000, 400)
+    small = sum(p.numel() for group in ("encoder", "adaptor", "decoder") for _, p in tiny.groups()[group])
+    assert 2e6 < small < 4e6
+    assert len(TokenKind) == 5
