@@ -156,3 +156,9 @@ def curriculum(steps: int = 6) -> list[dict[str, Any]]:
 def demo_recipe() -> TrainingRecipe:
     """The whole curriculum in miniature: four stages of six steps, a checkpoint every second."""
     return recipe_of(curriculum(), checkpoint_every=2)
+
+
+@pytest.fixture(scope="session")
+def curriculum_of() -> Callable[[int], list[dict[str, Any]]]:
+    """The four stages at a number of steps each."""
+    return curriculum

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from manifests.errors import RequestError
+from manifests.recipes import resolved
+from training.cli import app
+from training.recipe import TrainingRecipe
+
+
+@pytest.fixture
+def recipe_file(demo_recipe: TrainingRecipe, tmp_path: Path) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(resolved(demo_recipe)))
+    return str(path)
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+def test_plan_says_what_each_stage_trains_and_on_how_much(chord_pack: Any, recipe_file: str) -> None:
+    options = ("--recipe", recipe_file, "--pack", chord_pack.pack, "--tokenizer", chord_pack.tokenizer)
+    plan = json.loads(invoke("plan", *options, "--json").stdout)
+    stages = {stage["name"]: stage for stage in plan["stages"]}
+    assert stages["align"]["examples"] == {"asr": 12}
+    assert stages["align"]["epochs"] == {"asr": 2.0}
+    assert stages["align"]["rates"] == {"adaptor": [3e-3, 3e-4]}
+    assert 0 < stages["align"]["trainable_parameters"] < stages["tts"]["trainable_parameters"] < plan["parameters"]
+    for stage in stages:
+        assert stage in invoke("plan", *options).stdout
+
+
+def test_plan_refuses_a_task_that_no_document_serves(
+    make_pack: Any, make_recipe: Callable[..., TrainingRecipe], recipe_file: str
+) -> None:
+    import numpy as np
+
+    quiet = make_pack({"train": [("k", "so la", np.zeros(300, dtype=np.float32))]})
+    with pytest.raises(RequestError, match=r"task 'ctc' \(refused: \{'audio_too_short': 1\}\)"):
+        invoke("plan", "--recipe", recipe_file, "--pack", quiet.pack, "--tokenizer", quiet.tokenizer)
+
+
+def test_run_goes_to_a_stage_and_on_from_there(chord_pack: Any, recipe_file: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    options = (
+        "run",
+        "--recipe",
+        recipe_file,
+        "--pack",
+        chord_pack.pack,
+        "--tokenizer",
+        chord_pack.tokenizer,
+        "--run",
+        run,
+        "--json",
+    )
+    first = json.loads(invoke(*options, "--until", "encoder_ctc").stdout)
+    assert (first["steps"], first["is_finished"], first["swap_rise"]) == (6, False, None)
+    last = json.loads(invoke(*options, "--resume").stdout)
+    assert (last["steps"], last["is_finished"]) == (18, True)
+    assert set(last["last_losses"]) == {"encoder_ctc", "decoder_text", "align", "tts"}
+
+
+@pytest.mark.parametrize("module", ["training.cli", "training.recipe"])
+def test_command_and_recipe_are_light_to_import(module: str) -> None:
+    program = (
+        f"import sys, {module}; print([name for name in ('torch', 'ray', 'transformers', 'onnxruntime') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_trainer_needs_no_annotator_packages() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('whisperx', 'pyannote', 'silero_vad', 'ray', 's3tokenizer', 'onnxruntime'): sys.modules[name] = None\n"
+        "import training.run, training.plan, training.cli"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
