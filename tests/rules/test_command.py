@@ -41,6 +41,7 @@ def test_verbs_and_recipes_of_a_folder_are_light(folder: str, repository: Path) 
     assert loaded_after("\n".join(f"import {module}" for module in modules), repository) == []
 
 
+@pytest.mark.slow
 def test_the_trainer_stands_without_the_annotators_packages(repository: Path) -> None:
     """DESIGN section 5: trainer code runs where whisperx, pyannote and Ray are not installed."""
     program = """
