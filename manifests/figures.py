@@ -1,6 +1,7 @@
 """The figures of a report, read from what lies on disk: a corpus, a pack, a tokenizer folder, a training run.
 
 Everything is plain JSON with a unit in each name. What is not there is None (and said in ``missing``), never made up.
+Tables are read whole, in one process: right for reports of up to some hundred thousand clips.
 """
 
 from __future__ import annotations
@@ -90,10 +91,11 @@ def _counts(values: Sequence[Any]) -> dict[str, int]:
 
 
 def _scores(corpus: Corpus) -> list[dict[str, Any]]:
-    layers = corpus.layers()
+    wanted = {layer for layer, _, _ in SCORE_COLUMNS}
+    tables = {layer: corpus.layer(layer) for layer in corpus.layers() if layer in wanted}
     found = []
     for layer, column, title in SCORE_COLUMNS:
-        if layer in layers and column in (table := corpus.layer(layer)).column_names:
+        if layer in tables and column in (table := tables[layer]).column_names:
             values = [value for value in table[column].to_pylist() if value is not None and math.isfinite(value)]
             found.append({"column": f"{layer}.{column}", **histogram(values, title, num_null=table.num_rows - len(values))})
     return found

@@ -208,7 +208,7 @@ def score_corpus(corpus: Corpus, segmenter: str = "diarization", asr: str = "asr
                 elif kind == "words" and texts is not None:
                     said = " ".join(s.words for s in read_stm(rest)) if row["reference_stm_uri"] else rest
                     scores.words.append(score_words(name, said, texts.get(recording, ""), row["language"]))
-            except OSError as error:
+            except (OSError, RequestError) as error:  # a reference that is gone or broken must not cost the other figures
                 scores.notes.append(f"{name}: reference {rest!r} cannot be read ({error})")
     kinds = {kind for kind, _ in seen}
     if "turns" not in kinds:
@@ -246,4 +246,7 @@ def _texts(corpus: Corpus, asr: str) -> dict[bytes, str]:
 def _text(uri: str) -> str:
     with fsspec.open(uri, "rb") as file:
         data: bytes = file.read()
-    return data.decode("utf-8-sig")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"reference {uri!r} is not UTF-8 ({error}); convert it") from error

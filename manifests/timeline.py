@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from manifests.corpus import Corpus, spans_output
+from manifests.errors import RequestError
 from manifests.scoring import DiarizationScore, Segment, Turn, corpus_turns, read_rttm, read_stm, score_diarization
 
 SHOWN_S = 180.0  # a page is for looking; longer recordings are shown up to here
@@ -63,7 +64,7 @@ def timelines(corpus: Corpus, vad: str, segmenter: str, limit: int = 2) -> list[
         try:
             said = read_rttm(row["reference_rttm_uri"])
             segments = read_stm(row["reference_stm_uri"]) if row["reference_stm_uri"] else []
-        except OSError:
+        except (OSError, RequestError):
             continue  # score_corpus notes it
         name, facts = posixpath.basename(row["uri"]), recordings[recording]
         duration_s = facts["num_samples"] / facts["sample_rate_hz"]

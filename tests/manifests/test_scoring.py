@@ -107,3 +107,17 @@ def test_what_cannot_be_scored_is_said(tiny_corpus: str) -> None:
     scores = score_corpus(bare)
     assert scores.der is scores.word_rate("words") is None
     assert scores.notes == ["no DER: the corpus has no spans of 'diarization'", "no WER: the corpus has no layer 'asr'"]
+
+
+def test_a_reference_that_cannot_be_read_costs_only_its_own_figure(tiny_corpus: str) -> None:
+    rttm = Path(tiny_corpus).parent / "talk.rttm"
+    text = rttm.read_text()
+    try:
+        for broken in (b"SPEAKER talk 1 x", b"\xff\xfe\x00"):
+            rttm.write_bytes(broken)
+            scores = score_corpus(Corpus.open(tiny_corpus))
+            assert scores.diarization == []
+            assert "talk.wav: reference" in scores.notes[0]
+            assert len(scores.words) == 3
+    finally:
+        rttm.write_text(text)
