@@ -61,11 +61,22 @@ def decode_recipe(kind: type[Recipe], text: str, what: str) -> Recipe:
         return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"]) or "(top)"
+        where = _path(raw, first["loc"]) or "(top)"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
             raise RequestError(f"recipe {what!r}: key {where!r} is unknown; remove it or mend its name{more}") from error
         raise RequestError(f"recipe {what!r}: {where!r} = {first.get('input')!r}: {first['msg']}{more}") from error
+
+
+def _path(raw: Any, steps: tuple[int | str, ...]) -> str:
+    """The place as the file has it: pydantic also names the variant of a union that it tried, which is no key."""
+    place: list[str] = []
+    for number, step in enumerate(steps):
+        is_key = isinstance(raw, dict) and step in raw or isinstance(raw, list) and isinstance(step, int)
+        if is_key or number == len(steps) - 1:
+            place.append(str(step))
+            raw = raw[step] if is_key else None
+    return ".".join(place)
 
 
 def resolved(recipe: RecipeModel) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_a_second_run_does_nothing(built, recordings, light):
 
 def test_changing_one_annotator_reruns_it_and_what_reads_it(built, recordings, light):
     changed = light(
-        annotators={"signal": {"kind": "signal"}, "prosody": {"kind": "prosody"}, "style": {"kind": "style", "fast_rate_hz": 6.5}}
+        annotators={"signal": {"kind": "signal"}, "prosody": {"kind": "prosody"}, "style": {"kind": "style", "rate_fast_hz": 6.5}}
     )
     plan = build([str(recordings)], built.corpus_uri, changed, dry_run=True)
     assert isinstance(plan, DryRun)
@@ -71,7 +71,7 @@ def test_changing_one_annotator_reruns_it_and_what_reads_it(built, recordings, l
 def test_another_vad_setting_makes_another_clip_set_beside_the_first(recordings, light, tmp_path):
     out = str(tmp_path / "corpus")
     first = build([str(recordings)], out, light(annotators={}))
-    second = build([str(recordings)], out, light(annotators={}, segmenters={"vad": {"kind": "silero", "threshold": 0.8}}))
+    second = build([str(recordings)], out, light(annotators={}, segmenters={"vad": {"kind": "silero", "onset": 0.8}}))
     assert first.clip_set != second.clip_set
     assert second.num_tasks_reused == second.num_units  # ingest alone
     assert Corpus.open(out, first.snapshot).clips().num_rows == first.num_clips
