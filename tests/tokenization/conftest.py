@@ -9,14 +9,27 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from manifests.audio import encode_flac, piece_name
+from manifests.audio import encode_flac, piece_name, resample
 from manifests.commits import Attempt
-from manifests.contracts import Audio
-from manifests.corpus import INGEST, Snapshot, clips_output, latest_snapshot_number, layer_output, publish_snapshot
+from manifests.contracts import Audio, ClipBatch
+from manifests.corpus import (
+    INGEST,
+    Corpus,
+    Snapshot,
+    clips_output,
+    latest_snapshot_number,
+    layer_output,
+    publish_snapshot,
+    read_snapshot,
+)
 from manifests.ids import clip_id, digest_bytes
+from manifests.recipes import decode_recipe
 from manifests.schema import CLIPS, INPUTS, QUARANTINE, RECORDINGS, field, layer_schema, table_of
 from manifests.store import Store, json_bytes
 from manifests.tars import TarWriter
+from tokenization.build import TokenizerResult, build_tokenizer
+from tokenization.codes import CodesConfig
+from tokenization.recipe import TokenizerRecipe
 
 CLIP_SET = "turns"
 RATE_HZ = 22_050
@@ -72,8 +85,6 @@ def corpus_uri(tmp_path: Path, voice: Callable[..., Audio]) -> str:
 
 def write_layer(corpus_uri: str, name: str, table: pa.Table, fingerprint: str = "f2") -> None:
     """Add a layer to the newest snapshot of a corpus of one unit."""
-    from manifests.corpus import read_snapshot
-
     store = Store(corpus_uri)
     before = read_snapshot(store, latest_snapshot_number(store))
     output = layer_output(CLIP_SET, name)
@@ -139,3 +150,55 @@ def _clip(recording: bytes, start: int, end: int) -> dict[str, object]:
         "speech_samples": end - start,
         "overlap_samples": 0,
     }
+
+
+RECIPE_TEXT = """
+name: test
+text: {kind: bpe, vocab_size: 270, text_from: [source, asr]}
+codec:
+  kind: fsq
+  network: {num_mels: 40, width: 16, encoder_blocks: 1, decoder_blocks: 1}
+  training: {steps: 12, batch_size: 4, log_every: 5}
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe_text() -> str:
+    """A tokenizer recipe that trains in a second."""
+    return RECIPE_TEXT
+
+
+@pytest.fixture(scope="session")
+def make_recipe() -> Callable[..., TokenizerRecipe]:
+    """``make_recipe(text)``: decoded, ``recipe_text`` by default."""
+
+    def make(text: str = RECIPE_TEXT) -> TokenizerRecipe:
+        return decode_recipe(TokenizerRecipe, text, "test")
+
+    return make
+
+
+@pytest.fixture
+def built(corpus_uri: str, tmp_path: Path, make_recipe: Callable[..., TokenizerRecipe]) -> TokenizerResult:
+    """A tokenizer trained on the small corpus, in ``tmp_path / "tokenizer"``."""
+    return build_tokenizer(corpus_uri, str(tmp_path / "tokenizer"), make_recipe())
+
+
+@pytest.fixture(scope="session")
+def encode_corpus() -> Callable[[str, str], pa.Table]:
+    """``encode_corpus(corpus_uri, tokenizer_uri)``: the layer of codes, as an engine makes it."""
+    return encoded
+
+
+def encoded(corpus_uri: str, tokenizer_uri: str) -> pa.Table:
+    """The layer of codes, as an engine makes it."""
+    corpus = Corpus.open(corpus_uri)
+    reader, clips = corpus.audio(), corpus.clips()
+    audio = [
+        resample(
+            reader.read(c["recording_id"], c["channel"], c["sample_rate_hz"], c["start_sample"], c["end_sample"]), 22_050, 16_000
+        )
+        for c in clips.to_pylist()
+    ]
+    annotator = CodesConfig(kind="codes", tokenizer=tokenizer_uri).build()
+    return annotator.annotate(ClipBatch(clips, audio, [16_000] * len(audio)))

@@ -14,15 +14,6 @@ from typer.testing import CliRunner
 from manifests.errors import MismatchError, RequestError
 from tokenization.cli import app
 
-RECIPE = """
-name: test
-text: {kind: bpe, vocab_size: 270}
-codec:
-  kind: fsq
-  network: {num_mels: 40, width: 16, encoder_blocks: 1, decoder_blocks: 1}
-  training: {steps: 6, batch_size: 4}
-"""
-
 
 def run(*arguments: str) -> str:
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
@@ -31,8 +22,8 @@ def run(*arguments: str) -> str:
 
 
 @pytest.fixture
-def trained(corpus_uri: str, tmp_path: Path) -> dict[str, Any]:
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+def trained(corpus_uri: str, tmp_path: Path, recipe_text: str) -> dict[str, Any]:
+    (tmp_path / "recipe.yaml").write_text(recipe_text)
     out = run("train", corpus_uri, "--out", str(tmp_path / "t"), "--recipe", str(tmp_path / "recipe.yaml"), "--json")
     found: dict[str, Any] = json.loads(out)
     return found
