@@ -1,8 +1,18 @@
-"""The command: gathers the verbs of the folders, nothing else. Importing it imports neither torch nor ray."""
+"""The command: gathers the verbs of the folders. Importing it imports neither torch nor ray.
+
+``stepwell demo`` is the one verb of its own, since only this layer may call all the others; it does nothing but call
+them in order.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +20,7 @@ import manifests.cli
 import pipeline.cli
 import tokenization.cli
 import training.cli
-from manifests.console import say
+from manifests.console import answer, say
 from manifests.errors import StepwellError
 
 app = typer.Typer(
@@ -27,6 +37,84 @@ app.add_typer(training.cli.app, name="train")
 tokenization.cli.app.command("encode", epilog="Example: stepwell tokenizer encode ./corpus --tokenizer ./tokenizer")(
     pipeline.cli.encode
 )
+
+
+@app.command(epilog="Example: stepwell demo     or, on your own recordings: stepwell demo ./recordings --out ./demo-of-mine")
+def demo(
+    sources: Annotated[
+        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Recordings; else the speech that ships.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", help="Folder for all that the demo makes.")] = "demo",
+    engine: pipeline.cli.EngineName = "ray",
+    as_json: pipeline.cli.Json = False,
+) -> None:
+    """The whole chain on real speech: build, tokenizer, pack, train, report. Run again, it goes on where it stopped."""
+    from manifests.recipes import load_recipe
+    from manifests.report import write_report
+    from pipeline.build import annotate, build
+    from pipeline.pack import pack
+    from pipeline.recipe import BuildRecipe, PackRecipe
+    from pipeline.shipped_speech import write_manifest
+    from tokenization.build import build_tokenizer
+    from tokenization.codes import CodesConfig
+    from tokenization.recipe import TokenizerRecipe
+    from training.checkpoint import complete
+    from training.recipe import TrainingRecipe
+    from training.run import train
+
+    corpus, tokenizer, packed, run = (os.path.join(out, name) for name in ("corpus", "tokenizer", "pack", "run"))
+    costs = Costs(os.path.join(out, "costs.json"))
+    runner = pipeline.cli.make_engine(engine)
+    build_recipe = load_recipe(BuildRecipe, "pipeline", "offline")
+    with costs.step("build") as did:
+        built = build(sources or [write_manifest(os.path.join(out, "sources.jsonl"))], corpus, build_recipe, runner)
+        did(built.lines(), built.run_id is not None)
+    with costs.step("tokenizer") as did:
+        made = build_tokenizer(corpus, tokenizer, load_recipe(TokenizerRecipe, "tokenization", "demo"))
+        did(made.lines(), made.is_new)
+    with costs.step("encode") as did:
+        encoded = annotate(corpus, {"codes": CodesConfig(kind="codes", tokenizer=os.path.abspath(tokenizer))}, runner)
+        did(encoded.lines()[:1], encoded.run_id is not None)
+    with costs.step("pack") as did:
+        result = pack(corpus, packed, load_recipe(PackRecipe, "pipeline", "speech"), os.path.abspath(tokenizer))
+        did(result.lines(), result.is_new)
+    with costs.step("train") as did:
+        training_recipe = load_recipe(TrainingRecipe, "training", "demo")
+        # In two goes, as a real run would be: to the end of alignment, then on from that checkpoint.
+        first = train(training_recipe, packed, tokenizer, run, until="align", resume=bool(complete(run)))
+        last = train(training_recipe, packed, tokenizer, run, resume=True)
+        did(last.lines(), first.steps + last.steps > 0)
+    with costs.step("report") as did:
+        summary = write_report(out, corpus, packed, tokenizer, run, costs.rows)
+        did([f"open {os.path.join(out, 'report.html')}; the same figures are in {os.path.join(out, 'summary.json')}"], False)
+    answer(summary, as_json, [f"done in {sum(row['wall_s'] for row in costs.rows):.0f} s: {os.path.join(out, 'report.html')}"])
+
+
+class Costs:
+    """What each step of the demo cost. A step that found its work done keeps the figure of the run that did it."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.rows: list[dict[str, Any]] = []
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                self.rows = json.load(file)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Any]:
+        """Time a step; the body calls ``did(lines, is_new)`` with what it did."""
+        say(f"── {name}")
+        began = time.perf_counter()
+
+        def did(lines: list[str], is_new: bool) -> None:
+            wall_s = time.perf_counter() - began
+            say("\n".join(f"   {line}" for line in lines))
+            if is_new:
+                self.rows = [*(row for row in self.rows if row["step"] != name), {"step": name, "wall_s": wall_s}]
+                with open(self._path, "w", encoding="utf-8") as file:
+                    json.dump(self.rows, file)
+
+        yield did
 
 
 def main() -> None:

@@ -1,0 +1,158 @@
+"""Packs: read back by plain webdataset and by our reader, deterministic, with the funnel and the lineage."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from manifests.corpus import Corpus
+from manifests.errors import MismatchError, RequestError
+from manifests.packs import Pack
+from manifests.recipes import decode_recipe
+from manifests.store import Store
+from pipeline.build import annotate, build
+from pipeline.pack import pack
+from pipeline.recipe import PackRecipe
+from pipeline.shipped_speech import AISHELL_TEXTS, write_manifest
+from tokenization.build import build_tokenizer
+from tokenization.codes import CodesConfig
+from tokenization.recipe import TokenizerRecipe
+
+TOKENIZER = """
+name: tiny
+text: {kind: bpe, vocab_size: 300, text_from: [source]}
+codec: {kind: fsq, training: {steps: 2, batch_size: 2, num_threads: 1}}
+"""
+
+
+def recipe(**changes) -> PackRecipe:
+    fields = {"name": "t", "text_from": ["source"], "tags_from": ["style"], "codes_from": "codes", **changes}
+    return decode_recipe(PackRecipe, yaml.safe_dump(fields), "t")
+
+
+@pytest.fixture(scope="module")
+def made(light, tmp_path_factory):
+    """(corpus, tokenizer, pack) of the shipped speech: two utterances have a transcript, the conversation has none."""
+    folder = tmp_path_factory.mktemp("packed")
+    corpus, tokenizer, out = (str(folder / name) for name in ("corpus", "tokenizer", "pack"))
+    build([write_manifest(str(folder / "sources.jsonl"))], corpus, light())
+    build_tokenizer(corpus, tokenizer, decode_recipe(TokenizerRecipe, TOKENIZER, "tiny"))
+    annotate(corpus, {"codes": CodesConfig(kind="codes", tokenizer=tokenizer)})
+    pack(corpus, out, recipe(), tokenizer)
+    return corpus, tokenizer, out
+
+
+def test_plain_webdataset_reads_it(made):
+    import webdataset
+
+    shards = [f"{made[2]}/{path}" for path in Store(made[2]).objects("shards") if path.endswith(".tar")]
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
+    assert len(samples) == 2
+    for sample in samples:
+        facts = json.loads(sample["json"])
+        audio, rate = soundfile.read(io.BytesIO(sample["0.flac"]))
+        codes = np.load(io.BytesIO(sample["0.codes.npy"]))
+        assert sample["__key__"] == facts["clip_id"]
+        assert facts["text"] in AISHELL_TEXTS.values()
+        assert facts["licence"] == "Apache-2.0"
+        assert facts["tags"]["style"].keys() >= {"pitch_level", "rate_level"}
+        assert rate == 16_000
+        assert codes.dtype == np.uint16
+        assert abs(len(codes) - len(audio) / 640) <= 1
+
+
+def test_our_reader_gives_the_same_by_key(made):
+    corpus, _, out = made
+    opened = Pack.open(out)
+    rows = opened.documents("train").to_pylist()
+    clips = {clip["clip_id"]: clip for clip in Corpus.open(corpus).clips().to_pylist()}
+    reader = Corpus.open(corpus).audio()
+    for row in rows:
+        document, clip = opened.read(row["shard"], row["key"]), clips[row["clip_id"]]
+        place = (clip["recording_id"], clip["channel"], clip["sample_rate_hz"], clip["start_sample"], clip["end_sample"])
+        np.testing.assert_array_equal(document.audio, reader.read(*place))  # 16 kHz in, 16 kHz out: bit for bit
+        assert (len(document.audio), len(document.codes)) == (row["num_samples"], row["num_codes"])
+        assert row["tasks"] == ["asr", "tts", "text"]
+        assert row["num_text_tokens"] > 0
+
+
+def test_the_head_says_what_it_was_made_of(made):
+    corpus, _, out = made
+    head = Pack.open(out).head
+    layers = Corpus.open(corpus).layers()
+    assert head["lineage"]["layers"] == layers
+    assert head["codec_fingerprint"]
+    assert head["vocabulary_hash"]
+    funnel = {(row["step"], row["reason"]): row["num"] for row in head["funnel"]}
+    total = Corpus.open(corpus).clips().num_rows
+    assert funnel == {("clips", None): total, ("dropped", "no_text"): total - 2, ("documents", None): 2}
+    assert head["counts"]["train"]["num_documents"] == 2
+
+
+def test_the_same_pack_is_made_byte_for_byte_and_found_again(made, tmp_path):
+    corpus, tokenizer, out = made
+    again = pack(corpus, str(tmp_path / "again"), recipe(), tokenizer)
+    assert again.is_new
+    left, right = Store(out), Store(str(tmp_path / "again"))
+    assert {path: left.read(path) for path in left.objects("")} == {path: right.read(path) for path in right.objects("")}
+    assert not pack(corpus, out, recipe(), tokenizer).is_new
+    with pytest.raises(RequestError, match="holds another pack"):
+        pack(corpus, out, recipe(seed=1), tokenizer)
+
+
+def test_filters_drop_with_a_reason_and_shards_are_cut_at_their_size(made, tmp_path):
+    corpus, tokenizer, _ = made
+    filters = [{"column": "clip.duration_s", "min": 3.6}, {"column": "prosody.pitch_hz", "max": 1000.0}]
+    result = pack(corpus, str(tmp_path / "pack"), recipe(filters=filters, require_text=False, shard_bytes=1000), tokenizer)
+    dropped = {row["reason"]: row["num"] for row in result.funnel if row["step"] == "dropped"}
+    clips = Corpus.open(corpus).clips().to_pylist()
+    short = sum((c["end_sample"] - c["start_sample"]) / c["sample_rate_hz"] < 3.6 for c in clips)
+    assert dropped == ({"clip.duration_s<3.6": short} if short else {})
+    shards = [path for path in Store(result.pack_uri).objects("shards") if path.endswith(".tar")]
+    assert len(shards) == result.num_documents["train"] == len(clips) - short
+
+
+def test_splits_keep_speakers_apart(made, tmp_path):
+    corpus, tokenizer, _ = made
+    result = pack(corpus, str(tmp_path / "pack"), recipe(splits={"train": 0.5, "validation": 0.5}), tokenizer)
+    opened = Pack.open(result.pack_uri)
+    speakers = [set(opened.documents(split)["speaker"].to_pylist()) for split in opened.splits]
+    assert not speakers[0] & speakers[1]
+    assert sum(result.num_documents.values()) == 2
+
+
+def test_what_is_asked_for_must_be_there(made, tmp_path):
+    corpus, tokenizer, _ = made
+    out = str(tmp_path / "pack")
+    with pytest.raises(RequestError, match=r"names layers \['dnsmos'\]"):
+        pack(corpus, out, recipe(filters=[{"column": "dnsmos.dnsmos_ovrl", "min": 2.5}]), tokenizer)
+    with pytest.raises(RequestError, match=r"filter column 'signal\.loud' does not exist"):
+        pack(corpus, out, recipe(filters=[{"column": "signal.loud", "min": 2.5}]), tokenizer)
+    with pytest.raises(RequestError, match="give the tokenizer"):
+        pack(corpus, out, recipe())
+    other = str(tmp_path / "other")
+    build_tokenizer(corpus, other, decode_recipe(TokenizerRecipe, TOKENIZER.replace("steps: 2", "steps: 3"), "tiny"))
+    with pytest.raises(MismatchError, match="made by another codec"):
+        pack(corpus, out, recipe(), other)
+    assert not Store(out).exists()
+
+
+def test_plain_text_becomes_a_pack_by_the_same_verb(made, tmp_path):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"text": "one two"}\n{"text": "三四", "language": "zh"}\n')
+    result = pack(str(texts), str(tmp_path / "pack"), recipe(codes_from=None, include_audio=False), made[1])
+    opened = Pack.open(result.pack_uri)
+    rows = opened.documents("train").to_pylist()
+    assert [(row["kind"], row["text"], row["tasks"]) for row in rows] == [
+        ("text", "one two", ["text"]),
+        ("text", "三四", ["text"]),
+    ]
+    assert opened.read(rows[0]["shard"], rows[0]["key"]).facts["text"] == "one two"
+    (tmp_path / "bad.jsonl").write_text('{"txt": "one"}\n')
+    with pytest.raises(RequestError, match="not all with `text`"):
+        pack(str(tmp_path / "bad.jsonl"), str(tmp_path / "other"), recipe(codes_from=None))
