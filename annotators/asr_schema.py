@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from manifests.contracts import MODEL_RATE_HZ
+from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.schema import field
 
 MIN_CLIP_SAMPLES = MODEL_RATE_HZ // 10  # under 0.1 s there is no word; recognisers abstain
+SILENT_PEAK = 1e-4  # -80 dBFS
 
 WORD = pa.struct(
     [
@@ -29,7 +31,11 @@ ASR_ADDS = pa.schema(
         field(
             "words", pa.list_(WORD), "words with samples at 16 kHz relative to the clip start; null where they are not aligned"
         ),
-        field("confidence", pa.float32(), "mean word posterior, 0 to 1; null without words"),
+        field(
+            "confidence",
+            pa.float32(),
+            "mean word posterior, 0 to 1; where words are not aligned, the geometric mean of the token probabilities",
+        ),
         field("avg_logprob", pa.float32(), "mean natural log probability of the recogniser's own units (words or tokens)"),
     ]
 )
@@ -55,3 +61,11 @@ def asr_row(
         "confidence": None if confidence is None else min(1.0, max(0.0, confidence)),
         "avg_logprob": avg_logprob if avg_logprob is not None and math.isfinite(avg_logprob) else None,
     }
+
+
+def is_silent(audio_S: Audio) -> bool:
+    """No sample above -80 dBFS. Recognisers write words into digital silence with confidence 1; they are not asked."""
+    return float(np.abs(audio_S).max(initial=0.0)) < SILENT_PEAK
+
+
+SILENT_ROW = asr_row("", None, [], None, None)

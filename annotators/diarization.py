@@ -32,14 +32,28 @@ class DiarizationConfig(RecipeModel):
     """pyannote diarization; see docs/quality.md for how the defaults were chosen."""
 
     kind: Literal["pyannote"] = "pyannote"
-    clustering_threshold: float = Field(0.3, gt=0, lt=2, description="cosine distance at which two voices are two speakers")
-    clustering_method: Literal["average", "centroid", "complete"] = "average"
-    min_cluster_size: int = Field(4, ge=1, le=20, description="smaller clusters join the nearest large one")
-    segmentation_threshold: float = Field(0.5, ge=0.1, le=0.9, description="activity at which a voice is heard")
-    segmentation_step: float = Field(0.1, gt=0, le=0.5, description="hop of the 5 s windows, as a part of their length")
-    min_pause_s: float = Field(0.0, ge=0, le=1, description="shorter pauses of one speaker are filled")
+    clustering_method: Literal["average", "centroid", "complete"] = "centroid"
+    clustering_threshold: float = Field(
+        default=0.5,
+        gt=0,
+        lt=2,
+        description="distance at which two voices are two speakers: Euclidean between unit vectors for centroid, else cosine",
+    )
+    min_cluster_size: int = Field(default=12, ge=1, le=20, description="smaller clusters join the nearest large one")
+    segmentation_threshold: float = Field(default=0.6, ge=0.1, le=0.9, description="activity at which a voice is heard")
+    segmentation_step: float = Field(default=0.1, gt=0, le=0.5, description="hop of the 5 s windows, as a part of their length")
+    min_pause_s: float = Field(default=0.5, ge=0, le=1, description="shorter pauses of one speaker are filled")
     stretch_s: float = Field(
-        1200.0, ge=30, description="longer recordings are worked on in stretches, whose speakers are then linked: bounds memory"
+        default=1200.0,
+        ge=30,
+        description="longer recordings are worked on in stretches, whose speakers are then linked: bounds memory",
+    )
+
+    link_threshold: float = Field(
+        default=0.25,
+        gt=0,
+        lt=2,
+        description="cosine distance at which speakers of two stretches are two; looser than in clustering, as pairs exclude each other",
     )
 
     def build(self) -> Diarization:
@@ -69,6 +83,7 @@ class Diarization:
             return
         path = _segmentation_path()
         encoder_path()  # a missing wheel is told before the slow import
+        packaged_path("pyannote", "audio")
         with quiet_pyannote():
             import torch
 
@@ -102,7 +117,7 @@ class Diarization:
         # Equal stretches: a short rest at the end would have too little speech to tell its voices.
         count = max(1, -(-len(audio_S) // stretch))
         edges = [len(audio_S) * i // count for i in range(count + 1)]
-        links = SpeakerLinks(self.config.clustering_threshold)
+        links = SpeakerLinks(self.config.link_threshold)
         turns: dict[int, list[Span]] = {}
         for start, end in itertools.pairwise(edges):
             spans_by_voice, centroids_ND = self._diarize(audio_S[start:end])

@@ -49,8 +49,8 @@ class DnsmosConfig(RecipeModel):
     """DNSMOS. A clip under ``min_clip_s`` or of digital silence gets no score: the window would be a loop of nothing."""
 
     kind: Literal["dnsmos"] = "dnsmos"
-    min_clip_s: float = Field(0.5, gt=0, description="shorter clips are abstained from")
-    hop_s: int = Field(1, ge=1, description="distance of the windows; 1 as published, more costs less on clips over 10 s")
+    min_clip_s: float = Field(default=0.5, gt=0, description="shorter clips are abstained from")
+    hop_s: int = Field(default=1, ge=1, description="distance of the windows; 1 as published, more costs less on clips over 10 s")
 
     def build(self) -> Dnsmos:
         return Dnsmos(self)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from annotators.weights import packaged_path
+
 
 def open_session(path: str) -> Any:
-    """An onnxruntime session with one thread. Engines scale by processes; threads of one session would fight them."""
+    """An onnxruntime session with one thread. Raises ModelUnavailable when onnxruntime is not installed.
+
+    Engines scale by processes; threads of one session would fight them.
+    """
+    packaged_path("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, Word, asr_row
+from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, Word, asr_row, is_silent
 from annotators.weights import packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
 from manifests.lineage import fingerprint
@@ -32,8 +32,8 @@ class PocketsphinxConfig(RecipeModel):
     """pocketsphinx with one pass over the lattice; the two limits make it about five times faster than its defaults."""
 
     kind: Literal["pocketsphinx"] = "pocketsphinx"
-    max_active_hmms: int = Field(3000, ge=100, description="HMMs kept a frame")
-    max_words_a_frame: int = Field(5, ge=1, description="words that may end in a frame")
+    max_active_hmms: int = Field(default=3000, ge=100, description="HMMs kept a frame")
+    max_words_a_frame: int = Field(default=5, ge=1, description="words that may end in a frame")
 
     def build(self) -> Pocketsphinx:
         return Pocketsphinx(self)
@@ -82,6 +82,8 @@ class Pocketsphinx:
     def _recognise(self, audio_S: Audio) -> dict[str, Any] | None:
         if len(audio_S) < MIN_CLIP_SAMPLES:
             return None
+        if is_silent(audio_S):
+            return SILENT_ROW
         # The decoder carries state from one utterance into the next; only a fresh start (0.3 s) makes a clip's text its own.
         self._decoder.reinit()
         self._decoder.start_utt()

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from annotators.pitch import HOP_SAMPLES, pitch_hz
 from annotators.syllables import syllable_rate_hz
+from annotators.weights import packaged_path
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
 from manifests.lineage import fingerprint
 from manifests.recipes import RecipeModel
@@ -41,8 +42,8 @@ class ProsodyConfig(RecipeModel):
     """Prosody; pitch statistics need ``min_voiced_s`` of voiced frames, or are null."""
 
     kind: Literal["prosody"] = "prosody"
-    min_voiced_s: float = Field(0.2, gt=0, description="voiced time that pitch statistics need")
-    min_rate_s: float = Field(0.5, gt=0, description="shorter clips get no syllable rate")
+    min_voiced_s: float = Field(default=0.2, gt=0, description="voiced time that pitch statistics need")
+    min_rate_s: float = Field(default=0.5, gt=0, description="shorter clips get no syllable rate")
 
     def build(self) -> Prosody:
         return Prosody(self)
@@ -70,6 +71,7 @@ class Prosody:
 
     def setup(self) -> None:
         if self._meter is None:
+            packaged_path("pyloudnorm")
             import pyloudnorm
 
             self._meter = pyloudnorm.Meter(MODEL_RATE_HZ)

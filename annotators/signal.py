@@ -42,10 +42,12 @@ class SignalConfig(RecipeModel):
     """Signal facts; the three levels say what counts as silence and as bandwidth."""
 
     kind: Literal["signal"] = "signal"
-    silence_dbfs: float = Field(-60.0, le=0, description="a frame below this level is silent")
-    silence_below_db: float = Field(40.0, gt=0, description="so is one this far below the clip's loud frames (95th percentile)")
-    bandwidth_db: float = Field(60.0, gt=0, description="power below the strongest frequency that ends the bandwidth")
-    clip_level: float = Field(0.999, gt=0, le=1, description="magnitude that counts as full scale")
+    silence_dbfs: float = Field(default=-60.0, le=0, description="a frame below this level is silent")
+    silence_below_db: float = Field(
+        default=40.0, gt=0, description="so is one this far below the clip's loud frames (95th percentile)"
+    )
+    bandwidth_db: float = Field(default=60.0, gt=0, description="power below the strongest frequency that ends the bandwidth")
+    clip_level: float = Field(default=0.999, gt=0, le=1, description="magnitude that counts as full scale")
 
     def build(self) -> Signal:
         return Signal(self)

@@ -30,11 +30,11 @@ class SileroConfig(RecipeModel):
     """Silero VAD. The defaults are the package's own (its function ``get_speech_timestamps``)."""
 
     kind: Literal["silero"] = "silero"
-    onset: float = Field(0.5, gt=0, lt=1, description="probability at which speech begins")
-    offset: float = Field(0.35, gt=0, lt=1, description="probability below which speech may end")
-    min_speech_ms: int = Field(250, ge=0, description="shorter speech is left out")
-    min_silence_ms: int = Field(100, ge=0, description="silence that ends speech")
-    pad_ms: int = Field(30, ge=0, description="added on both sides of a span")
+    onset: float = Field(default=0.5, gt=0, lt=1, description="probability at which speech begins")
+    offset: float = Field(default=0.35, gt=0, lt=1, description="probability below which speech may end")
+    min_speech_ms: int = Field(default=250, ge=0, description="shorter speech is left out")
+    min_silence_ms: int = Field(default=100, ge=0, description="silence that ends speech")
+    pad_ms: int = Field(default=30, ge=0, description="added on both sides of a span")
 
     def build(self) -> Silero:
         return Silero(self)

@@ -30,14 +30,14 @@ class StyleConfig(RecipeModel):
     """
 
     kind: Literal["style"] = "style"
-    pitch_low_hz: float = Field(140.0, gt=0, description="below: low")
-    pitch_high_hz: float = Field(220.0, gt=0, description="from here on: high")
-    range_flat_semitones: float = Field(2.0, ge=0, description="below: flat")
-    range_lively_semitones: float = Field(4.0, ge=0, description="from here on: lively")
-    rate_slow_hz: float = Field(3.0, ge=0, description="below: slow")
-    rate_fast_hz: float = Field(5.0, ge=0, description="from here on: fast")
-    loudness_quiet_lufs: float = Field(-35.0, description="below: quiet")
-    loudness_loud_lufs: float = Field(-18.0, description="from here on: loud")
+    pitch_low_hz: float = Field(default=140.0, gt=0, description="below: low")
+    pitch_high_hz: float = Field(default=220.0, gt=0, description="from here on: high")
+    range_flat_semitones: float = Field(default=2.0, ge=0, description="below: flat")
+    range_lively_semitones: float = Field(default=4.0, ge=0, description="from here on: lively")
+    rate_slow_hz: float = Field(default=3.0, ge=0, description="below: slow")
+    rate_fast_hz: float = Field(default=5.0, ge=0, description="from here on: fast")
+    loudness_quiet_lufs: float = Field(default=-35.0, description="below: quiet")
+    loudness_loud_lufs: float = Field(default=-18.0, description="from here on: loud")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -18,7 +18,9 @@ def packaged_path(package: str, *parts: str) -> str:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModelUnavailable(f"package {package!r} is not installed; its weights ship inside it: pip install {package}")
+        raise ModelUnavailable(
+            f"package {package!r} is not installed; install the versions in constraints.txt with the extra `annotators`"
+        )
     path = os.path.join(next(iter(spec.submodule_search_locations)), *parts)
     if not os.path.exists(path):
         raise ModelUnavailable(f"package {package!r} has no {os.path.join(*parts)!r}; install the version in constraints.txt")

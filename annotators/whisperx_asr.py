@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, Word, asr_row
+from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, Word, asr_row, is_silent
 from annotators.pyannote_import import quiet_pyannote
-from annotators.weights import path_digest
+from annotators.weights import packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
 from manifests.errors import ModelUnavailable
 from manifests.lineage import fingerprint
@@ -27,19 +27,37 @@ WINDOW_SAMPLES = 30 * MODEL_RATE_HZ  # what Whisper hears at once
 SPACELESS = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 
+class Heard(NamedTuple):
+    """What was heard in one window: start at 16 kHz in the clip, natural log probability of the text, its tokens with the end."""
+
+    start_sample: int
+    text: str
+    language: str
+    logprob: float
+    num_tokens: int
+
+
 class WhisperxConfig(RecipeModel):
     """Whisper through whisperx. ``language: null`` detects it clip by clip."""
 
     kind: Literal["whisperx"] = "whisperx"
-    model: str = Field("Systran/faster-whisper-large-v3", description="folder of a CTranslate2 checkpoint, or a hub id")
-    revision: str | None = Field(None, description="commit of the hub id, so that the fingerprint pins the weights")
+    model: str = Field(default="Systran/faster-whisper-large-v3", description="folder of a CTranslate2 checkpoint, or a hub id")
+    revision: str | None = Field(default=None, description="commit of the hub id, so that the fingerprint pins the weights")
     may_download: bool = Field(False, description="fetch a hub id that is not in the cache")
-    language: str | None = Field(None, description="ISO 639-1; null: detect")
-    align_model: str | None = Field(None, description="wav2vec2 CTC checkpoint for word times: folder or hub id; null: no words")
+    language: str | None = Field(default=None, description="ISO 639-1; null: detect")
+    align_model: str | None = Field(
+        default=None, description="wav2vec2 CTC checkpoint for word times: folder or hub id; null: no words"
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     compute_type: Literal["float32", "float16", "int8", "int8_float16"] = "float32"
-    beam_size: int = Field(5, ge=1)
-    batch_size: int = Field(16, ge=1, description="clips decoded together")
+    beam_size: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=16, ge=1, description="clips decoded together")
+
+    @model_validator(mode="after")
+    def _alignment_has_a_language(self) -> Self:
+        if self.align_model and not self.language:
+            raise ValueError(f"align_model = {self.align_model!r} knows one language; state it as `language`")
+        return self
 
     def build(self) -> Whisperx:
         return Whisperx(self)
@@ -78,12 +96,15 @@ class Whisperx:
     def setup(self) -> None:
         if self._model is not None:
             return
+        packaged_path("whisperx")  # a missing package is told before anything is fetched
         folder = self._local(self.config.model, self.config.revision)
         align = self._local(self.config.align_model, None) if self.config.align_model else None
         with quiet_pyannote():
+            import torch
             from whisperx.alignment import load_align_model
             from whisperx.asr import WhisperModel
 
+        torch.set_num_threads(1)
         try:
             model = WhisperModel(
                 folder,
@@ -98,7 +119,8 @@ class Whisperx:
                 "give a folder with a CTranslate2 Whisper checkpoint and its tokenizer.json"
             ) from error
         if align is not None:
-            self._align = load_align_model(self.config.language or "en", self.config.device, align, model_cache_only=True)
+            _check_sentence_splitter()
+            self._align = load_align_model(self.config.language, self.config.device, align, model_cache_only=True)
         self._model = model
 
     def _local(self, name: str, revision: str | None) -> str:
@@ -117,23 +139,27 @@ class Whisperx:
 
     def annotate(self, batch: ClipBatch) -> pa.Table:
         self.setup()
-        windows = [(i, window_S) for i, audio_S in enumerate(batch.audio) for window_S in _windows(audio_S)]
-        heard: dict[int, list[tuple[str, str, float, int]]] = {}
+        windows = [(i, start, audio_S) for i, audio_S in enumerate(batch.audio) for start in _window_starts(audio_S)]
+        heard: dict[int, list[Heard]] = {}
         for first in range(0, len(windows), self.config.batch_size):
             group = windows[first : first + self.config.batch_size]
-            for (i, _), answer in zip(group, self._transcribe([window_S for _, window_S in group]), strict=True):
+            for (i, _, _), answer in zip(group, self._transcribe(group), strict=True):
                 heard.setdefault(i, []).append(answer)
-        rows = [self._row(audio_S, heard[i]) if i in heard else None for i, audio_S in enumerate(batch.audio)]
+        rows = [
+            self._row(audio_S, heard[i]) if i in heard else SILENT_ROW if len(audio_S) >= MIN_CLIP_SAMPLES else None
+            for i, audio_S in enumerate(batch.audio)
+        ]
         return batch.table(rows, self.adds)
 
-    def _transcribe(self, windows: Sequence[Audio]) -> list[tuple[str, str, float, int]]:
-        """(text, language, total log probability, tokens counted) of windows of at most 30 s, decoded as one batch."""
+    def _transcribe(self, windows: Sequence[tuple[int, int, Audio]]) -> list[Heard]:
+        """What was heard in windows (row, start sample, the row's audio), decoded as one batch."""
         import torch
         from faster_whisper.tokenizer import Tokenizer
         from whisperx.audio import log_mel_spectrogram
 
         mels = self._model.feat_kwargs.get("feature_size") or 80
-        features = [log_mel_spectrogram(window_S, mels, padding=WINDOW_SAMPLES - len(window_S)) for window_S in windows]
+        pieces = [audio_S[start : start + WINDOW_SAMPLES] for _, start, audio_S in windows]
+        features = [log_mel_spectrogram(piece_S, mels, padding=WINDOW_SAMPLES - len(piece_S)) for piece_S in pieces]
         encoded = self._model.encode(torch.stack(features).numpy())
         if self.config.language:
             languages = [self.config.language] * len(windows)
@@ -150,37 +176,46 @@ class Whisperx:
             encoded, prompts, beam_size=self.config.beam_size, max_length=self._model.max_length, return_scores=True
         )
         answers = []
-        for result, language in zip(results, languages, strict=True):
+        for (_, start, _), result, language in zip(windows, results, languages, strict=True):
             tokens = result.sequences_ids[0]
             text = tokenizers[language].decode([token for token in tokens if token < tokenizers[language].eot]).strip()
             # CTranslate2 gives the mean over the tokens; the end token is counted with them.
-            answers.append((text, language, result.scores[0] * len(tokens), len(tokens) + 1))
+            answers.append(Heard(start, text, language, result.scores[0] * len(tokens), len(tokens) + 1))
         return answers
 
-    def _row(self, audio_S: Audio, heard: list[tuple[str, str, float, int]]) -> dict[str, Any]:
-        language = heard[0][1]
-        text = ("" if language in SPACELESS else " ").join(part for part, *_ in heard if part)
-        avg_logprob = sum(total for *_, total, _ in heard) / sum(count for *_, count in heard)
-        words = self._words(audio_S, [part for part, *_ in heard])
+    def _row(self, audio_S: Audio, heard: Sequence[Heard]) -> dict[str, Any]:
+        language = heard[0].language
+        text = ("" if language in SPACELESS else " ").join(part.text for part in heard if part.text)
+        avg_logprob = sum(part.logprob for part in heard) / sum(part.num_tokens for part in heard)
+        words = self._words(audio_S, [(part.start_sample, part.text) for part in heard])
         posteriors = [word.confidence for word in words or () if word.confidence is not None]
         confidence = float(np.mean(posteriors)) if posteriors else math.exp(avg_logprob)
         return asr_row(text, language, words, confidence if text else None, avg_logprob)
 
-    def _words(self, audio_S: Audio, texts: Sequence[str]) -> list[Word] | None:
-        """Words by forced alignment; those that have no letter the alignment model knows get no times and are left out."""
+    def _words(self, audio_S: Audio, texts: Sequence[tuple[int, str]]) -> list[Word] | None:
+        """Words by forced alignment of (start sample of the window, text).
+
+        A word without a letter that the alignment model knows has no time and is left out.
+        None when nothing could be aligned, as where the text has more letters than the audio has frames.
+        """
         if self._align is None:
             return None
         from whisperx.alignment import align
 
         model, metadata = self._align
-        edges = [(i * 30.0, min((i + 1) * 30.0, len(audio_S) / MODEL_RATE_HZ)) for i in range(len(texts))]
         spoken = [
-            {"text": text, "start": start, "end": end} for text, (start, end) in zip(texts, edges, strict=True) if text.strip()
+            {
+                "text": text,
+                "start": start / MODEL_RATE_HZ,
+                "end": min(start + WINDOW_SAMPLES, len(audio_S)) / MODEL_RATE_HZ,
+            }
+            for start, text in texts
+            if text
         ]
         if not spoken:
             return []
         aligned = align(spoken, model, metadata, audio_S, self.config.device)["word_segments"]
-        return [
+        words = [
             Word(
                 word["word"],
                 round(word["start"] * MODEL_RATE_HZ),
@@ -190,10 +225,22 @@ class Whisperx:
             for word in aligned
             if "start" in word and "end" in word
         ]
+        return words or None
 
 
-def _windows(audio_S: Audio) -> list[Audio]:
-    """Windows of at most 30 s; none for a clip under 0.1 s, and no rest under 0.1 s."""
-    starts = range(0, len(audio_S), WINDOW_SAMPLES)
-    windows = [audio_S[start : start + WINDOW_SAMPLES] for start in starts]
-    return [window_S for window_S in windows if len(window_S) >= MIN_CLIP_SAMPLES]
+def _check_sentence_splitter() -> None:
+    """whisperx fetches nltk's sentence splitter in the middle of the work where it is missing; this asks for it before."""
+    import nltk
+
+    try:
+        nltk.data.find("tokenizers/punkt_tab")
+    except LookupError as error:
+        raise ModelUnavailable(
+            "whisperx alignment needs nltk's data 'punkt_tab', which is not here; fetch it with `python -m nltk.downloader punkt_tab`"
+        ) from error
+
+
+def _window_starts(audio_S: Audio) -> list[int]:
+    """Starts of the windows of 30 s that have sound in them; no window under 0.1 s."""
+    pieces = [(start, audio_S[start : start + WINDOW_SAMPLES]) for start in range(0, len(audio_S), WINDOW_SAMPLES)]
+    return [start for start, piece_S in pieces if len(piece_S) >= MIN_CLIP_SAMPLES and not is_silent(piece_S)]

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
@@ -24,9 +24,10 @@ from annotators.diarization import Diarization, DiarizationConfig
 from annotators.weights import packaged_path
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan
+from manifests.scoring import Turn, read_rttm, score_diarization
 
 # Clustering thresholds a method, in steps of 0.025: cosine distance for average, Euclidean between unit vectors for centroid.
-THRESHOLDS = {
+THRESHOLDS: dict[Literal["average", "centroid"], tuple[float, ...]] = {
     "average": tuple(round(0.2 + 0.025 * i, 3) for i in range(11)),
     "centroid": tuple(round(0.45 + 0.025 * i, 3) for i in range(9)),
 }
@@ -37,18 +38,18 @@ MIN_PAUSES_S = (0.0, 0.25, 0.5)
 
 @dataclass(frozen=True)
 class Conversation:
-    """One channel with its reference turns, (start_s, end_s, speaker)."""
+    """One channel with its reference turns."""
 
     name: str
     audio: Audio  # [S] at MODEL_RATE_HZ
-    turns: tuple[tuple[float, float, str], ...]
+    turns: list[Turn]
 
 
-def read_rttm(path: str, channel: int | None = None) -> tuple[tuple[float, float, str], ...]:
-    """Turns of an RTTM file; of one channel (from 1) where it is given."""
+def channel_turns(path: str, channel: int) -> list[Turn]:
+    """Turns of an RTTM file on one channel, counted from 1."""
     with open(path, encoding="utf-8") as file:
         rows = [line.split() for line in file if line.startswith("SPEAKER")]
-    return tuple((float(r[3]), float(r[3]) + float(r[4]), r[7]) for r in rows if channel is None or int(r[2]) == channel)
+    return [Turn(float(r[3]), float(r[3]) + float(r[4]), r[7]) for r in rows if int(r[2]) == channel]
 
 
 def reference_conversations(folder: str) -> list[Conversation]:
@@ -59,7 +60,7 @@ def reference_conversations(folder: str) -> list[Conversation]:
     for clip in clips:
         audio, rate = soundfile.read(os.path.join(folder, clip["path"]), dtype="float32", always_2d=True)
         for channel in range(audio.shape[1]):
-            turns = read_rttm(os.path.join(folder, clip["rttm"]), channel + 1)
+            turns = channel_turns(os.path.join(folder, clip["rttm"]), channel + 1)
             name = clip["id"] if audio.shape[1] == 1 else f"{clip['id']}:{channel}"
             found.append(Conversation(name, resample(np.ascontiguousarray(audio[:, channel]), rate, MODEL_RATE_HZ), turns))
     return found
@@ -74,24 +75,10 @@ def sample_conversation() -> Conversation:
 
 def error_rate(conversation: Conversation, heard: Sequence[HeardSpan]) -> dict[str, float]:
     """DER and its parts over the whole channel, each as a share of the reference speech; no collar, overlap scored."""
-    from pyannote.core import Annotation, Segment, Timeline
-    from pyannote.metrics.diarization import DiarizationErrorRate
-
-    reference, hypothesis = Annotation(), Annotation()
-    for i, (start, end, speaker) in enumerate(conversation.turns):
-        reference[Segment(start, end), i] = speaker
-    for i, turn in enumerate(heard):
-        span = turn.span
-        hypothesis[Segment(span.start_sample / MODEL_RATE_HZ, span.end_sample / MODEL_RATE_HZ), i] = turn.speaker_label
-    whole = Timeline([Segment(0, len(conversation.audio) / MODEL_RATE_HZ)])
-    parts = DiarizationErrorRate(collar=0.0, skip_overlap=False)(reference, hypothesis, uem=whole, detailed=True)
-    speech = parts["total"]
-    return {
-        "der": float(parts["diarization error rate"]),
-        "missed": parts["missed detection"] / speech,
-        "false_alarm": parts["false alarm"] / speech,
-        "confusion": parts["confusion"] / speech,
-    }
+    turns = [Turn(t.span.start_sample / MODEL_RATE_HZ, t.span.end_sample / MODEL_RATE_HZ, t.speaker_label or "") for t in heard]
+    score = score_diarization(conversation.name, conversation.turns, turns, len(conversation.audio) / MODEL_RATE_HZ)
+    parts = {"der": score.error_s, "missed": score.missed_s, "false_alarm": score.false_alarm_s, "confusion": score.confusion_s}
+    return {name: seconds / score.reference_s for name, seconds in parts.items()}
 
 
 class CachedNetworks:

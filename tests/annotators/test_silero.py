@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from annotators.silero import FRAME_SAMPLES, SileroConfig, speech_spans
+from manifests.contracts import Audio, ChannelAudio
+from manifests.spans import Span
+
+QUIET, LOUD = 0.05, 0.95
+
+
+def spans_of(probs: list[float], **config: float) -> list[Span]:
+    exact = SileroConfig(pad_ms=0, **config)
+    return [found.span for found in speech_spans(np.array(probs, np.float32), len(probs) * FRAME_SAMPLES, exact)]
+
+
+def test_same_spans_as_the_package(conversation: Audio) -> None:
+    torch = pytest.importorskip("torch")
+    package = pytest.importorskip("silero_vad")
+    expected = package.get_speech_timestamps(torch.from_numpy(conversation), package.load_silero_vad())
+    found = SileroConfig().build().segment(ChannelAudio(b"", 0, conversation))
+    assert [tuple(heard.span) for heard in found] == [(span["start"], span["end"]) for span in expected]
+
+
+def test_state_is_carried_over_calls(conversation: Audio, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = SileroConfig().build().speech_probs(conversation)
+    monkeypatch.setattr("annotators.silero.FRAMES_A_CALL", 37)
+    np.testing.assert_allclose(SileroConfig().build().speech_probs(conversation), whole, atol=1e-5)
+
+
+def test_hysteresis() -> None:
+    speech, between = [LOUD] * 10, [0.4] * 5
+    assert spans_of([QUIET] * 4 + speech + between + speech + [QUIET] * 8) == [Span(4 * 512, 29 * 512)]
+    assert spans_of([*speech, QUIET, QUIET, *speech]) == [Span(0, 22 * 512)], "64 ms of silence do not end speech"
+    assert spans_of(speech + [QUIET] * 5 + speech) == [Span(0, 10 * 512), Span(15 * 512, 25 * 512)]
+    assert spans_of([QUIET] * 4 + [LOUD] * 7 + [QUIET] * 9) == [], "224 ms are under min_speech_ms"
+    assert spans_of([LOUD] * 7 + [QUIET] * 9, min_speech_ms=200) == [Span(0, 7 * 512)]
+
+
+def test_padding_shares_a_short_silence_and_stays_inside() -> None:
+    probs = np.array([LOUD] * 10 + [QUIET] * 4 + [LOUD] * 10, np.float32)
+    found = speech_spans(probs, 24 * FRAME_SAMPLES - 100, SileroConfig(pad_ms=200, min_silence_ms=90))
+    assert [heard.span for heard in found] == [Span(0, 12 * 512), Span(12 * 512, 24 * 512 - 100)]
+    assert found[0].speech_prob == pytest.approx(LOUD)

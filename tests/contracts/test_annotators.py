@@ -1,0 +1,181 @@
+"""What every annotator keeps, run against each variant of the catalog."""
+
+from __future__ import annotations
+
+import importlib.util
+import pickle
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from annotators.catalog import AnnotatorConfig
+from annotators.custom import CustomAnnotatorConfig
+from annotators.dnsmos import DnsmosConfig
+from annotators.pocketsphinx_asr import PocketsphinxConfig
+from annotators.prosody import ProsodyConfig
+from annotators.signal import SignalConfig
+from annotators.style import StyleConfig
+from annotators.weights import packaged_path
+from annotators.whisperx_asr import WhisperxConfig
+from manifests.audio import resample
+from manifests.contracts import MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing
+from manifests.ids import clip_id
+from manifests.schema import CLIPS, check_table, layer_schema
+
+# One entry a variant of the union; the first test fails when one is missing. whisperx gets a checkpoint made by a fixture.
+CONFIGS: dict[str, Any] = {
+    "dnsmos": DnsmosConfig(),
+    "pocketsphinx": PocketsphinxConfig(),
+    "prosody": ProsodyConfig(),
+    "signal": SignalConfig(),
+    "style": StyleConfig(),
+    "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
+    "whisperx": None,
+}
+RECORDING = b"\1" * 16
+BATCH_TOLERANCE = {"whisperx": 1e-4}  # its clips are decoded in one batch; all others work clip by clip
+
+
+def variants() -> set[str]:
+    union = typing.get_args(typing.get_args(AnnotatorConfig)[0])
+    return {config.model_fields["kind"].default for config in union}
+
+
+def test_every_variant_has_an_entry() -> None:
+    assert set(CONFIGS) == variants()
+
+
+@pytest.fixture(scope="module")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = Path(__file__).parents[1] / "annotators" / "tiny_whisper.py"
+    spec = importlib.util.spec_from_file_location("tiny_whisper", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.make_tiny_whisper(tmp_path_factory.mktemp("whisper")))
+
+
+@pytest.fixture(scope="module")
+def configs(tiny_whisper: str) -> dict[str, Any]:
+    return CONFIGS | {"whisperx": WhisperxConfig(model=tiny_whisper, beam_size=2, batch_size=4)}
+
+
+@pytest.fixture(scope="module")
+def parts(configs: dict[str, Any]) -> dict[str, Annotator]:
+    return {kind: config.build() for kind, config in configs.items()}
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def part(kind: str, parts: dict[str, Annotator]) -> Annotator:
+    return parts[kind]
+
+
+@pytest.fixture(scope="module")
+def conversation() -> Audio:
+    return soundfile.read(packaged_path("pyannote", "audio", "sample", "sample.wav"), dtype="float32")[0]
+
+
+@pytest.fixture(scope="module")
+def clips(conversation: Audio) -> list[tuple[Audio, int]]:
+    """(audio, rate): two speakers, one alone, clipped, 8 kHz, 48 kHz, silence, one sample, none."""
+    alone = conversation[350_000:390_000]
+    return [
+        (conversation[120_000:184_000], MODEL_RATE_HZ),
+        (alone, MODEL_RATE_HZ),
+        (np.clip(alone * 30.0, -1.0, 1.0).astype(np.float32), MODEL_RATE_HZ),
+        (resample(alone, MODEL_RATE_HZ, 8000), 8000),
+        (resample(alone, MODEL_RATE_HZ, 48_000), 48_000),
+        (np.zeros(16_000, np.float32), MODEL_RATE_HZ),
+        (np.ones(1, np.float32), MODEL_RATE_HZ),
+        (np.zeros(0, np.float32), MODEL_RATE_HZ),
+    ]
+
+
+def batch_of(part: Annotator, clips: Sequence[tuple[Audio, int]]) -> ClipBatch:
+    """The batch that an engine would hand to the part; layers that it reads are made by their annotator."""
+    rows, start = [], 0
+    for audio, rate in clips:
+        end = start + len(audio)
+        rows.append(
+            {
+                "clip_id": clip_id(RECORDING, 0, rate, start, end),
+                "recording_id": RECORDING,
+                "channel": 0,
+                "sample_rate_hz": rate,
+                "start_sample": start,
+                "end_sample": end,
+                "speech_samples": len(audio),
+                "overlap_samples": 0,
+            }
+        )
+        start = end
+    table = pa.Table.from_pylist(rows, schema=CLIPS)
+    if part.hears is Hearing.NATIVE:
+        heard, rates = [audio for audio, _ in clips], [rate for _, rate in clips]
+    else:
+        heard, rates = [resample(audio, rate, MODEL_RATE_HZ) for audio, rate in clips], [MODEL_RATE_HZ] * len(clips)
+    if part.hears is Hearing.NOTHING:
+        return ClipBatch(table, layers={"prosody": ProsodyConfig().build().annotate(ClipBatch(table, heard, rates))})
+    return ClipBatch(table, heard, rates)
+
+
+@pytest.fixture(scope="module")
+def answers(parts: dict[str, Annotator], clips: list[tuple[Audio, int]]) -> dict[str, pa.Table]:
+    return {kind: part.annotate(batch_of(part, clips)) for kind, part in parts.items()}
+
+
+def test_satisfies_the_protocol_and_pickles_before_setup(kind: str, part: Annotator, configs: dict[str, Any]) -> None:
+    assert isinstance(part, Annotator)
+    again = pickle.loads(pickle.dumps(configs[kind].build()))
+    assert (again.name, again.version, again.fingerprint()) == (part.name, part.version, part.fingerprint())
+    assert all(f.metadata and f.metadata[b"description"] for f in part.adds)
+
+
+def test_declared_columns_and_no_others_one_row_a_clip_in_order(
+    kind: str, part: Annotator, answers: dict[str, pa.Table], clips: list[tuple[Audio, int]]
+) -> None:
+    table = check_table(answers[kind], layer_schema(part.adds), kind)
+    assert table.column("clip_id").to_pylist() == batch_of(part, clips).clips.column("clip_id").to_pylist()
+    assert set(table.column("status").to_pylist()) <= {"ok", "abstained"}
+
+
+def test_speech_gets_values_and_nothing_gets_none(kind: str, part: Annotator, answers: dict[str, pa.Table]) -> None:
+    rows = answers[kind].to_pylist()
+    assert rows[0]["status"] == "ok"
+    assert any(rows[0][name] is not None for name in part.adds.names)
+    assert rows[-1]["status"] == "abstained"
+    assert all(rows[-1][name] is None for name in part.adds.names)
+
+
+def test_no_value_is_nan_or_infinite(kind: str, answers: dict[str, pa.Table]) -> None:
+    for column in answers[kind].columns:
+        if pa.types.is_floating(column.type):
+            assert all(np.isfinite(value) for value in column.to_pylist() if value is not None)
+
+
+def test_empty_batch(kind: str, part: Annotator) -> None:
+    table = part.annotate(batch_of(part, []))
+    assert check_table(table, layer_schema(part.adds), kind).num_rows == 0
+
+
+def test_batch_of_one_equals_batch_of_many(kind: str, part: Annotator, answers: dict[str, pa.Table], clips: Any) -> None:
+    whole = batch_of(part, clips)
+    for i, expected in enumerate(answers[kind].to_pylist()):
+        alone = part.annotate(whole.slice(i, 1)).to_pylist()[0]
+        for name, value in expected.items():
+            if isinstance(value, float):
+                assert alone[name] == pytest.approx(value, abs=BATCH_TOLERANCE.get(kind, 0.0), rel=0.0), name
+            else:
+                assert alone[name] == value, name

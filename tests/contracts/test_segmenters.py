@@ -1,0 +1,111 @@
+"""What every segmenter keeps, run against each variant of the catalog."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import typing
+
+import numpy as np
+import pytest
+import soundfile
+
+from annotators.catalog import SegmenterConfig
+from annotators.custom import CustomSegmenterConfig
+from annotators.diarization import DiarizationConfig
+from annotators.silero import SileroConfig
+from annotators.weights import packaged_path
+from manifests.audio import resample
+from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, Segmenter
+
+# One entry a variant of the union; the first test fails when one is missing.
+CONFIGS = {
+    "silero": SileroConfig(),
+    "pyannote": DiarizationConfig(),
+    "custom": CustomSegmenterConfig(target="annotators.silero:Silero", parameters={"config": SileroConfig()}),
+}
+HEARS_SPEAKERS = {"pyannote"}
+
+
+def variants() -> set[str]:
+    union = typing.get_args(typing.get_args(SegmenterConfig)[0])
+    return {config.model_fields["kind"].default for config in union}
+
+
+def test_every_variant_has_an_entry() -> None:
+    assert set(CONFIGS) == variants()
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Segmenter]:
+    return {kind: config.build() for kind, config in CONFIGS.items()}
+
+
+@pytest.fixture(scope="module")
+def conversation() -> Audio:
+    audio, rate = soundfile.read(packaged_path("pyannote", "audio", "sample", "sample.wav"), dtype="float32")
+    assert rate == MODEL_RATE_HZ
+    return audio
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def part(request: pytest.FixtureRequest, parts: dict[str, Segmenter]) -> Segmenter:
+    return parts[request.param]
+
+
+def heard(part: Segmenter, audio: Audio) -> list[HeardSpan]:
+    """The part's spans, checked for what holds of any audio."""
+    spans = part.segment(ChannelAudio(b"\0" * 16, 0, audio.astype(np.float32)))
+    starts = [found.span.start_sample for found in spans]
+    assert starts == sorted(starts)
+    assert all(0 <= found.span.start_sample < found.span.end_sample <= len(audio) for found in spans)
+    assert all(found.speech_prob is None or 0.0 <= found.speech_prob <= 1.0 for found in spans)
+    return spans
+
+
+def test_satisfies_the_protocol_and_pickles_before_setup(part: Segmenter) -> None:
+    assert isinstance(part, Segmenter)
+    fresh = next(config for kind, config in CONFIGS.items() if kind == part.name).build()
+    again = pickle.loads(pickle.dumps(fresh))
+    assert (again.name, again.version, again.fingerprint()) == (part.name, part.version, part.fingerprint())
+    assert part.resources.num_cpus > 0
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 160, 8000, 48_000])
+def test_silence_has_no_spans(part: Segmenter, num_samples: int) -> None:
+    assert heard(part, np.zeros(num_samples)) == []
+
+
+def test_one_loud_sample_has_no_spans(part: Segmenter) -> None:
+    assert heard(part, np.ones(1)) == []
+
+
+def test_two_speakers_are_heard(part: Segmenter, conversation: Audio) -> None:
+    spans = heard(part, conversation)
+    assert sum(found.span.num_samples for found in spans) > 15 * MODEL_RATE_HZ
+    labels = {found.speaker_label for found in spans}
+    assert labels == ({"speaker_0", "speaker_1"} if part.name in HEARS_SPEAKERS else {None})
+    assert heard(part, conversation) == spans, "a second hearing differs"
+
+
+def test_clipped_speech_is_still_speech(part: Segmenter, conversation: Audio) -> None:
+    piece = conversation[120_000:200_000]
+    assert heard(part, np.clip(piece * 30.0, -1.0, 1.0))
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 48_000])
+def test_other_rates_brought_to_16_khz(part: Segmenter, conversation: Audio, rate_hz: int) -> None:
+    piece = resample(resample(conversation[120_000:200_000], MODEL_RATE_HZ, rate_hz), rate_hz, MODEL_RATE_HZ)
+    assert sum(found.span.num_samples for found in heard(part, piece)) > len(piece) // 2
+
+
+def test_import_and_construction_load_no_model_library() -> None:
+    code = (
+        "import sys; from annotators.catalog import SegmenterConfig, AnnotatorConfig\n"
+        "from annotators.diarization import DiarizationConfig; from annotators.silero import SileroConfig\n"
+        "DiarizationConfig().build().fingerprint(); SileroConfig().build().fingerprint()\n"
+        "heavy = {'torch', 'ray', 'onnxruntime', 'pyannote.audio', 'whisperx', 'transformers', 'scipy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
