@@ -25,6 +25,7 @@ from manifests.schema import field
 
 WINDOW_S = 9.01
 WINDOW_SAMPLES = 144_160  # the length that both networks take
+TAIL_SAMPLES = WINDOW_SAMPLES % MODEL_RATE_HZ
 P808_TRIM_SAMPLES = 160  # the P.808 network takes 900 frames: the window without its last hop
 P808_MELS, P808_FFT, P808_HOP = 120, 321, 160
 # Polynomials that map the P.835 network's outputs to MOS, highest power first (published with the model).
@@ -108,9 +109,9 @@ def _windows(audio_S: Audio) -> list[Audio]:
     """
     while len(audio_S) < WINDOW_SAMPLES:
         audio_S = np.concatenate([audio_S, audio_S])
-    starts = range(0, len(audio_S) - WINDOW_SAMPLES + 1, MODEL_RATE_HZ)
-    kept = [s for i, s in enumerate(starts) if int((i + WINDOW_S) * MODEL_RATE_HZ) - s == WINDOW_SAMPLES]
-    return [audio_S[start : start + WINDOW_SAMPLES] for start in kept]
+    count = int(len(audio_S) // MODEL_RATE_HZ - WINDOW_S) + 1
+    starts = [i * MODEL_RATE_HZ for i in range(count) if int((i + WINDOW_S) * MODEL_RATE_HZ) % MODEL_RATE_HZ == TAIL_SAMPLES]
+    return [audio_S[start : start + WINDOW_SAMPLES] for start in starts]
 
 
 def _calibrated(raw: np.ndarray) -> list[float]:
