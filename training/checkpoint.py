@@ -77,10 +77,8 @@ class CheckpointState:
 
 
 def save(run: str, model: StepAudio2, trainer: StageTrainer, state: CheckpointState) -> str:
-    """Publish a checkpoint; returns its path. A checkpoint of that name that is there already stays as it is."""
+    """Publish a checkpoint; returns its path."""
     final = os.path.join(run, FOLDER, state.name)
-    if os.path.exists(final):
-        return final
     draft = os.path.join(run, FOLDER, f".{state.name}.{new_attempt_id()}")
     os.makedirs(draft)
     with warnings.catch_warnings():

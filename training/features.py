@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 
 from manifests.contracts import MODEL_RATE_HZ
-from manifests.errors import RequestError
+from manifests.errors import ContractError
 from training.lengths import num_mel_frames
 
 FFT_SAMPLES = 400
@@ -38,7 +38,9 @@ def log_mel(audio_S: torch.Tensor, num_mels: int) -> torch.Tensor:
     mel_CM = (mel_filters(num_mels) @ power).clamp(min=FLOOR).log10()
     mel_CM = torch.maximum(mel_CM, mel_CM.max() - DYNAMIC_RANGE)
     if mel_CM.shape[1] != frames:
-        raise RequestError(f"audio of {len(audio_S)} samples gave {mel_CM.shape[1]} mel frames; the formula says {frames}")
+        raise ContractError(
+            f"audio of {len(audio_S)} samples gave {mel_CM.shape[1]} mel frames; reference 1.5 says {frames}: mend one"
+        )
     return (mel_CM + 4.0) / 4.0
 
 
