@@ -209,7 +209,14 @@ def run_figures(folder: str) -> dict[str, Any] | None:
     found = read_json(store, "evaluation.json")
     # One row a split that was measured; a file without splits speaks of one.
     splits = [{"split": split, **row} for split, row in found.get("splits", {"train": found}).items()] if found else []
-    return {"stages": stages, "parameters": told.get("parameters"), "evaluation": found or None, "swaps": splits}
+    is_finished = bool(told.get("finished"))
+    return {
+        "is_finished": is_finished,
+        "stages": stages,
+        "parameters": told.get("parameters"),
+        "evaluation": found or None,
+        "swaps": splits,
+    }
 
 
 def curve(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:

@@ -157,6 +157,8 @@ def _missing(summary: Mapping[str, Any]) -> list[str]:
         missing.append("the corpus has no ledger: no cost of its parts")
     if summary["corpus"]["hours"]["speech"] is None:
         missing.append("no VAD spans: hours of speech are not known")
+    if summary["training"] is not None and not summary["training"]["is_finished"]:
+        missing.append("the training run is not finished: its curves end where it stopped")
     ids = {row["what"]: row["id"] for row in summary["lineage"]}
     if "run: pack id" in ids and ids.get("pack: pack id", ids["run: pack id"]) != ids["run: pack id"]:
         missing.append(f"the run was trained on another pack ({ids['run: pack id']}), not on the one given")

@@ -62,7 +62,9 @@ def run_dir(tmp_path: Path) -> str:
     (tmp_path / "run" / "evaluation.json").write_text('{"align_loss": 1.0, "swapped_loss": 1.5, "swap_rise": 0.5}')
     identity = {"recipe_digest": "d0", "pack_id": "p0", "tokenizer_id": "t0"}
     stages = [{"name": "align", "wall_s": 12.0, "trainable_parameters": 1234}]
-    (tmp_path / "run" / "summary.json").write_text(json.dumps({"identity": identity, "stages": stages, "parameters": 9876}))
+    (tmp_path / "run" / "summary.json").write_text(
+        json.dumps({"finished": True, "identity": identity, "stages": stages, "parameters": 9876})
+    )
     return str(tmp_path / "run")
 
 
@@ -131,6 +133,7 @@ def test_a_run_on_another_pack_is_told(tiny_corpus: str, tiny_pack: str, run_dir
     (Path(run_dir) / "summary.json").write_text('{"identity": {"pack_id": "other"}}')
     missing = write_report(str(tmp_path / "out"), tiny_corpus, tiny_pack, run_dir=run_dir)["missing"]
     assert "the run was trained on another pack (other), not on the one given" in missing
+    assert "the training run is not finished: its curves end where it stopped" in missing
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
