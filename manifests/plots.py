@@ -12,6 +12,7 @@ from manifests.timeline import ENVELOPE_POINTS_A_S, Lane, Timeline
 ROW_S = 30.0  # a row of the timeline; narrower, and turns of a word could not be seen
 LABEL_W, ROW_W, LANE_H, ENVELOPE_H, GAP_H, AXIS_H = 118, 880, 20, 40, 7, 24
 WIDTH, HEIGHT = 360, 190  # of the small plots
+PEAK_CUT = 3.0  # a peak is cut when it is this many times the 90th percentile
 LEFT, RIGHT, TOP, BOTTOM = 44, 18, 12, 26
 
 
@@ -101,11 +102,17 @@ def histogram_svg(facts: dict[str, Any]) -> str:
 
 
 def curve_svg(points: Sequence[tuple[float, float]], title: str, level: float | None = None) -> str:
-    """A curve over steps from zero up; ``level`` draws a dashed line to compare with."""
-    if not points:
-        return ""
+    """A curve over steps from zero up; ``level`` draws a dashed line to compare with.
+
+    A few peaks far above the rest (a first step, a spike) are cut off at the frame, which says so.
+    """
     finite = [(step, value) for step, value in points if math.isfinite(value)]
-    top = max([value for _, value in finite] + [level or 0.0, 1e-9]) * 1.05
+    if not finite:
+        return ""
+    heights = sorted(value for _, value in finite)
+    usual, peak = heights[int(0.9 * (len(heights) - 1))], heights[-1]
+    is_cut = peak > PEAK_CUT * usual > 0
+    top = max(usual * 1.3 if is_cut else peak * 1.05, (level or 0.0) * 1.05, 1e-9)
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
 
     def x_at(step: float) -> float:
@@ -118,7 +125,9 @@ def curve_svg(points: Sequence[tuple[float, float]], title: str, level: float | 
     parts += [_below(x_at(step), f"{step:g}") for step in _ticks(first, last, 5)]
     if level is not None:
         parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_at(level):.1f}" y2="{y_at(level):.1f}"/>')
-    line = " ".join(f"{x_at(step):.1f},{y_at(value):.1f}" for step, value in finite)
+    if is_cut:
+        parts.append(f'<text class="lane" x="{WIDTH - RIGHT}" y="{TOP + 10}">↑ peak cut off</text>')
+    line = " ".join(f"{x_at(step):.1f},{y_at(min(value, top)):.1f}" for step, value in finite)
     parts.append(f'<polyline class="curve" points="{line}"/>')
     return _small(title, parts)
 

@@ -67,6 +67,14 @@ def test_a_loss_that_is_not_finite_leaves_a_gap() -> None:
     assert len(next(iter(svg.iter("polyline"))).get("points", "").split()) == 2
 
 
+def test_a_lone_peak_is_cut_and_told() -> None:
+    (svg,) = drawn(curve_svg([(step, 145.0 if step == 7 else 2.0) for step in range(100)], "loss"))
+    ys = [float(point.split(",")[1]) for point in next(iter(svg.iter("polyline"))).get("points", "").split()]
+    assert min(ys) == ys[7]
+    assert ys[0] < 190 / 2  # the rest is not pressed to the ground
+    assert any(text.text == "↑ peak cut off" for text in svg.iter("text"))
+
+
 @given(st.floats(1e-6, 1e6), st.integers(2, 12))
 def test_steps_are_round_and_few(spread: float, most: int) -> None:
     step = nice_step(spread, most)
