@@ -19,7 +19,7 @@ env: $(STAMP)
 # nothing here calls: only its weights are read, so it comes without its dependencies.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[all,dev]" "setuptools>=77"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -c constraints.txt resemblyzer
 	touch $@
 

@@ -72,7 +72,7 @@ def _path(raw: Any, steps: tuple[int | str, ...]) -> str:
     """The place as the file has it: pydantic also names the variant of a union that it tried, which is no key."""
     place: list[str] = []
     for number, step in enumerate(steps):
-        is_key = isinstance(raw, dict) and step in raw or isinstance(raw, list) and isinstance(step, int)
+        is_key = (isinstance(raw, dict) and step in raw) or (isinstance(raw, list) and isinstance(step, int))
         if is_key or number == len(steps) - 1:
             place.append(str(step))
             raw = raw[step] if is_key else None

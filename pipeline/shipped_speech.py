@@ -48,7 +48,9 @@ def write_manifest(path: str) -> str:
     ]
     for name, text in AISHELL_TEXTS.items():
         uri = os.path.join(assets, name)
-        rows.append({"uri": uri, "source": "AISHELL-1", "language": "zh", "licence": "Apache-2.0", "speaker_label": "S0764", "text": text})
+        rows.append(
+            {"uri": uri, "source": "AISHELL-1", "language": "zh", "licence": "Apache-2.0", "speaker_label": "S0764", "text": text}
+        )
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -1,12 +1,8 @@
-"""What every test folder shares: thread counts, the material beside the checkout, the one Ray cluster."""
+"""What every test folder shares: thread counts and the material beside the checkout."""
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,23 +31,3 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("test material is not here: no folder `shared` beside the checkout")
     return folder
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """Address of the one local cluster of this session: two CPUs, a temporary folder of its own."""
-    import ray
-
-    # Ray puts sockets below the folder; their paths may have 107 characters, so it must be short.
-    folder = tempfile.mkdtemp(prefix="sw", dir="/tmp")
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        _temp_dir=folder,
-        object_store_memory=256 << 20,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    yield str(ray.get_runtime_context().gcs_address)
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
