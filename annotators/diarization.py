@@ -44,11 +44,10 @@ class DiarizationConfig(RecipeModel):
     segmentation_step: float = Field(default=0.1, gt=0, le=0.5, description="hop of the 5 s windows, as a part of their length")
     min_pause_s: float = Field(default=0.5, ge=0, le=1, description="shorter pauses of one speaker are filled")
     stretch_s: float = Field(
-        default=1200.0,
+        default=300.0,
         ge=30,
-        description="longer recordings are worked on in stretches, whose speakers are then linked: bounds memory",
+        description="longer recordings are worked on in equal stretches of at most this, whose speakers are then linked",
     )
-
     link_threshold: float = Field(
         default=0.25,
         gt=0,
@@ -72,7 +71,7 @@ class Diarization:
 
     @property
     def resources(self) -> Resources:
-        return Resources(pool="diarization", num_cpus=1.0, memory_bytes=2 << 30, batch_audio_s=3600.0)
+        return Resources(pool="diarization", num_cpus=1.0, memory_bytes=3 << 29, batch_audio_s=3600.0)
 
     def fingerprint(self) -> str:
         weights = digest_json([path_digest(_segmentation_path()), path_digest(encoder_path())])

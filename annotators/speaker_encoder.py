@@ -26,6 +26,7 @@ PARTIAL_FRAMES = 160
 PARTIAL_HOP_FRAMES = 80
 TARGET_DBFS = -30.0
 PARTIALS_A_BATCH = 64
+STRETCHES_AT_ONCE = 64
 
 
 def encoder_path() -> str:
@@ -54,14 +55,16 @@ class SpeakerEncoder:
         A stretch is raised to -30 dBFS when it is below, cut into partials of 1.6 s that overlap by half (a shorter
         one is repeated), and its embedding is the normalised mean of theirs. NaN where the network answers nothing.
         """
-        partials = [_partials(stretch_FM) for stretch_FM in stretches]
-        if not partials:
-            return np.zeros((0, WIDTH), np.float32)
-        vectors_PD = self._forward(np.concatenate(partials))
-        edges = np.cumsum([0, *(len(p) for p in partials)])
-        means = np.stack([vectors_PD[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
-        with np.errstate(invalid="ignore"):
-            return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+        embeddings = [np.zeros((0, WIDTH), np.float32)]
+        # In groups: the overlapping partials of an hour's stretches would take gigabytes.
+        for first in range(0, len(stretches), STRETCHES_AT_ONCE):
+            partials = [_partials(stretch_FM) for stretch_FM in stretches[first : first + STRETCHES_AT_ONCE]]
+            vectors_PD = self._forward(np.concatenate(partials))
+            edges = np.cumsum([0, *(len(p) for p in partials)])
+            means = np.stack([vectors_PD[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
+            with np.errstate(invalid="ignore"):
+                embeddings.append((means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32))
+        return np.concatenate(embeddings)
 
     def _forward(self, partials_PFM: np.ndarray) -> np.ndarray:
         import torch

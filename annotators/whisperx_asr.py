@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -41,7 +41,9 @@ class WhisperxConfig(RecipeModel):
     """Whisper through whisperx. ``language: null`` detects it clip by clip."""
 
     kind: Literal["whisperx"] = "whisperx"
-    model: str = Field(default="Systran/faster-whisper-large-v3", description="folder of a CTranslate2 checkpoint, or a hub id")
+    model: str = Field(
+        default="Systran/faster-whisper-large-v3", description="folder of a CTranslate2 checkpoint, hub id, or size (large-v3)"
+    )
     revision: str | None = Field(default=None, description="commit of the hub id, so that the fingerprint pins the weights")
     may_download: bool = Field(False, description="fetch a hub id that is not in the cache")
     language: str | None = Field(default=None, description="ISO 639-1; null: detect")
@@ -97,14 +99,16 @@ class Whisperx:
         if self._model is not None:
             return
         packaged_path("whisperx")  # a missing package is told before anything is fetched
-        folder = self._local(self.config.model, self.config.revision)
-        align = self._local(self.config.align_model, None) if self.config.align_model else None
         with quiet_pyannote():
             import torch
+            from faster_whisper import download_model
+            from huggingface_hub import snapshot_download
             from whisperx.alignment import load_align_model
             from whisperx.asr import WhisperModel
 
         torch.set_num_threads(1)
+        folder = self._local(download_model, self.config.model, revision=self.config.revision)
+        align = self._local(snapshot_download, self.config.align_model) if self.config.align_model else None
         try:
             model = WhisperModel(
                 folder,
@@ -123,18 +127,16 @@ class Whisperx:
             self._align = load_align_model(self.config.language, self.config.device, align, model_cache_only=True)
         self._model = model
 
-    def _local(self, name: str, revision: str | None) -> str:
+    def _local(self, find: Callable[..., str], name: str, **where: str | None) -> str:
         """The folder of a checkpoint. Raises ModelUnavailable when it is neither on this machine nor may be fetched."""
         if os.path.isdir(name):
             return name
-        from huggingface_hub import snapshot_download
-
         try:
-            return str(snapshot_download(name, revision=revision, local_files_only=not self.config.may_download))
+            return str(find(name, local_files_only=not self.config.may_download, **where))
         except Exception as error:  # the hub client raises a dozen kinds, from bad names to no network: one remedy for all
             raise ModelUnavailable(
-                f"whisperx model {name!r} is not on this machine; fetch it with `huggingface-cli download {name}`, "
-                "give the recipe a local folder as `model`, or set `may_download: true`"
+                f"whisperx model {name!r} is not on this machine; fetch it with `huggingface-cli download`, "
+                "give the recipe a local folder instead, or set `may_download: true`"
             ) from error
 
     def annotate(self, batch: ClipBatch) -> pa.Table:

@@ -67,9 +67,12 @@ def recognise(config: WhisperxConfig, *clips: Audio) -> list[dict[str, Any]]:
     return config.build().annotate(ClipBatch(pa.table({"clip_id": ids}), clips, [MODEL_RATE_HZ] * len(clips))).to_pylist()
 
 
-def test_a_model_that_is_not_here_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ModelUnavailable, match=r"'nobody/no-such-model' is not on this machine; fetch it with") as refusal:
-        WhisperxConfig(model="nobody/no-such-model").build().setup()
+@pytest.mark.parametrize("model", ["nobody/no-such-model", "large-v3", "no-such-size"])
+def test_a_model_that_is_not_here_is_refused_with_the_remedy(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("whisperx")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelUnavailable, match=f"'{model}' is not on this machine; fetch it with") as refusal:
+        WhisperxConfig(model=model).build().setup()
     assert "\n" not in str(refusal.value)
 
 
