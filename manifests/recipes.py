@@ -28,6 +28,22 @@ def recipe_names(package: str) -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
+def _names_for(kind: type[RecipeModel], package: str) -> str:
+    """Names of the shipped recipes that are of this kind: a folder holds recipes of builds and of packs."""
+    fitting = []
+    for name in recipe_names(package):
+        try:
+            kind.model_validate(yaml.safe_load(_shipped(package, name)))
+        except ValidationError:
+            continue
+        fitting.append(name)
+    return ", ".join(fitting)
+
+
+def _shipped(package: str, name: str) -> str:
+    return (importlib.resources.files(package) / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def load_recipe(kind: type[Recipe], package: str, name_or_path: str) -> Recipe:
     """The recipe of that name in ``<package>/recipes``, or in a file when it ends in .yaml or .yml.
 
@@ -36,16 +52,14 @@ def load_recipe(kind: type[Recipe], package: str, name_or_path: str) -> Recipe:
     if name_or_path.endswith((".yaml", ".yml")):
         if not os.path.exists(name_or_path):
             raise RequestError(
-                f"recipe file {name_or_path!r} does not exist; give a name ({', '.join(recipe_names(package))}) or a file"
+                f"recipe file {name_or_path!r} does not exist; give a name ({_names_for(kind, package)}) or a file"
             )
         with open(name_or_path, encoding="utf-8") as file:
             text = file.read()
     elif name_or_path in recipe_names(package):
-        text = (importlib.resources.files(package) / "recipes" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        text = _shipped(package, name_or_path)
     else:
-        raise RequestError(
-            f"recipe {name_or_path!r} is unknown; names are {', '.join(recipe_names(package))}, a file ends in .yaml"
-        )
+        raise RequestError(f"recipe {name_or_path!r} is unknown; names are {_names_for(kind, package)}; a file ends in .yaml")
     return decode_recipe(kind, text, name_or_path)
 
 

@@ -77,7 +77,7 @@ class RayEngine:
         if ray.is_initialized():
             return False
         # A cluster of our own, away from Ray's default folder, which another program's cluster may be using.
-        local = {
+        local: dict[str, Any] = {
             "num_cpus": self._num_cpus,
             "include_dashboard": False,
             "_temp_dir": tempfile.mkdtemp(prefix="stepwell-ray-", dir="/tmp" if os.path.isdir("/tmp") else None),

@@ -53,11 +53,17 @@ class Meter:
 class Work(Protocol):
     """One output of a build."""
 
-    output: str
-    fingerprint: str
-    reads: Mapping[str, str]  # output -> fingerprint
-    resources: Resources
+    @property
+    def output(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def reads(self) -> Mapping[str, str]:
+        """Output -> fingerprint of everything that it reads."""
+        ...
 
+    @property
+    def resources(self) -> Resources: ...
     def setup(self) -> None: ...
     def run(self, store: Store, unit: Unit, attempt: Attempt, meter: Meter) -> None:
         """Put the unit's objects into ``attempt``; the caller commits it."""
