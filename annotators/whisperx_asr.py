@@ -90,10 +90,8 @@ class Whisperx:
 
     def fingerprint(self) -> str:
         parameters = self.config.model_dump(mode="json", exclude={"model", "align_model", "may_download", "device", "batch_size"})
-        weights = [
-            path_digest(name) if name and os.path.isdir(name) else name for name in (self.config.model, self.config.align_model)
-        ]
-        return fingerprint(self.name, self.version, {**parameters, "weights": weights})
+        weights = [_identity(folder) for folder in self._folders() if folder]
+        return fingerprint(self.name, self.version, parameters, "+".join(weights))
 
     def setup(self) -> None:
         if self._model is not None:
@@ -101,14 +99,11 @@ class Whisperx:
         packaged_path("whisperx")  # a missing package is told before anything is fetched
         with quiet_pyannote():
             import torch
-            from faster_whisper import download_model
-            from huggingface_hub import snapshot_download
             from whisperx.alignment import load_align_model
             from whisperx.asr import WhisperModel
 
         torch.set_num_threads(1)
-        folder = self._local(download_model, self.config.model, revision=self.config.revision)
-        align = self._local(snapshot_download, self.config.align_model) if self.config.align_model else None
+        folder, align = self._folders()
         try:
             model = WhisperModel(
                 folder,
@@ -126,6 +121,21 @@ class Whisperx:
             _check_sentence_splitter()
             self._align = load_align_model(self.config.language, self.config.device, align, model_cache_only=True)
         self._model = model
+
+    def _folders(self) -> tuple[str, str | None]:
+        """Local folders of the Whisper and, where one is asked for, the alignment checkpoint. Raises ModelUnavailable.
+
+        A fingerprint needs them too: a hub name says nothing of which weights it stands for today.
+        """
+        packaged_path("faster_whisper")
+        from faster_whisper.utils import download_model
+        from huggingface_hub import snapshot_download
+
+        align = self.config.align_model
+        return (
+            self._local(download_model, self.config.model, revision=self.config.revision),
+            self._local(snapshot_download, align) if align else None,
+        )
 
     def _local(self, find: Callable[..., str], name: str, **where: str | None) -> str:
         """The folder of a checkpoint. Raises ModelUnavailable when it is neither on this machine nor may be fetched."""
@@ -240,6 +250,12 @@ def _check_sentence_splitter() -> None:
         raise ModelUnavailable(
             "whisperx alignment needs nltk's data 'punkt_tab', which is not here; fetch it with `python -m nltk.downloader punkt_tab`"
         ) from error
+
+
+def _identity(folder: str) -> str:
+    """The hub's commit for a folder of its cache (``.../snapshots/<commit>``), else a digest of the files."""
+    parent, name = os.path.split(os.path.realpath(folder))
+    return name if os.path.basename(parent) == "snapshots" else path_digest(folder)
 
 
 def _window_starts(audio_S: Audio) -> list[int]:

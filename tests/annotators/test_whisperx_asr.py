@@ -149,4 +149,14 @@ def test_the_fingerprint_is_of_the_weights_not_of_the_place(tiny_whisper: str, t
     original = WhisperxConfig(model=tiny_whisper).build().fingerprint()
     assert WhisperxConfig(model=str(copy), batch_size=3).build().fingerprint() == original
     assert WhisperxConfig(model=tiny_whisper, beam_size=1).build().fingerprint() != original
-    assert WhisperxConfig(revision="abc").build().fingerprint() != WhisperxConfig(revision="abd").build().fingerprint()
+    other = tmp_path / "other"
+    shutil.copytree(tiny_whisper, other)
+    (other / "model.bin").write_bytes((other / "model.bin").read_bytes()[:-1] + b"x")
+    assert WhisperxConfig(model=str(other)).build().fingerprint() != original
+
+
+def test_a_model_that_is_not_here_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The fingerprint needs the weights: a build with this part stops before it writes anything."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelUnavailable, match="is not on this machine"):
+        WhisperxConfig(model="nobody/nothing").build().fingerprint()
