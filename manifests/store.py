@@ -101,7 +101,13 @@ class Store:
         return sorted(path for path in found if not path.endswith(".draft"))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        return pq.read_table(io.BytesIO(self.read(path)), columns=columns)
+        """A Parquet object as a table; only ``columns``, in their order, when given.
+
+        On this thread alone: Arrow's own threads may still hold a Python buffer when the interpreter ends, and then
+        abort the process (seen with pyarrow 26).
+        """
+        file = pq.ParquetFile(pa.BufferReader(self.read(path)), pre_buffer=False)
+        return file.read(columns=columns, use_threads=False)
 
     def check_exclusive(self) -> None:
         """Refuse a store that lets the second of two creations win, or that cannot be written at all."""
