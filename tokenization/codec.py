@@ -103,8 +103,12 @@ class FsqCodec:
         assert self._network is not None
         if len(codes) == 0:
             return np.zeros(0, np.float32)
-        if int(np.max(codes)) >= self.num_codes:
-            raise ContractError(f"codec {self.name!r}: code {int(np.max(codes))}; codes must be below {self.num_codes}")
+        lowest, highest = int(np.min(codes)), int(np.max(codes))
+        if lowest < 0 or highest >= self.num_codes:
+            raise ContractError(
+                f"codec {self.name!r}: codes from {lowest} to {highest}; they are 0..{self.num_codes - 1}: "
+                "give the codes as this codec made them"
+            )
         with torch.inference_mode(), one_thread():
             mel = self._network.decode(torch.from_numpy(np.asarray(codes, np.int64))[None])[0].numpy()
         return griffin_lim(mel)

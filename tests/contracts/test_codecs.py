@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from manifests.contracts import MODEL_RATE_HZ, Audio, AudioCodec, check_codes
-from manifests.errors import RequestError
+from manifests.errors import ContractError, RequestError
 from manifests.store import Store
 from tokenization.codec import FsqCodec, FsqConfig, save_codec
 from tokenization.codec_training import CodecTraining, train_codec
@@ -127,3 +127,9 @@ def test_it_decodes_or_says_why_not(codec: AudioCodec) -> None:
     assert float(np.abs(audio).max()) <= 1.0
     np.testing.assert_array_equal(codec.decode(codes), audio)
     assert len(codec.decode(codes[:0])) == 0
+
+
+@pytest.mark.parametrize("wrong", [-1, 6561])
+def test_a_code_that_does_not_exist_is_not_decoded(codec: AudioCodec, wrong: int) -> None:
+    with pytest.raises((ContractError, RequestError), match=r"they are 0\.\.6560|encoder only"):
+        codec.decode(np.array([5, wrong, 7], np.int64))
