@@ -45,7 +45,7 @@ class CodecFacts:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """An opened tokenizer folder. Light: the codec's weights load in ``codec().setup()``; picklable."""
+    """An opened tokenizer folder. Light: the codec's weights load in ``loaded_codec()``; picklable."""
 
     uri: str
     tokenizer_id: str
@@ -82,11 +82,8 @@ class Tokenizer:
                 f"tokenizer {uri!r}: its parts make the id {found}, the head states {head['tokenizer_id']}; train it again"
             )
         opened = Tokenizer(store.uri, found, text, vocabulary, ratio, facts, head["lineage"])
-        if facts.kind == "fsq" and opened.codec().fingerprint() != facts.fingerprint:
-            raise MismatchError(
-                f"tokenizer {uri!r}: codec files have fingerprint {opened.codec().fingerprint()}, the head states "
-                f"{facts.fingerprint}; train the tokenizer again or restore {facts.weights}"
-            )
+        if facts.kind == "fsq":  # its weights are files of the folder; those of s3 may lie on other machines only
+            opened._check(opened.codec())
         return opened
 
     @property
@@ -107,7 +104,7 @@ class Tokenizer:
         return found
 
     def codec(self) -> AudioCodec:
-        """A codec of its own for the caller, not yet set up."""
+        """A codec of its own for the caller, not yet set up; ``loaded_codec`` is the one to make codes with."""
         if self.codec_facts.kind == "fsq":
             from tokenization.codec import FsqCodec
 
@@ -115,6 +112,25 @@ class Tokenizer:
         from tokenization.s3 import S3Codec, S3Config
 
         return S3Codec(S3Config(kind="s3", weights_path=self.codec_facts.weights))
+
+    def loaded_codec(self) -> AudioCodec:
+        """A codec of its own for the caller, set up, with the weights that the head was written for.
+
+        Raises ModelUnavailable where the weights are absent, MismatchError where they are others: their codes would be
+        taken for those of the stated fingerprint.
+        """
+        codec = self.codec()
+        self._check(codec)
+        codec.setup()
+        return codec
+
+    def _check(self, codec: AudioCodec) -> None:
+        found = codec.fingerprint()
+        if found != self.codec_fingerprint:
+            raise MismatchError(
+                f"tokenizer {self.uri!r}: codec files have fingerprint {found}, the head states {self.codec_fingerprint}; "
+                f"train the tokenizer again or restore {self.codec_facts.weights}"
+            )
 
 
 def codec_facts(kind: str, weights: str, codec: AudioCodec) -> CodecFacts:

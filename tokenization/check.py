@@ -72,24 +72,23 @@ class CheckResult:
 def check_tokenizer(tokenizer_uri: str, corpus_uri: str | None = None, layer: str = LAYER) -> CheckResult:
     """Hashes of the folder; with a corpus also lengths, range, use and stability of its layer of codes.
 
-    Raises RequestError where either is absent, MismatchError where files do not fit the head.
+    Raises RequestError where either is absent, ModelUnavailable where the codec's weights are, MismatchError where files
+    do not fit the head.
     """
     tokenizer = Tokenizer.open(tokenizer_uri)
-    facts = tokenizer.codec_facts
-    found = _check_layer(tokenizer, Corpus.open(corpus_uri), layer) if corpus_uri else None
+    facts, codec = tokenizer.codec_facts, tokenizer.loaded_codec()
+    found = _check_layer(tokenizer, codec, Corpus.open(corpus_uri), layer) if corpus_uri else None
     return CheckResult(
         tokenizer.uri, tokenizer.tokenizer_id, tokenizer.vocabulary.layout_hash, facts.kind, facts.fingerprint, found
     )
 
 
-def _check_layer(tokenizer: Tokenizer, corpus: Corpus, layer: str) -> LayerCheck:
+def _check_layer(tokenizer: Tokenizer, codec: AudioCodec, corpus: Corpus, layer: str) -> LayerCheck:
     if layer not in corpus.layers():
         raise RequestError(
             f"corpus {corpus.store.uri!r} has no layer {layer!r} (it has {sorted(corpus.layers())}); "
             f"run `stepwell tokenizer encode {corpus.store.uri} --tokenizer {tokenizer.uri}`"
         )
-    codec = tokenizer.codec()
-    codec.setup()
     clips, rows = corpus.clips().to_pylist(), corpus.layer(layer).to_pylist()
     counts = np.zeros(codec.num_codes, np.int64)
     wrong_length = out_of_range = 0

@@ -45,7 +45,7 @@ def decode(
 
     from tokenization.artifact import Tokenizer
 
-    codec = Tokenizer.open(tokenizer).codec()
+    codec = Tokenizer.open(tokenizer).loaded_codec()
     try:
         values = np.load(codes, allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -57,11 +57,11 @@ class CodesAnnotator:
         return self._fingerprint
 
     def setup(self) -> None:
-        """Raises RequestError where there is no tokenizer, ModelUnavailable where its codec's weights are not here."""
+        """Raises RequestError where there is no tokenizer, ModelUnavailable where its codec's weights are not here,
+        MismatchError where they are not those that the tokenizer was made with.
+        """
         if self._codec is None:
-            codec = Tokenizer.open(self.config.tokenizer).codec()
-            codec.setup()
-            self._codec = codec
+            self._codec = Tokenizer.open(self.config.tokenizer).loaded_codec()
 
     def annotate(self, batch: ClipBatch) -> pa.Table:
         """A row a clip. Raises ContractError when a clip's codes have another length or range than the codec states."""

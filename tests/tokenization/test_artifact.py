@@ -4,13 +4,17 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from manifests.errors import MismatchError, ModelUnavailable, RequestError
 from manifests.store import Store
 from tokenization.artifact import CodecFacts, Tokenizer, codec_facts, write_tokenizer
+from tokenization.check import check_tokenizer
 from tokenization.codec import FsqCodec, FsqConfig, build_network, save_codec
+from tokenization.codes import CodesConfig
 from tokenization.interleave import Ratio
+from tokenization.s3 import S3Codec, S3Config
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 
@@ -36,7 +40,7 @@ def test_what_was_written_opens(tmp_path: Path) -> None:
         assert opened.vocabulary == Vocabulary.small(TEXT.vocab_size)
         assert opened.layout().ratio == Ratio(1, 5)
         assert opened.layout(Ratio(1, 4)).ratio == Ratio(1, 4)
-        assert opened.codec_fingerprint == opened.codec().fingerprint()
+        assert opened.codec_fingerprint == opened.loaded_codec().fingerprint()
         assert opened.lineage == {"corpus_id": "c"}
         assert opened.metrics() is None
     assert pickle.loads(pickle.dumps(opened)).tokenizer_id == made
@@ -102,5 +106,25 @@ def test_s3_opens_without_its_weights_and_says_so_when_they_are_needed(tmp_path:
     write_tokenizer(Store(str(tmp_path)), TEXT, Vocabulary.small(TEXT.vocab_size), Ratio(), S3_FACTS, {})
     opened = Tokenizer.open(str(tmp_path))
     assert opened.codec_fingerprint == S3_FACTS.fingerprint
-    with pytest.raises(ModelUnavailable, match=r"/nowhere/s3\.onnx"):
-        opened.codec().setup()
+    for load in (opened.codec().setup, opened.loaded_codec):
+        with pytest.raises(ModelUnavailable, match=r"/nowhere/s3\.onnx"):
+            load()
+
+
+def test_s3_weights_that_were_exchanged_make_no_codes(tmp_path: Path) -> None:
+    torch, model_v2 = pytest.importorskip("torch"), pytest.importorskip("s3tokenizer.model_v2")
+    shape = model_v2.ModelConfig(n_mels=128, n_audio_state=64, n_audio_head=1, n_audio_layer=1)
+    network = model_v2.S3TokenizerV2("speech_tokenizer_v2_25hz", shape)
+    weights_path, uri = str(tmp_path / "s3.pt"), str(tmp_path / "tokenizer")
+    torch.save(network.state_dict(), weights_path)
+    facts = codec_facts("s3", weights_path, S3Codec(S3Config(kind="s3", weights_path=weights_path)))
+    write_tokenizer(Store(uri), TEXT, Vocabulary.small(TEXT.vocab_size), Ratio(), facts, {})
+    assert len(Tokenizer.open(uri).loaded_codec().encode([np.zeros(16_000, np.float32)])[0]) == 25
+
+    torch.nn.init.normal_(network.encoder.conv1.weight)
+    torch.save(network.state_dict(), weights_path)
+    for use in (Tokenizer.open(uri).loaded_codec, CodesConfig(kind="codes", tokenizer=uri).build().setup):
+        with pytest.raises(MismatchError, match=r"the head states .* restore .*s3\.pt"):
+            use()
+    with pytest.raises(MismatchError, match="the head states"):
+        check_tokenizer(uri)
