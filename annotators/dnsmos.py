@@ -65,6 +65,7 @@ class Dnsmos:
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ADDS
+    batch_tolerance = 0.0
 
     def __init__(self, config: DnsmosConfig) -> None:
         self.config = config

@@ -47,6 +47,7 @@ class Pocketsphinx:
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ASR_ADDS
+    batch_tolerance = 0.0
 
     def __init__(self, config: PocketsphinxConfig) -> None:
         self.config = config

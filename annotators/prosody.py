@@ -57,6 +57,7 @@ class Prosody:
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ADDS
+    batch_tolerance = 0.0
 
     def __init__(self, config: ProsodyConfig) -> None:
         self.config = config

@@ -61,6 +61,7 @@ class Signal:
     hears = Hearing.NATIVE
     reads: tuple[str, ...] = ()
     adds = ADDS
+    batch_tolerance = 0.0
 
     def __init__(self, config: SignalConfig) -> None:
         self.config = config

@@ -63,6 +63,7 @@ class Style:
     hears = Hearing.NOTHING
     reads: tuple[str, ...] = ("prosody",)
     adds = ADDS
+    batch_tolerance = 0.0
 
     def __init__(self, config: StyleConfig) -> None:
         self.config = config

@@ -141,11 +141,19 @@ class Annotator(Part, Protocol):
 
     @property
     def adds(self) -> pa.Schema: ...
+    @property
+    def batch_tolerance(self) -> float:
+        """How far a floating value of a clip may move with what else is in its batch, absolute; 0.0: not by a bit.
+
+        Other values do not move, short of a tie that such a difference decides.
+        """
+        ...
+
     def annotate(self, batch: ClipBatch) -> pa.Table:
         """``layer_schema(adds)`` rows, one a clip, in order.
 
         May raise on a clip that it cannot handle: the engine then runs the clips one by one and writes an error row
-        for the one that fails. Values must not depend on what else is in the batch beyond the declared tolerance.
+        for the one that fails. Values must not depend on what else is in the batch beyond ``batch_tolerance``.
         """
         ...
 

@@ -30,6 +30,7 @@ class CodesAnnotator:
     version = "1"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
+    batch_tolerance = 0.0
     resources = Resources(pool="codec", num_cpus=1.0, memory_bytes=2 << 30, batch_audio_s=300.0)
     adds = pa.schema(
         [

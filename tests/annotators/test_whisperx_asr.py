@@ -149,6 +149,7 @@ def test_the_fingerprint_is_of_the_weights_not_of_the_place(tiny_whisper: str, t
     original = WhisperxConfig(model=tiny_whisper).build().fingerprint()
     assert WhisperxConfig(model=str(copy), batch_size=3).build().fingerprint() == original
     assert WhisperxConfig(model=tiny_whisper, beam_size=1).build().fingerprint() != original
+    assert WhisperxConfig(model=tiny_whisper, device="cuda").build().fingerprint() != original
     other = tmp_path / "other"
     shutil.copytree(tiny_whisper, other)
     (other / "model.bin").write_bytes((other / "model.bin").read_bytes()[:-1] + b"x")

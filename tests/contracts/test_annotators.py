@@ -39,7 +39,6 @@ CONFIGS: dict[str, Any] = {
     "whisperx": None,
 }
 RECORDING = b"\1" * 16
-BATCH_TOLERANCE = {"whisperx": 1e-4}  # its clips are decoded in one batch; all others work clip by clip
 
 
 def variants() -> set[str]:
@@ -176,6 +175,6 @@ def test_batch_of_one_equals_batch_of_many(kind: str, part: Annotator, answers: 
         alone = part.annotate(whole.slice(i, 1)).to_pylist()[0]
         for name, value in expected.items():
             if isinstance(value, float):
-                assert alone[name] == pytest.approx(value, abs=BATCH_TOLERANCE.get(kind, 0.0), rel=0.0), name
+                assert alone[name] == pytest.approx(value, abs=part.batch_tolerance, rel=0.0), name
             else:
                 assert alone[name] == value, name
