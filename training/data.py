@@ -99,7 +99,7 @@ class StageData:
         task, count = self._task(slot)
         entry = self._entry(task, count)
         if task is Task.REPEAT:
-            return self._repeat(entry, self._rng("repeat", slot))
+            return self._repeat(entry, self._rng("stretch", slot))
         if task is Task.TEXT:
             return self._maker.text(entry.key, list(entry.text_ids))
         return self._maker.of_document(task, self._reader.read(entry), list(entry.text_ids))
@@ -125,10 +125,11 @@ class StageData:
             self._orders = {
                 known: order for known, order in self._orders.items() if known[0] is not task or known[1] == epoch - 1
             }
-            self._orders[task, epoch] = self._rng(task.value, epoch).permutation(len(eligible))
+            self._orders[task, epoch] = self._rng(f"order {task.value}", epoch).permutation(len(eligible))
         return self._split.entries[eligible[int(self._orders[task, epoch][place])]]
 
     def _rng(self, purpose: str, number: int) -> np.random.Generator:
+        """A stream for each purpose and number; two uses under one purpose would draw the same numbers."""
         return np.random.default_rng([self._recipe.seed, self._stage_seed, zlib.crc32(purpose.encode()), number])
 
 

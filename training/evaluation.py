@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from manifests.errors import RequestError
@@ -38,17 +39,29 @@ def measure_swap(
 ) -> SwapResult:
     """Matched and swapped loss over the split's first ``max_documents`` ASR documents.
 
-    Audio goes in a fixed cycle to a document of another text. Raises RequestError where fewer than two texts differ.
+    The audio of the swapped side is another document's, cut or repeated to the length of the document's own: the number
+    of patches alone tells clips apart, and a model that counts them must not pass for one that listens. Raises as
+    ``swap_pairs``.
+    """
+    pairs = swap_pairs(split, max_documents)
+    own = [asr_example(maker, reader, entry, entry) for entry, _ in pairs]
+    other = [asr_example(maker, reader, entry, donor) for entry, donor in pairs]
+    return SwapResult(split.name, len(pairs), _mean_loss(model, own, maker, device), _mean_loss(model, other, maker, device))
+
+
+def swap_pairs(split: Split, max_documents: int) -> list[tuple[Entry, Entry]]:
+    """The split's first ``max_documents`` ASR documents, each with the one whose audio it is given.
+
+    Raises RequestError when there is none, or when more than half of them say the same.
     """
     entries = [split.entries[place] for place in split.eligible[Task.ASR][:max_documents]]
     donors = other_texts([entry.text for entry in entries])
     if not donors:
         raise RequestError(
-            f"split {split.name!r} has {len(entries)} ASR documents and no two texts that differ; audio cannot be swapped: pack more"
+            f"split {split.name!r}: audio cannot be swapped between its first {len(entries)} ASR documents; at most half of them may "
+            "have the same text, and there must be two: pack more, or take the split out of data.swap_splits"
         )
-    own = [_example(maker, reader, entry, entry) for entry in entries]
-    other = [_example(maker, reader, entry, entries[donor]) for entry, donor in zip(entries, donors, strict=True)]
-    return SwapResult(split.name, len(entries), _mean_loss(model, own, maker, device), _mean_loss(model, other, maker, device))
+    return [(entry, entries[donor]) for entry, donor in zip(entries, donors, strict=True)]
 
 
 def other_texts(texts: Sequence[str]) -> list[int]:
@@ -66,8 +79,11 @@ def other_texts(texts: Sequence[str]) -> list[int]:
     return donors
 
 
-def _example(maker: ExampleMaker, reader: DocumentReader, text_of: Entry, audio_of: Entry) -> Example:
+def asr_example(maker: ExampleMaker, reader: DocumentReader, text_of: Entry, audio_of: Entry) -> Example:
+    """One document's text behind the audio of another, cut or repeated to as many samples as the text's own audio has."""
     document = replace(reader.read(audio_of), key=text_of.key)
+    if document.audio is not None and text_of.num_samples is not None:
+        document = replace(document, audio=np.resize(document.audio, text_of.num_samples))
     return maker.of_document(Task.ASR, document, list(text_of.text_ids))
 
 

@@ -10,7 +10,7 @@ from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
 from training.config import model_config
 from training.documents import Split, read_split
-from training.recipe import Task, TrainingRecipe
+from training.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,12 @@ def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> In
 
 
 def make_plan(inputs: Inputs) -> Plan:
-    """The plan of checked inputs. Builds the model without memory, to count it."""
+    """The plan of checked inputs. Builds the model without memory, to count it. Raises as ``swap_splits``."""
     import torch
 
     from training.model import StepAudio2
 
+    swap_splits(inputs)
     recipe, vocabulary = inputs.recipe, inputs.tokenizer.vocabulary
     with torch.device("meta"):
         model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
@@ -117,7 +118,9 @@ def make_plan(inputs: Inputs) -> Plan:
 
 
 def swap_splits(inputs: Inputs) -> list[Split]:
-    """The splits that the swap is measured on. Raises RequestError when one has no ASR document."""
+    """The splits that the swap is measured on. Raises RequestError when it cannot be measured on one of them."""
+    from training.evaluation import swap_pairs
+
     recipe = inputs.recipe
     if not any(stage.measure_swap for stage in recipe.stages):
         return []
@@ -127,7 +130,6 @@ def swap_splits(inputs: Inputs) -> list[Split]:
         found = inputs.train if is_train else read_split(
             inputs.pack, name, inputs.tokenizer.text, inputs.tokenizer.ratio, recipe.data.max_tokens
         )  # fmt: skip
-        if not found.eligible[Task.ASR]:
-            raise RequestError(f"split {name!r} has no ASR document to measure the swap on; take it out of data.swap_splits")
+        swap_pairs(found, recipe.data.swap_documents)
         splits.append(found)
     return splits

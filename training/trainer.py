@@ -87,12 +87,16 @@ class StageTrainer:
 
 
 def freeze_all_but(model: StepAudio2, stage: Stage) -> dict[str, torch.nn.Parameter]:
-    """Let gradients reach the stage's groups only; returns these parameters by name."""
+    """Let gradients reach the stage's groups only; returns these parameters by name.
+
+    Gradients that an earlier stage left are freed: nothing would read them, and the optimizer clears its own groups only.
+    """
     trained: dict[str, torch.nn.Parameter] = {}
     for group, parameters in model.groups().items():
         is_trained = Group(group) in stage.train
         for name, parameter in parameters:
             parameter.requires_grad_(is_trained)
+            parameter.grad = None
             if is_trained:
                 trained[name] = parameter
     return trained

@@ -114,7 +114,7 @@ def chord_pack(make_pack: PackMaker) -> MadePack:
 
 
 @pytest.fixture(scope="session")
-def real_pack(make_pack: PackMaker, shared: Path) -> MadePack:
+def read_speech(shared: Path) -> list[Spoken]:
     """Fifteen short clips of read speech, English and Mandarin, about 44 s."""
     spoken: list[Spoken] = []
     with open(shared / "testdata" / "manifest.jsonl", encoding="utf-8") as file:
@@ -126,7 +126,21 @@ def real_pack(make_pack: PackMaker, shared: Path) -> MadePack:
         audio, rate = soundfile.read(shared / "testdata" / row["path"], dtype="float32", always_2d=True)
         heard = resample(np.ascontiguousarray(audio[:, 0]), rate, MODEL_RATE_HZ)
         spoken.append((row["id"].replace(".", "_"), row["transcript"], heard))
-    return make_pack({"train": spoken}, vocab_size=512)
+    return spoken
+
+
+@pytest.fixture(scope="session")
+def real_pack(make_pack: PackMaker, read_speech: list[Spoken]) -> MadePack:
+    """``read_speech`` as a pack."""
+    return make_pack({"train": read_speech}, vocab_size=512)
+
+
+@pytest.fixture(scope="session")
+def deaf_pack(make_pack: PackMaker, read_speech: list[Spoken]) -> MadePack:
+    """``real_pack`` with noise in place of all audio: each clip keeps its length and says nothing."""
+    rng = np.random.default_rng(0)
+    noise = [(key, text, rng.normal(0, 0.05, len(audio)).astype(np.float32)) for key, text, audio in read_speech]
+    return make_pack({"train": noise}, vocab_size=512)
 
 
 def recipe_of(stages: list[dict[str, Any]], **changes: Any) -> TrainingRecipe:

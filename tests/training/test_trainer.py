@@ -53,6 +53,14 @@ def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimizer_state(bench: Any,
     assert held <= {id(parameter) for parameter in trainer.trained.values()}
 
 
+def test_gradients_of_what_the_next_stage_freezes_are_freed(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    first, data = bench(demo_recipe, demo_recipe.stages[0])
+    first.train_step(data.next_step())
+    assert any(parameter.grad is not None for parameter in first.model.parameters())
+    StageTrainer(first.model, demo_recipe.stages[1], 0, CPU)
+    assert all(parameter.grad is None for parameter in first.model.parameters())
+
+
 @pytest.mark.parametrize("stage", range(4))
 def test_micro_batches_change_nothing_but_rounding(bench: Any, demo_recipe: TrainingRecipe, stage: int) -> None:
     """Token counts differ between the parts, so a mean of means would show."""
