@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Before any test imports numpy or torch: their pools read these once. Telemetry stays off (DESIGN section 5).
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -16,6 +20,9 @@ os.environ["OTEL_SDK_DISABLED"] = "true"
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
 
 REPOSITORY = Path(__file__).parents[1]
+WHISPER_LANGUAGES = 99
+WHISPER_TEXT_TOKENS = 50_257
+WHISPER_TIMESTAMPS = 1501
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +38,65 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("test material is not here: no folder `shared` beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def conversation() -> np.ndarray:
+    """The conversation that ships in pyannote.audio: float32 [S], 30 s, two speakers, 16 kHz."""
+    import soundfile
+
+    from annotators.weights import packaged_path
+
+    audio, rate = soundfile.read(packaged_path("pyannote", "audio", "sample", "sample.wav"), dtype="float32")
+    assert rate == 16_000
+    return audio
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a Whisper checkpoint with random weights as CTranslate2 reads it: real loading and decoding, no meaning.
+
+    The vocabulary has the published multilingual size and order (CTranslate2 tells multilingual checkpoints by the size);
+    its text part is the 256 bytes and fillers.
+    """
+    pytest.importorskip("whisperx")
+    import torch
+    from ctranslate2.converters import TransformersConverter
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperForConditionalGeneration
+
+    codes = [code for code in _LANGUAGE_CODES if code != "yue"][:WHISPER_LANGUAGES]
+    special = ["endoftext", "startoftranscript", *codes, "translate", "transcribe", "startoflm", "startofprev"]
+    special = [f"<|{name}|>" for name in (*special, "nospeech", "notimestamps")]
+    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
+    text = [*bytes_, *(f"Ġw{i}" for i in range(WHISPER_TEXT_TOKENS - len(bytes_)))]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(text)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([*special, *(f"<|{i * 0.02:.2f}|>" for i in range(WHISPER_TIMESTAMPS))])
+
+    torch.manual_seed(7)
+    ids = {token: tokenizer.token_to_id(token) for token in special}
+    config = WhisperConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        decoder_start_token_id=ids["<|startoftranscript|>"],
+        **{f"{name}_token_id": ids["<|endoftext|>"] for name in ("bos", "eos", "pad")},
+    )
+    network = WhisperForConditionalGeneration(config)
+    network.generation_config.suppress_tokens = []
+    network.generation_config.begin_suppress_tokens = [ids["<|endoftext|>"]]
+    network.generation_config.lang_to_id = {f"<|{code}|>": ids[f"<|{code}|>"] for code in codes}
+    folder = tmp_path_factory.mktemp("whisper")
+    original, converted = folder / "transformers", folder / "ctranslate2"
+    network.save_pretrained(original)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(original)
+    TransformersConverter(str(original), copy_files=["tokenizer.json"]).convert(str(converted))
+    return str(converted)

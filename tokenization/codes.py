@@ -24,10 +24,10 @@ class CodesConfig(RecipeModel):
 
 
 class CodesAnnotator:
-    """Adds ``codes`` and ``num_codes`` to each clip."""
+    """Adds ``codes`` and ``num_codes`` to each clip; abstains on a clip without samples."""
 
     name = "codes"
-    version = "1"
+    version = "2"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     batch_tolerance = 0.0
@@ -71,4 +71,5 @@ class CodesAnnotator:
         coded = self._codec.encode(batch.audio)
         pairs = zip(coded, batch.audio, strict=True)
         checked = [check_codes(codes, len(audio), self._codec) for codes, audio in pairs]
-        return batch.table([{"codes": codes.tolist(), "num_codes": len(codes)} for codes in checked], self.adds)
+        rows = [{"codes": codes.tolist(), "num_codes": len(codes)} if len(codes) else None for codes in checked]
+        return batch.table(rows, self.adds)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,6 @@ from pydantic import ValidationError
 from annotators.whisperx_asr import WhisperxConfig
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch
 from manifests.errors import ModelUnavailable
-
-
-@pytest.fixture(scope="module")
-def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
-    pytest.importorskip("whisperx")
-    spec = importlib.util.spec_from_file_location("tiny_whisper", Path(__file__).with_name("tiny_whisper.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return str(module.make_tiny_whisper(tmp_path_factory.mktemp("whisper")))
 
 
 @pytest.fixture

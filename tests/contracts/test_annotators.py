@@ -1,18 +1,15 @@
-"""What every annotator keeps, run against each variant of the catalog."""
+"""What every annotator keeps, run against each variant of the catalog and the layer of codes."""
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import soundfile
 
 from annotators.catalog import AnnotatorConfig
 from annotators.custom import CustomAnnotatorConfig
@@ -21,14 +18,21 @@ from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
 from annotators.signal import SignalConfig
 from annotators.style import StyleConfig
-from annotators.weights import packaged_path
 from annotators.whisperx_asr import WhisperxConfig
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing
 from manifests.ids import clip_id
 from manifests.schema import CLIPS, check_table, layer_schema
+from manifests.store import Store
+from tokenization.artifact import codec_facts, write_tokenizer
+from tokenization.codec import WEIGHTS, FsqCodec, FsqConfig, build_network, save_codec
+from tokenization.codes import CodesAnnotator, CodesConfig
+from tokenization.interleave import Ratio
+from tokenization.text import MIN_VOCAB_SIZE, TextTokenizer
+from tokenization.vocabulary import Vocabulary
 
-# One entry a variant of the union; the first test fails when one is missing. whisperx gets a checkpoint made by a fixture.
+# One entry a variant of the union; the first test fails when one is missing. Fixtures make what
+# whisperx and codes read.
 CONFIGS: dict[str, Any] = {
     "dnsmos": DnsmosConfig(),
     "pocketsphinx": PocketsphinxConfig(),
@@ -37,6 +41,7 @@ CONFIGS: dict[str, Any] = {
     "style": StyleConfig(),
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
+    "codes": None,
 }
 RECORDING = b"\1" * 16
 
@@ -47,23 +52,31 @@ def variants() -> set[str]:
 
 
 def test_every_variant_has_an_entry() -> None:
-    assert set(CONFIGS) == variants()
+    assert set(CONFIGS) == variants() | {CodesAnnotator.name}
 
 
 @pytest.fixture(scope="module")
-def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = Path(__file__).parents[1] / "annotators" / "tiny_whisper.py"
-    spec = importlib.util.spec_from_file_location("tiny_whisper", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return str(module.make_tiny_whisper(tmp_path_factory.mktemp("whisper")))
+def tokenizer_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenizer with a small codec of random weights."""
+    import torch
+
+    store = Store(str(tmp_path_factory.mktemp("tokenizer")))
+    config = FsqConfig(num_mels=40, width=32, encoder_blocks=1, decoder_blocks=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_codec(store, config, build_network(config))
+    text = TextTokenizer.train(["the cat sat on the mat"], MIN_VOCAB_SIZE)
+    facts = codec_facts("fsq", WEIGHTS, FsqCodec(store.uri))
+    write_tokenizer(store, text, Vocabulary.small(text.vocab_size), Ratio(), facts, {})
+    return store.uri
 
 
 @pytest.fixture(scope="module")
-def configs(tiny_whisper: str) -> dict[str, Any]:
-    return CONFIGS | {"whisperx": WhisperxConfig(model=tiny_whisper, beam_size=2, batch_size=4)}
+def configs(tiny_whisper: str, tokenizer_uri: str) -> dict[str, Any]:
+    return CONFIGS | {
+        "whisperx": WhisperxConfig(model=tiny_whisper, beam_size=2, batch_size=4),
+        "codes": CodesConfig(kind="codes", tokenizer=tokenizer_uri),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +92,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def part(kind: str, parts: dict[str, Annotator]) -> Annotator:
     return parts[kind]
-
-
-@pytest.fixture(scope="module")
-def conversation() -> Audio:
-    return soundfile.read(packaged_path("pyannote", "audio", "sample", "sample.wav"), dtype="float32")[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,11 @@ import typing
 
 import numpy as np
 import pytest
-import soundfile
 
 from annotators.catalog import SegmenterConfig
 from annotators.custom import CustomSegmenterConfig
 from annotators.diarization import DiarizationConfig
 from annotators.silero import SileroConfig
-from annotators.weights import packaged_path
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, Segmenter
 
@@ -40,13 +38,6 @@ def test_every_variant_has_an_entry() -> None:
 @pytest.fixture(scope="module")
 def parts() -> dict[str, Segmenter]:
     return {kind: config.build() for kind, config in CONFIGS.items()}
-
-
-@pytest.fixture(scope="module")
-def conversation() -> Audio:
-    audio, rate = soundfile.read(packaged_path("pyannote", "audio", "sample", "sample.wav"), dtype="float32")
-    assert rate == MODEL_RATE_HZ
-    return audio
 
 
 @pytest.fixture(params=sorted(CONFIGS))
