@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from annotators.mel import mel_power, slaney_filters
+from annotators.mel import mel_power
 from annotators.weights import packaged_path
 from manifests.contracts import MODEL_RATE_HZ, Audio
+from manifests.mel import slaney_filters
 
 NUM_MELS, WIDTH, NUM_LAYERS = 40, 256, 3
 WINDOW_SAMPLES, HOP_SAMPLES = 400, 160  # 25 ms, 10 ms

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from manifests.contracts import MODEL_RATE_HZ, Audio
+from manifests.mel import slaney_triangles
 
 HOP_SAMPLES = 160
 WINDOW_SAMPLES = 400
@@ -25,16 +26,11 @@ FLOOR = 1e-5  # -100 dB below a full-scale sine's peak: digital silence has a va
 def mel_filters(num_mels: int) -> np.ndarray:
     """float32 ``[M, K]``: triangles of peak 1 from 0 to 8 kHz, at most 128.
 
-    Centres are even on Slaney's mel scale (Auditory Toolbox, 1998): 200/3 Hz a mel up to 1 kHz, then a factor of 6.4 in 27
-    mels. On the logarithmic scale of Stevens 128 triangles would be narrower than a bin at the low end, and some deaf.
+    Centres are even on Slaney's mel scale. On the logarithmic scale of Stevens 128 triangles would be narrower than a bin
+    at the low end, and some deaf.
     """
-    top = 15.0 + 27.0 * np.log(MODEL_RATE_HZ / 2 / 1000.0) / np.log(6.4)
-    mels = np.linspace(0.0, top, num_mels + 2)
-    edges_hz = np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * 6.4 ** ((mels - 15.0) / 27.0))
-    bins_hz = np.linspace(0.0, MODEL_RATE_HZ / 2, FFT_SAMPLES // 2 + 1)
-    rising = (bins_hz - edges_hz[:-2, None]) / np.diff(edges_hz)[:-1, None]
-    falling = (edges_hz[2:, None] - bins_hz) / np.diff(edges_hz)[1:, None]
-    return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
+    triangles_MK, _ = slaney_triangles(MODEL_RATE_HZ, FFT_SAMPLES, num_mels)
+    return triangles_MK.astype(np.float32)
 
 
 @lru_cache(maxsize=1)

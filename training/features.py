@@ -1,7 +1,7 @@
 """What the encoder hears: Whisper's log-mel over 16 kHz audio, and how many patches come out of it.
 
 Shapes: S audio samples, C mel bands, M mel frames. Source of every formula: reference, section 1.5 (the published
-inference code); the mel scale is Slaney's as in his Auditory Toolbox (linear to 1 kHz, logarithmic above).
+inference code).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 
 from manifests.contracts import MODEL_RATE_HZ
 from manifests.errors import ContractError
+from manifests.mel import slaney_filters
 from training.lengths import num_mel_frames
 
 FFT_SAMPLES = 400
@@ -19,10 +20,6 @@ HOP_SAMPLES = 160
 RIGHT_PAD_SAMPLES = 479
 FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0  # decades below the loudest bin of the piece
-
-LINEAR_HZ_PER_MEL = 200.0 / 3.0
-LOG_FROM_HZ = 1000.0
-MELS_PER_LOG = 27.0 / 1.8562979903656263  # ln 6.4: the scale has 27 steps from 1 kHz to 6.4 kHz
 
 
 def log_mel(audio_S: torch.Tensor, num_mels: int) -> torch.Tensor:
@@ -47,16 +44,4 @@ def log_mel(audio_S: torch.Tensor, num_mels: int) -> torch.Tensor:
 @lru_cache(maxsize=4)
 def mel_filters(num_mels: int) -> torch.Tensor:
     """Slaney's triangular filters of unit area, float32 ``[C, 201]``, from 0 Hz to half the rate."""
-    bins_hz = torch.linspace(0, MODEL_RATE_HZ / 2, FFT_SAMPLES // 2 + 1, dtype=torch.float64)
-    top_mel = LOG_FROM_HZ / LINEAR_HZ_PER_MEL + MELS_PER_LOG * torch.log(torch.tensor(MODEL_RATE_HZ / 2 / LOG_FROM_HZ)).item()
-    edges_hz = _mel_to_hz(torch.linspace(0, top_mel, num_mels + 2, dtype=torch.float64))
-    left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
-    rising, falling = (bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    return (triangles * 2.0 / (right - left)).to(torch.float32)
-
-
-def _mel_to_hz(mel: torch.Tensor) -> torch.Tensor:
-    log_from_mel = LOG_FROM_HZ / LINEAR_HZ_PER_MEL
-    above = LOG_FROM_HZ * torch.exp((mel - log_from_mel) / MELS_PER_LOG)
-    return torch.where(mel < log_from_mel, mel * LINEAR_HZ_PER_MEL, above)
+    return torch.from_numpy(slaney_filters(MODEL_RATE_HZ, FFT_SAMPLES, num_mels))

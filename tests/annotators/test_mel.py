@@ -3,14 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from annotators.mel import mel_power, slaney_filters
-
-
-def test_filters_have_unit_area_and_cover_the_band() -> None:
-    filters = slaney_filters(16_000, 4096, 40)
-    np.testing.assert_allclose(filters.sum(axis=1) * 16_000 / 4096, 1.0, rtol=0.02)
-    assert (filters >= 0).all()
-    assert (filters.sum(axis=0)[1:-1] > 0).all()
+from annotators.mel import mel_power
 
 
 @pytest.mark.parametrize(("n_fft", "hop", "num_mels"), [(400, 160, 40), (1024, 256, 120)])
