@@ -26,7 +26,7 @@ from manifests.store import json_bytes
 from training.model import StepAudio2
 from training.trainer import StageTrainer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "checkpoints"
 STATE = "state.json"
 WEIGHTS = "weights"
@@ -63,7 +63,6 @@ class CheckpointState:
     step: int  # steps of the stage that are done
     global_step: int  # steps of the run that are done
     data: dict[str, Any]  # StageData.state_dict
-    rates: dict[str, float]  # learning rate of each group at the last step
     parent: str | None  # name of the checkpoint before this one in the run
     finished_stages: list[dict[str, Any]]  # rows of the run's summary
     first_loss: float  # of the current stage
@@ -76,10 +75,10 @@ class CheckpointState:
         return f"{self.stage_number:02d}-{self.stage}-{self.step:07d}"
 
 
-def save(run: str, model: StepAudio2, trainer: StageTrainer, state: CheckpointState) -> str:
+def save(run_path: str, model: StepAudio2, trainer: StageTrainer, state: CheckpointState) -> str:
     """Publish a checkpoint; returns its path."""
-    final = os.path.join(run, FOLDER, state.name)
-    draft = os.path.join(run, FOLDER, f".{state.name}.{new_attempt_id()}")
+    final = os.path.join(run_path, FOLDER, state.name)
+    draft = os.path.join(run_path, FOLDER, f".{state.name}.{new_attempt_id()}")
     os.makedirs(draft)
     with warnings.catch_warnings():
         # torch tells at every save that one process saves by itself, which is meant here.
@@ -99,7 +98,7 @@ def load_state(path: str) -> CheckpointState:
         value = json.load(file)
     if value.get("format_version") != FORMAT_VERSION:
         raise MismatchError(
-            f"checkpoint {path!r} has format {value.get('format_version')!r}; this version reads {FORMAT_VERSION}"
+            f"checkpoint {path!r} has format {value.get('format_version')!r}; this version reads {FORMAT_VERSION}: choose another --run"
         )
     return CheckpointState(**{**value, "identity": Identity(**value["identity"])})
 
@@ -128,18 +127,18 @@ def load_trainer(path: str, model: StepAudio2, trainer: StageTrainer, step: int)
     trainer.step = step
 
 
-def complete(run: str) -> list[str]:
+def complete(run_path: str) -> list[str]:
     """Names of the run's whole checkpoints, oldest first; drafts of killed runs do not count."""
-    folder = os.path.join(run, FOLDER)
+    folder = os.path.join(run_path, FOLDER)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return sorted(name for name in names if NAME.match(name) and os.path.exists(os.path.join(folder, name, STATE)))
 
 
-def drop_old(run: str, keep: int, last_steps: dict[str, int]) -> None:
+def drop_old(run_path: str, keep: int, last_steps: dict[str, int]) -> None:
     """Remove checkpoints and dead drafts: of each stage the last ``keep`` stay, and the one at its last step always."""
-    folder = os.path.join(run, FOLDER)
+    folder = os.path.join(run_path, FOLDER)
     by_stage: dict[str, list[str]] = {}
-    for name in complete(run):
+    for name in complete(run_path):
         stage, step = NAME.match(name).group(2, 3)  # type: ignore[union-attr]  # complete() lists matching names only
         if int(step) != last_steps[stage]:
             by_stage.setdefault(stage, []).append(name)

@@ -12,20 +12,19 @@ BOARD = "tensorboard"
 
 
 class Journal:
-    """Appends rows, one a step. Rows after ``global_step`` belong to a part of the run that was lost: they are removed."""
+    """Appends rows to a run's folder, one a step. Rows after ``global_step`` belong to a part of the run that was lost: they are removed."""
 
-    def __init__(self, run: str, global_step: int) -> None:
+    def __init__(self, run_path: str, global_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        os.makedirs(run, exist_ok=True)
-        path = os.path.join(run, METRICS)
-        kept = [row for row in read_rows(run) if row["global_step"] <= global_step]
+        path = os.path.join(run_path, METRICS)
+        kept = [row for row in read_rows(run_path) if row["global_step"] <= global_step]
         draft = f"{path}.draft"
         with open(draft, "w", encoding="utf-8") as file:
             file.writelines(_line(row) for row in kept)
         os.replace(draft, path)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-        self._board = SummaryWriter(os.path.join(run, BOARD), purge_step=global_step + 1)
+        self._board = SummaryWriter(os.path.join(run_path, BOARD), purge_step=global_step + 1)
 
     def __enter__(self) -> Journal:
         return self
@@ -43,9 +42,9 @@ class Journal:
                 self._board.add_scalar(f"{row['stage']}/{name}", value, row["global_step"])
 
 
-def read_rows(run: str) -> Iterator[dict[str, Any]]:
+def read_rows(run_path: str) -> Iterator[dict[str, Any]]:
     """Rows of a run's metrics, oldest first; a last line that a kill cut short is left out."""
-    path = os.path.join(run, METRICS)
+    path = os.path.join(run_path, METRICS)
     if not os.path.exists(path):
         return
     with open(path, encoding="utf-8") as file:

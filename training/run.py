@@ -18,7 +18,6 @@ from manifests.console import Task as Bar
 from manifests.console import progress, say
 from manifests.errors import RequestError
 from manifests.recipes import recipe_digest, resolved
-from manifests.store import Store
 from training import checkpoint
 from training.checkpoint import CheckpointState, Identity
 from training.config import model_config
@@ -64,7 +63,7 @@ class TrainResult:
 def train(
     recipe: TrainingRecipe, pack: str, tokenizer: str, run: str, *, until: str | None = None, resume: bool = False
 ) -> TrainResult:
-    """Run the recipe's stages, or those up to ``until``, in the folder ``run``.
+    """Run the recipe's stages, or those up to ``until``, in the local folder ``run``.
 
     A finished run of the same recipe, pack and tokenizer is left as it is. Raises RequestError for a request that cannot
     be met (nothing is written then), MismatchError when the folder's checkpoints rest on something else, WorkError when
@@ -73,6 +72,10 @@ def train(
     names = [stage.name for stage in recipe.stages]
     if until is not None and until not in names:
         raise RequestError(f"stage {until!r} is not in the recipe; its stages are {', '.join(names)}")
+    if "://" in run:
+        raise RequestError(
+            f"run {run!r} is a URI; a run writes and syncs its checkpoints on local disk: give --run a local folder"
+        )
     inputs = open_inputs(recipe, pack, tokenizer)
     measured = swap_splits(inputs)
     work = Run(inputs, run, measured)
@@ -87,8 +90,8 @@ def train(
 class Run:
     """One run folder and what runs in it."""
 
-    def __init__(self, inputs: Inputs, folder: str, measured: list[Split]) -> None:
-        self.inputs, self.recipe, self.folder, self.measured = inputs, inputs.recipe, folder, measured
+    def __init__(self, inputs: Inputs, run_path: str, measured: list[Split]) -> None:
+        self.inputs, self.recipe, self.run_path, self.measured = inputs, inputs.recipe, run_path, measured
         self.identity = Identity(
             recipe_digest=recipe_digest(inputs.recipe),
             tokenizer_id=inputs.tokenizer.tokenizer_id,
@@ -106,17 +109,17 @@ class Run:
 
         Raises RequestError when ``resume`` and the folder do not go together, unless the run there is finished.
         """
-        names = checkpoint.complete(self.folder)
+        names = checkpoint.complete(self.run_path)
         if not names:
             if resume:
-                raise RequestError(f"run {self.folder!r} has no checkpoint to resume from; leave --resume out to begin it")
+                raise RequestError(f"run {self.run_path!r} has no checkpoint to resume from; leave --resume out to begin it")
             return None
         self._parent = names[-1]
         state = checkpoint.load_state(self._path(names[-1]))
         self.identity.check(state.identity, f"checkpoint {names[-1]!r}")
         if not resume and not self.is_finished():
             raise RequestError(
-                f"run {self.folder!r} holds checkpoints of an unfinished run; add --resume, or choose another --run"
+                f"run {self.run_path!r} holds checkpoints of an unfinished run; add --resume, or choose another --run"
             )
         return state
 
@@ -126,15 +129,15 @@ class Run:
 
     def go(self, held: CheckpointState | None, last_stage: int) -> TrainResult:
         """From the checkpoint (or the start) to the end of the stage with that number."""
+        self._open()
         device = pick_device()
         vocabulary = self.inputs.tokenizer.vocabulary
         torch.manual_seed(self.recipe.seed)
         model = StepAudio2(model_config(self.recipe.model), vocabulary.num_rows, vocabulary.text_size).to(device)
-        self._write(RECIPE, resolved(self.recipe))
         self._stages = list(held.finished_stages) if held else []
         global_step = begun = held.global_step if held else 0
         first = held.stage_number if held else 0
-        with Journal(self.folder, global_step) as journal, progress() as bars:
+        with Journal(self.run_path, global_step) as journal, progress() as bars:
             for number in range(first, last_stage + 1):
                 stage = self.recipe.stages[number]
                 trainer = StageTrainer(model, stage, vocabulary.pad, device)
@@ -156,27 +159,26 @@ class Run:
             step=trainer.step,
             global_step=global_step,
             data=loop.data.state_dict(),
-            rates={group["name"]: group["lr"] for group in trainer.optimizer.param_groups},
             parent=self._parent,
             finished_stages=self._stages,
             first_loss=loop.first_loss,
             last_loss=loop.last_loss,
             stage_wall_s=loop.wall_s,
         )
-        checkpoint.save(self.folder, loop.model, trainer, state)
+        checkpoint.save(self.run_path, loop.model, trainer, state)
         self._parent = state.name
-        checkpoint.drop_old(self.folder, self.recipe.keep_checkpoints, {s.name: s.steps for s in self.recipe.stages})
+        checkpoint.drop_old(self.run_path, self.recipe.keep_checkpoints, {s.name: s.steps for s in self.recipe.stages})
 
     def result(self, steps: int) -> TrainResult:
         """What the folder holds now."""
         summary = self._read(SUMMARY)
-        names = checkpoint.complete(self.folder)
-        evaluation = os.path.join(self.folder, EVALUATION)
+        names = checkpoint.complete(self.run_path)
+        evaluation = os.path.join(self.run_path, EVALUATION)
         return TrainResult(
-            run=self.folder,
+            run=self.run_path,
             checkpoint=self._path(names[-1]) if names else None,
-            metrics=os.path.join(self.folder, METRICS),
-            summary=os.path.join(self.folder, SUMMARY),
+            metrics=os.path.join(self.run_path, METRICS),
+            summary=os.path.join(self.run_path, SUMMARY),
             evaluation=evaluation if os.path.exists(evaluation) else None,
             last_losses={row["name"]: row["last_loss"] for row in summary["stages"]},
             swap_rise=summary["swap_rise"],
@@ -205,20 +207,30 @@ class Run:
             },
         )
 
+    def _open(self) -> None:
+        """Make the folder, with its recipe. Raises RequestError where that cannot be written."""
+        try:
+            os.makedirs(self.run_path, exist_ok=True)
+            self._write(RECIPE, resolved(self.recipe))
+        except OSError as error:
+            raise RequestError(f"run {self.run_path!r} cannot be written: {error.strerror}; choose another --run") from error
+
     def _path(self, name: str) -> str:
-        return os.path.join(self.folder, checkpoint.FOLDER, name)
+        return os.path.join(self.run_path, checkpoint.FOLDER, name)
 
     def _write(self, name: str, value: dict[str, Any]) -> None:
-        path = os.path.join(self.folder, name)
-        os.makedirs(self.folder, exist_ok=True)
+        path = os.path.join(self.run_path, name)
         with open(f"{path}.draft", "w", encoding="utf-8") as file:
             json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False)
             file.write("\n")
         os.replace(f"{path}.draft", path)
 
     def _read(self, name: str) -> dict[str, Any]:
-        store = Store(self.folder)
-        return dict(json.loads(store.read(name))) if store.exists(name) else {}
+        path = os.path.join(self.run_path, name)
+        if not os.path.exists(path):
+            return {}
+        with open(path, encoding="utf-8") as file:
+            return dict(json.load(file))
 
 
 class StageLoop:
@@ -230,7 +242,7 @@ class StageLoop:
         self.run, self.number, self.model, self.trainer, self.data = run, number, model, trainer, data
         self.first_loss = self.last_loss = self.wall_s = 0.0
         if held is not None:
-            path = os.path.join(run.folder, checkpoint.FOLDER, held.name)
+            path = os.path.join(run.run_path, checkpoint.FOLDER, held.name)
             checkpoint.load_trainer(path, model, trainer, held.step)
             data.load_state_dict(held.data)
             self.first_loss, self.last_loss, self.wall_s = held.first_loss, held.last_loss, held.stage_wall_s

@@ -168,6 +168,21 @@ def test_requests_that_cannot_be_met_are_refused_and_leave_nothing(
         train(demo_recipe, pack, tokenizer, begun)
 
 
+def test_a_folder_that_cannot_be_written_is_refused(
+    chord_pack: Any, demo_recipe: TrainingRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    pack, tokenizer = chord_pack.pack, chord_pack.tokenizer
+    for run, reason in (("file", "File exists"), ("file/run", "Not a directory")):
+        with pytest.raises(RequestError, match=f"run '{run}' cannot be written: {reason}; choose another --run"):
+            train(demo_recipe, pack, tokenizer, run)
+    for run in ("memory://run", f"file://{tmp_path}/run"):
+        with pytest.raises(RequestError, match=r"is a URI.*give --run a local folder"):
+            train(demo_recipe, pack, tokenizer, run)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_another_recipe_or_pack_or_tokenizer_is_a_mismatch(
     unbroken: str, chord_pack: Any, real_pack: Any, demo_recipe: TrainingRecipe
 ) -> None:
