@@ -21,7 +21,7 @@ from manifests.contracts import AudioCodec
 from manifests.errors import MismatchError, RequestError
 from manifests.ids import digest_json
 from manifests.store import Store, json_bytes
-from tokenization.interleave import InterleaveLayout, Ratio
+from tokenization.interleave import Ratio
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 
@@ -90,10 +90,6 @@ class Tokenizer:
     def codec_fingerprint(self) -> str:
         """Fingerprint of the codec's weights and configuration; packs and checkpoints carry it."""
         return self.codec_facts.fingerprint
-
-    def layout(self, ratio: Ratio | None = None) -> InterleaveLayout:
-        """How text and codes interleave: the tokenizer's own ratio, or another."""
-        return InterleaveLayout(self.vocabulary, ratio or self.ratio)
 
     def metrics(self) -> dict[str, Any] | None:
         """Figures of the codec's training as in ``metrics.json``; None for a codec that was not trained here."""

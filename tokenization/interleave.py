@@ -15,7 +15,6 @@ from enum import IntEnum
 import numpy as np
 
 from manifests.errors import ContractError, RequestError
-from manifests.ids import digest_json
 from tokenization.vocabulary import IdArray, Vocabulary
 
 
@@ -23,7 +22,7 @@ class Kind(IntEnum):
     """What a position of an interleave holds."""
 
     TEXT = 0
-    AUDIO = 1
+    AUDIO_CODE = 1
     TTS_PAD = 2
     AUDIO_PAD = 3
 
@@ -63,33 +62,10 @@ class Ratio:
 DEFAULT_RATIO = Ratio()
 
 
-@dataclass(frozen=True)
-class InterleaveLayout:
-    """A ratio over a vocabulary; ``layout_hash`` tells two layouts apart."""
-
-    vocabulary: Vocabulary
-    ratio: Ratio = DEFAULT_RATIO
-
-    @property
-    def layout_hash(self) -> str:
-        """Hex digest over the ratio and the vocabulary's layout."""
-        return digest_json({"ratio": str(self.ratio), "vocabulary": self.vocabulary.layout_hash})
-
-    def interleave(self, text_ids: IdArray, codes: IdArray) -> np.ndarray:
-        """As the function ``interleave``."""
-        return interleave(text_ids, codes, self.vocabulary, self.ratio)
-
-    def deinterleave(self, ids: IdArray) -> tuple[list[int], np.ndarray]:
-        """As the function ``deinterleave``."""
-        return deinterleave(ids, self.vocabulary, self.ratio)
-
-    def kinds(self, ids: IdArray) -> np.ndarray:
-        """As the function ``kinds``."""
-        return kinds(ids, self.vocabulary, self.ratio)
-
-
-def interleave(text_ids: IdArray, codes: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RATIO) -> np.ndarray:
-    """int64 ids ``[G * ratio.group]`` that stand between ``<tts_start>`` and ``<tts_end>``, without these two.
+def interleave(
+    text_ids: IdArray, codes: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RATIO
+) -> tuple[np.ndarray, np.ndarray]:
+    """(int64 ids, uint8 of ``Kind``), both ``[G * ratio.group]``: what stands between ``<tts_start>`` and ``<tts_end>``.
 
     ``text_ids``: BPE ids ``[T]``, each below ``text_size``. ``codes``: ``[A]``, each below ``num_codes``. Raises
     ContractError for an id or a code outside its range.
@@ -99,12 +75,18 @@ def interleave(text_ids: IdArray, codes: IdArray, vocabulary: Vocabulary, ratio:
     _check_range(text, vocabulary.text_size, "text id")
     _check_range(audio, vocabulary.num_codes, "code")
     groups = ratio.num_groups(len(text), len(audio))
-    text_places = np.full(groups * ratio.text, vocabulary.tts_pad, dtype=np.int64)
-    audio_places = np.full(groups * ratio.audio, vocabulary.audio_pad_id, dtype=np.int64)
-    text_places[: len(text)] = text
-    audio_places[: len(audio)] = audio + vocabulary.audio_base
-    rows = [text_places.reshape(groups, ratio.text), audio_places.reshape(groups, ratio.audio)]
-    return np.concatenate(rows, axis=1).reshape(-1)
+    ids = np.empty((groups, ratio.group), dtype=np.int64)
+    what = np.empty((groups, ratio.group), dtype=np.uint8)
+    streams = (
+        (slice(0, ratio.text), text, vocabulary.tts_pad, Kind.TEXT, Kind.TTS_PAD),
+        (slice(ratio.text, None), audio + vocabulary.audio_base, vocabulary.audio_pad_id, Kind.AUDIO_CODE, Kind.AUDIO_PAD),
+    )
+    for places, values, pad, kind, pad_kind in streams:
+        shape = ids[:, places].shape
+        missing = shape[0] * shape[1] - len(values)
+        ids[:, places] = np.pad(values, (0, missing), constant_values=pad).reshape(shape)
+        what[:, places] = np.repeat([kind, pad_kind], [len(values), missing]).reshape(shape)
+    return ids.reshape(-1), what.reshape(-1)
 
 
 def kinds(ids: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RATIO) -> np.ndarray:
@@ -129,7 +111,7 @@ def kinds(ids: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RATIO) ->
         pads = padded[stream]
         if np.any(pads[:-1] & ~pads[1:]):
             raise ContractError("interleave goes on after its padding began; padding stands at the end of each stream only")
-    found = np.where(in_text, Kind.TEXT, Kind.AUDIO)
+    found = np.where(in_text, Kind.TEXT, Kind.AUDIO_CODE)
     found[is_tts_pad], found[is_audio_pad] = Kind.TTS_PAD, Kind.AUDIO_PAD
     return found.astype(np.uint8)
 

@@ -30,7 +30,6 @@ CYCLE = 1000  # slots in which the tasks' shares come out exactly (to 1/1000)
 class Batch:
     """Examples of one micro-batch, padded on the right. Everything lies on the model's device."""
 
-    tasks: tuple[Task, ...]
     keys: tuple[str, ...]
     ids_BT: torch.Tensor  # int64
     lengths_B: torch.Tensor  # int64
@@ -158,7 +157,6 @@ def collate(examples: Sequence[Example], num_mels: int, pad_id: int, device: tor
     heard = [example.audio for example in examples if example.audio is not None]
     mels = [log_mel(torch.from_numpy(audio), num_mels) for audio in heard]
     return Batch(
-        tasks=tuple(example.task for example in examples),
         keys=tuple(example.key for example in examples),
         ids_BT=padded("ids", pad_id),
         lengths_B=torch.tensor([len(example.ids) for example in examples], device=device),

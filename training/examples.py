@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manifests.errors import ContractError
-from tokenization.interleave import Ratio, interleave
+from tokenization.interleave import Kind, Ratio, interleave
 from tokenization.vocabulary import Vocabulary
 from training.lengths import num_patches
 from training.recipe import RepeatRecipe, Task
@@ -45,6 +45,7 @@ class TokenKind(IntEnum):
 
 
 PATCH_PAD = "<audio_patch_pad>"
+SPOKEN_KINDS = np.array([TokenKind[kind.name] for kind in Kind], dtype=np.uint8)  # what an interleave's kinds are called here
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class ExampleMaker:
 
     def tts(self, key: str, text_ids: list[int], codes: np.ndarray) -> Example:
         layout = Layout().add(text_ids, TokenKind.TEXT).add([self.vocabulary.tts_start], TokenKind.SPECIAL)
-        spoken = interleave(text_ids, codes, self.vocabulary, self.ratio)
-        layout.add(spoken, self._spoken_kinds(len(text_ids), len(codes)), is_target=True)
+        spoken, kinds = interleave(text_ids, codes, self.vocabulary, self.ratio)
+        layout.add(spoken, SPOKEN_KINDS[kinds], is_target=True)
         layout.add([self.vocabulary.tts_end], TokenKind.SPECIAL, is_target=True)
         return self._ended(layout).example(Task.TTS, key)
 
@@ -136,14 +137,6 @@ class ExampleMaker:
 
     def _ended(self, layout: Layout) -> Layout:
         return layout.add([self.vocabulary.end_of_text], TokenKind.SPECIAL, is_target=True)
-
-    def _spoken_kinds(self, num_text: int, num_codes: int) -> np.ndarray:
-        """TokenKind of every place of an interleave, from the two lengths alone."""
-        groups = self.ratio.num_groups(num_text, num_codes)
-        text = np.where(np.arange(groups * self.ratio.text) < num_text, TokenKind.TEXT, TokenKind.TTS_PAD)
-        audio = np.where(np.arange(groups * self.ratio.audio) < num_codes, TokenKind.AUDIO_CODE, TokenKind.AUDIO_PAD)
-        rows = [text.reshape(groups, self.ratio.text), audio.reshape(groups, self.ratio.audio)]
-        return np.concatenate(rows, axis=1).reshape(-1).astype(np.uint8)
 
 
 def recombine(texts: list[tuple[int, ...]], recipe: RepeatRecipe, rng: np.random.Generator) -> list[int]:

@@ -38,8 +38,7 @@ def test_what_was_written_opens(tmp_path: Path) -> None:
         assert opened.tokenizer_id == made
         assert opened.text.digest == TEXT.digest
         assert opened.vocabulary == Vocabulary.small(TEXT.vocab_size)
-        assert opened.layout().ratio == Ratio(1, 5)
-        assert opened.layout(Ratio(1, 4)).ratio == Ratio(1, 4)
+        assert opened.ratio == Ratio(1, 5)
         assert opened.codec_fingerprint == opened.loaded_codec().fingerprint()
         assert opened.lineage == {"corpus_id": "c"}
         assert opened.metrics() is None

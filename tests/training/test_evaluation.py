@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import RequestError
@@ -21,6 +21,7 @@ from training.recipe import TrainingRecipe
 from training.run import train
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("abcdef"), max_size=30))
 def test_audio_goes_to_documents_of_another_text_each_once(texts: list[str]) -> None:
     donors = other_texts(texts)
