@@ -64,14 +64,11 @@ class Diarization:
 
     name = "pyannote"
     version = "1"
+    resources = Resources(pool="diarization", num_cpus=1.0, memory_bytes=3 << 29, batch_audio_s=3600.0)
 
     def __init__(self, config: DiarizationConfig) -> None:
         self.config = config
         self._pipeline: Any = None
-
-    @property
-    def resources(self) -> Resources:
-        return Resources(pool="diarization", num_cpus=1.0, memory_bytes=3 << 29, batch_audio_s=3600.0)
 
     def fingerprint(self) -> str:
         weights = digest_json([path_digest(_segmentation_path()), path_digest(encoder_path())])

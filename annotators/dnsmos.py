@@ -66,15 +66,12 @@ class Dnsmos:
     reads: tuple[str, ...] = ()
     adds = ADDS
     batch_tolerance = 0.0
+    resources = Resources(pool="dnsmos", num_cpus=1.0, memory_bytes=512 << 20)
 
     def __init__(self, config: DnsmosConfig) -> None:
         self.config = config
         self._p835: Any = None
         self._p808: Any = None
-
-    @property
-    def resources(self) -> Resources:
-        return Resources(pool="dnsmos", num_cpus=1.0, memory_bytes=512 << 20)
 
     def fingerprint(self) -> str:
         weights = digest_json([path_digest(_graph_path(graph)) for graph in GRAPHS])

@@ -48,14 +48,11 @@ class Pocketsphinx:
     reads: tuple[str, ...] = ()
     adds = ASR_ADDS
     batch_tolerance = 0.0
+    resources = Resources(pool="asr", num_cpus=1.0, memory_bytes=512 << 20)
 
     def __init__(self, config: PocketsphinxConfig) -> None:
         self.config = config
         self._decoder: Any = None
-
-    @property
-    def resources(self) -> Resources:
-        return Resources(pool="asr", num_cpus=1.0, memory_bytes=512 << 20)
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.model_dump(mode="json"), path_digest(_model_path()))

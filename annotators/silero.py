@@ -45,14 +45,11 @@ class Silero:
 
     name = "silero"
     version = "1"
+    resources = Resources(pool="silero", num_cpus=1.0, memory_bytes=256 << 20)
 
     def __init__(self, config: SileroConfig) -> None:
         self.config = config
         self._session: Any = None
-
-    @property
-    def resources(self) -> Resources:
-        return Resources(pool="silero", num_cpus=1.0, memory_bytes=256 << 20)
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.model_dump(mode="json"), path_digest(_weights_path()))

@@ -64,13 +64,10 @@ class Style:
     reads: tuple[str, ...] = ("prosody",)
     adds = ADDS
     batch_tolerance = 0.0
+    resources = Resources(pool="signal", num_cpus=1.0, memory_bytes=128 << 20)
 
     def __init__(self, config: StyleConfig) -> None:
         self.config = config
-
-    @property
-    def resources(self) -> Resources:
-        return Resources(pool="signal", num_cpus=1.0, memory_bytes=128 << 20)
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.model_dump(mode="json"))
