@@ -41,18 +41,47 @@ def test_verbs_and_recipes_of_a_folder_are_light(folder: str, repository: Path) 
     assert loaded_after("\n".join(f"import {module}" for module in modules), repository) == []
 
 
+# What the trainer must do without. `annotators` will be called by rewards that listen; a step of today's stages must not need it.
+ABSENT = [
+    *("whisperx", "pyannote", "silero_vad", "pocketsphinx", "speechmos", "onnxruntime", "ray", "scipy", "pyloudnorm"),
+    *("torchaudio", "s3tokenizer", "av", "datasets", "webdataset", "librosa", "transformers", "annotators", "pipeline"),
+]
+
+
 @pytest.mark.slow
-def test_the_trainer_stands_without_the_annotators_packages(repository: Path) -> None:
+def test_the_trainer_takes_a_step_without_the_annotators_packages(repository: Path) -> None:
     """DESIGN section 5: trainer code runs where whisperx, pyannote and Ray are not installed."""
-    program = """
+    program = f"""
 import importlib, pathlib, sys
-class Absent:
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("whisperx", "pyannote", "silero_vad", "pocketsphinx", "speechmos", "onnxruntime", "ray"):
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Absent())
+        return None if name.split(".")[0] in {ABSENT!r} else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 for path in sorted(pathlib.Path("training").glob("*.py")):
-    importlib.import_module(f"training.{path.stem}")
+    importlib.import_module(f"training.{{path.stem}}")
+
+import numpy as np, torch
+from tokenization.interleave import Ratio
+from tokenization.vocabulary import Vocabulary
+from training.config import model_config
+from training.examples import ExampleMaker
+from training.model import StepAudio2
+from training.recipe import Stage
+from training.trainer import StageTrainer
+torch.set_num_threads(1)
+vocabulary = Vocabulary.small(300)
+rate = {{"lr": 1e-3}}
+stage = Stage(name="tts", tasks={{"tts": 1, "asr": 1}}, train={{"adaptor": rate, "decoder": rate}}, steps=1, batch_documents=2)
+model = StepAudio2(model_config("micro"), vocabulary.num_rows, vocabulary.text_size)
+trainer = StageTrainer(model, stage, vocabulary.pad, torch.device("cpu"))
+maker = ExampleMaker(vocabulary, Ratio())
+heard = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+row = trainer.train_step([maker.asr("a", [1, 2, 3], heard), maker.tts("b", [1, 2], np.arange(9))])
+assert row["step"] == 1 and row["loss"] > 0
 """
-    held = loaded_after(program, repository)
-    assert set(held).isdisjoint({"ray", "whisperx", "pyannote.audio", "onnxruntime"})
+    loaded = loaded_after(program, repository)
+    assert set(loaded) == {"torch"}
