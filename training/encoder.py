@@ -75,7 +75,8 @@ class AudioEncoder(nn.Module):
         """Frames ``[A, F, D]`` of zero-padded mels, of which the first ``num_valid_A`` frames (M - 2) count.
 
         The first ``num_encoder_frames(num_valid)`` frames of a piece are its own and do not depend on the padding;
-        those behind them are zero.
+        those behind them are zero. The published class does not zero them: where a piece has an odd number of frames,
+        its adaptor's last window reads one more, which there depends on the padding (docs/decisions/0004).
         """
         x_ADP = F.gelu(self.conv1(mels_ACM))
         x_APD = F.gelu(self.conv2(x_ADP)).transpose(1, 2)
