@@ -83,12 +83,20 @@ class Attempt:
         return self.put(role, folder, ".parquet", table_bytes(table), table.num_rows)
 
     def commit(self) -> bool:
-        """Publish; False when another attempt was first (this one's objects are then removed)."""
+        """Publish; False when another attempt was first (this one's objects are then removed).
+
+        Whatever ends the creation, objects go only where the commit that stands does not name them: an interruption after
+        the link, or a store's answer that got lost, must not empty a published commit.
+        """
         made = Commit(self.output, self.fingerprint, self.unit, self.objects, self.reads)
-        if self.store.create(made.path, json_bytes(asdict(made))):
-            return True
-        self.discard()
-        return False
+        try:
+            self.store.create(made.path, json_bytes(asdict(made)))
+        finally:
+            standing = read_commit(self.store, self.output, self.fingerprint, self.unit)
+            is_ours = standing == made
+            if not is_ours:
+                self.discard()
+        return is_ours
 
     def discard(self) -> None:
         """Remove what this attempt wrote."""

@@ -159,8 +159,8 @@ class Corpus:
         Raises RequestError when the corpus has no such layer, or not yet for every unit.
         """
         output = layer_output(self.clip_set, name)
-        done = self.snapshot.outputs.get(output, {}).get(self.fingerprint(output), [])
-        missing = [unit for unit in self.snapshot.units if unit not in set(done)]
+        done = set(self.snapshot.outputs.get(output, {}).get(self.fingerprint(output), []))
+        missing = [unit for unit in self.snapshot.units if unit not in done]
         if missing:
             raise RequestError(
                 f"layer {name!r} lacks {len(missing)} of {len(self.snapshot.units)} units; build again to finish it"
@@ -175,9 +175,9 @@ class Corpus:
 
     def _read(self, output: str, role: str, schema: pa.Schema | None, shadow: bool = True) -> pa.Table:
         fingerprint = self.fingerprint(output)
-        parts = []
+        parts, done = [], set(self.snapshot.outputs[output][fingerprint])
         for unit in self.snapshot.units:
-            if unit not in self.snapshot.outputs[output][fingerprint]:
+            if unit not in done:
                 continue
             part = self.store.read_table(self.commit(output, fingerprint, unit).objects[role].path)
             parts.append(self._unshadowed(part, unit) if shadow else part)

@@ -63,6 +63,7 @@ class Store:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        _sync_folder(os.path.dirname(target))
 
     def create(self, path: str, data: bytes) -> bool:
         """Create the object only if it is absent; False when another was first. The whole of a commit rests on this."""

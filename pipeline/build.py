@@ -101,12 +101,18 @@ def build(
     if dry_run:
         num_new = sum(len(unit.inputs) for unit in new_units)
         return DryRun(len(inputs), num_new, len(run.units), run.explain())
+    runner = engine or LocalEngine()
+    if run.todo:
+        runner.check(works)
+    runner = engine or LocalEngine()
+    if run.todo:
+        runner.check(works)
     store.check_exclusive()
     if head is None:
         fresh = {"format_version": FORMAT_VERSION, "corpus_id": os.urandom(16).hex(), "sample_rate": recipe.store.sample_rate}
         store.create("corpus.json", json_bytes(fresh))
     clip_work = next(work for work in works if isinstance(work, ClipWork))
-    return run.execute(engine or LocalEngine(), recipe, new_units, clip_work.clip_set)
+    return run.execute(runner, recipe, new_units, clip_work.clip_set)
 
 
 def annotate(corpus_uri: str, layers: Mapping[str, AnnotatorConfig | RecipeModel], engine: Engine | None = None) -> BuildResult:
@@ -115,11 +121,14 @@ def annotate(corpus_uri: str, layers: Mapping[str, AnnotatorConfig | RecipeModel
     known = dict(corpus.layers())
     clips = corpus.fingerprint(clips_output(corpus.clip_set))
     works: list[Work] = []
-    for name, config in layers.items():
-        annotator: Annotator = config.build()  # type: ignore[union-attr]  # every variant has it; the codec's config too
-        works.append(_annotate_work(name, annotator, corpus.clip_set, corpus.fingerprint(INGEST), clips, known))
+    # Every variant has ``build``; so has the codec's config, which is no variant of the union.
+    annotators: dict[str, Annotator] = {name: config.build() for name, config in layers.items()}  # type: ignore[union-attr]
+    for name in _ordered(annotators, {name: part.reads for name, part in annotators.items()}):
+        works.append(_annotate_work(name, annotators[name], corpus.clip_set, corpus.fingerprint(INGEST), clips, known))
         known[name] = works[-1].fingerprint
-    run = _Run(corpus.store, read_planned(corpus.store), works)
+    # Units that a build has planned but not finished are that build's business.
+    finished = set(corpus.snapshot.units)
+    run = _Run(corpus.store, [unit for unit in read_planned(corpus.store) if unit.unit_id in finished], works)
     return run.execute(engine or LocalEngine(), _Layers(layers=dict(layers)), [], corpus.clip_set)
 
 
@@ -201,7 +210,7 @@ class _Run:
         if self.todo or new_units:
             now = datetime.datetime.now(datetime.UTC)
             run_id = f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
-            self.store.write(f"runs/{run_id}/recipe.json", json_bytes(resolved(recipe)))
+            self.store.create(f"runs/{run_id}/recipe.json", json_bytes(resolved(recipe)))
             # The plan before the work: whoever continues a killed run finds the same units.
             write_plan(self.store, run_id, new_units)
             self._work(engine, run_id)
@@ -231,8 +240,8 @@ class _Run:
                 raise WorkError(f"interrupted after {len(ledger)} tasks, all committed; run the same command to go on") from None
             finally:
                 ledger.sort(key=lambda row: (row["unit"], row["part"]))
-                self.store.write(f"runs/{run_id}/ledger.parquet", table_bytes(pa.Table.from_pylist(ledger, schema=LEDGER)))
-                self.store.write(f"runs/{run_id}/status.json", json_bytes({"state": state, "num_tasks": len(ledger)}))
+                self.store.create(f"runs/{run_id}/ledger.parquet", table_bytes(pa.Table.from_pylist(ledger, schema=LEDGER)))
+                self.store.create(f"runs/{run_id}/status.json", json_bytes({"state": state, "num_tasks": len(ledger)}))
 
     def _publish(self, clip_set: str) -> Snapshot:
         """The snapshot that names all that is committed; the newest one again when nothing changed."""
@@ -246,25 +255,27 @@ class _Run:
                 return made
 
     def _snapshot(self, number: int, before: Snapshot | None, clip_set: str) -> Snapshot:
-        units = [unit.unit_id for unit in self.units]
+        # Another run may have published units that this one never saw: they stay.
+        units = sorted({unit.unit_id for unit in self.units} | set(before.units if before else ()))
+        known = set(units)
         outputs: dict[str, dict[str, list[str]]] = {}
         for (output, fingerprint), done in list_commits(self.store).items():
-            outputs.setdefault(output, {})[fingerprint] = [unit for unit in units if unit in set(done)]
+            outputs.setdefault(output, {})[fingerprint] = [unit for unit in done if unit in known]
         current = {**(before.current if before else {}), **{work.output: work.fingerprint for work in self.works}}
-        return Snapshot(number, units, outputs, current, clip_set, self._shadowed(current[INGEST]))
+        return Snapshot(number, units, outputs, current, clip_set, self._shadowed(units, current[INGEST]))
 
-    def _shadowed(self, ingest: str) -> dict[str, list[str]]:
+    def _shadowed(self, units: list[str], ingest: str) -> dict[str, list[str]]:
         """Recordings that an earlier unit owns, by the later unit that holds their bytes again."""
         owned: set[bytes] = set()
         shadowed: dict[str, list[str]] = {}
-        for unit in self.units:
-            commit = read_commit(self.store, INGEST, ingest, unit.unit_id)
+        for unit in units:
+            commit = read_commit(self.store, INGEST, ingest, unit)
             if commit is None:
                 continue
             table = self.store.read_table(commit.objects["recordings"].path, columns=["recording_id"])
             held = set(table["recording_id"].to_pylist())
             if twice := sorted(r.hex() for r in held & owned):
-                shadowed[unit.unit_id] = twice
+                shadowed[unit] = twice
             owned |= held
         return shadowed
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
 from manifests.recipes import RecipeModel
 from manifests.spans import Span, clamp, intersect, merge, overlapped, total
@@ -30,7 +30,13 @@ class ClipSetConfig(RecipeModel):
     # Speech shorter than this makes no clip: no model of the chain says anything about it.
     min_s: PositiveFloat = 0.2
     # Silence kept on each side, never past the middle of the gap to the neighbour.
-    pad_s: float = 0.15
+    pad_s: float = Field(default=0.15, ge=0)
+
+    @model_validator(mode="after")
+    def _room_for_speech(self) -> ClipSetConfig:
+        if self.max_s - 2 * self.pad_s < self.min_s:
+            raise ValueError(f"max_s {self.max_s} leaves no room for min_s {self.min_s} between pads of {self.pad_s}")
+        return self
 
 
 @dataclass(frozen=True)

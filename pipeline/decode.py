@@ -50,6 +50,8 @@ class Decoder:
         """Float32 ``[n, channels]`` at the file's rate; ends early, with ``error`` set, where decoding fails."""
         try:
             yield from self._blocks
+        except MemoryError:
+            raise
         except Exception as error:  # decoders raise what they like on broken data; the part before is kept
             self.error = " ".join(str(error).split()) or type(error).__name__
 
@@ -85,7 +87,7 @@ def _open_with_soundfile(file: BinaryIO) -> tuple[Decoder | None, str]:
     declared = _riff_declared_samples(file) or _mp3_declared_samples(file)
     file.seek(0)
     try:
-        sound = soundfile.SoundFile(file)
+        sound = soundfile.SoundFile(file, "r")
     except soundfile.LibsndfileError as error:
         return None, f"libsndfile: {error.error_string.rstrip('.')}"
     except (TypeError, ValueError) as error:  # soundfile's own checks of a header that libsndfile let pass
@@ -115,7 +117,7 @@ def _open_with_av(file: BinaryIO) -> tuple[Decoder | None, str]:
     import av
 
     try:
-        container = av.open(file)
+        container = av.open(file, mode="r")
         stream = container.streams.audio[0]
         rate, channels = int(stream.rate or 0), int(stream.channels or 0)
     except av.FFmpegError as error:

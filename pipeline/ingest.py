@@ -6,9 +6,10 @@ own level: only amplitudes past full scale, which FLAC cannot hold, are halved u
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import fsspec
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.sources import Input
 
 VERSION = "1"
 READ_BYTES = 1 << 20
+SPOOL_BYTES = 64 << 20  # larger files are decoded from a temporary file on disk
 MAX_STORED_RATE_HZ = 48_000
 SILENCE_DBFS = -120.0
 
@@ -50,27 +52,41 @@ class Ingested:
     quarantine_rows: list[dict[str, Any]]
 
 
-def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: set[bytes]) -> Ingested:
-    """Decode one input into ``tar`` unless its bytes are in ``stored`` already.
+def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes, str | None]) -> Ingested:
+    """Decode one input into ``tar`` unless its bytes are there already.
 
+    ``stored`` maps the recordings that ``tar`` holds to what was lost of them (None: nothing), and grows by this one.
     Raises OSError for faults of the store (transient: the unit is tried again); a bad input never raises.
     """
+    row = None
     try:
-        with fsspec.open(item.uri, "rb") as file:
-            identity = recording_id(digest_blocks(iter(lambda: file.read(READ_BYTES), b"")))
-            if identity in stored:
-                return Ingested(_input_row(item, identity, "stored"), None, [])
-            row = _store_recording(file, identity, config, tar)
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            # All bytes first, then the decoder: it takes a connection that breaks for the end of the audio.
+            identity = recording_id(digest_blocks(_copied(item.uri, spool)))
+            if identity not in stored:
+                row = _store_recording(spool, identity, config, tar)
+                stored[identity] = row.pop("complaint")
     except FileNotFoundError:
         return _refused(item, AudioRefused("gone", "listed, but gone when it was opened; list the source again"))
+    except (PermissionError, IsADirectoryError) as error:
+        return _refused(
+            item, AudioRefused("not_readable", f"cannot be opened: {error.strerror}; mend its rights and list it again")
+        )
     except AudioRefused as refusal:
         return _refused(item, refusal)
-    stored.add(identity)
-    complaint = row.pop("complaint")
-    if not row["is_truncated"]:
+    complaint = stored[identity]
+    if complaint is None:
         return Ingested(_input_row(item, identity, "stored"), row, [])
     quarantine = _quarantine_row(item, "decode", "truncated", complaint, "partial")
     return Ingested(_input_row(item, identity, "partial"), row, [quarantine])
+
+
+def _copied(uri: str, spool: IO[bytes]) -> Iterator[bytes]:
+    """The file's blocks, each written to ``spool`` as it passes."""
+    with fsspec.open(uri, "rb") as file:
+        while block := file.read(READ_BYTES):
+            spool.write(block)
+            yield block
 
 
 def _store_recording(file: Any, identity: bytes, config: StoreConfig, tar: TarWriter) -> dict[str, Any]:
@@ -120,7 +136,9 @@ def _recording_row(identity: bytes, decoder: Decoder, facts: _Facts, pieces: _Pi
         "rms_dbfs": facts.rms_dbfs(),
         "declared_num_samples": probe.declared_num_samples,
         "is_truncated": is_truncated,
-        "complaint": f"{facts.num_samples / probe.sample_rate_hz:.3f} s decoded of {declared} s declared{because}; the part is kept",
+        "complaint": None
+        if not is_truncated
+        else f"{facts.num_samples / probe.sample_rate_hz:.3f} s decoded of {declared} s declared{because}; the part is kept",
     }
 
 
@@ -211,6 +229,7 @@ def _refused(item: Input, refusal: AudioRefused) -> Ingested:
     stage = {
         "no_bytes": "open",
         "gone": "open",
+        "not_readable": "open",
         "non_finite_samples": "check",
         "no_samples": "decode",
         "undecodable": "decode",

@@ -75,6 +75,6 @@ def plan_units(planned: Sequence[Unit], listed: Iterable[Input], config: UnitsCo
 
 
 def write_plan(store: Store, run_id: str, units: Sequence[Unit]) -> None:
-    """The plan of one run: only the units that are new with it."""
+    """The plan of one run: only the units that are new with it. All of it appears at once, or none."""
     rows = [{"unit_id": unit.unit_id, "inputs": [item.to_json() for item in unit.inputs]} for unit in units]
-    store.write(f"runs/{run_id}/plan.json", json_bytes({"units": rows}))
+    store.create(f"runs/{run_id}/plan.json", json_bytes({"units": rows}))

@@ -78,11 +78,11 @@ def do(work: Work, store: Store, unit: Unit) -> dict[str, Any]:
     attempt = Attempt(store, work.output, work.fingerprint, unit.unit_id, dict(work.reads))
     try:
         work.run(store, unit, attempt, meter)
-        num_bytes = sum(fact.num_bytes for fact in attempt.objects.values())
-        attempt.commit()
     except BaseException:
         attempt.discard()
         raise
+    num_bytes = sum(fact.num_bytes for fact in attempt.objects.values())
+    attempt.commit()
     return {
         "part": work.output,
         "unit": unit.unit_id,
@@ -113,7 +113,7 @@ class IngestWork:
         """Nothing to load."""
 
     def run(self, store: Store, unit: Unit, attempt: Attempt, meter: Meter) -> None:
-        tar, stored = TarWriter(), set[bytes]()
+        tar, stored = TarWriter(), dict[bytes, str | None]()
         results = [ingest.ingest(item, self.config, tar, stored) for item in unit.inputs]
         inputs = table_of([result.input_row for result in results], INPUTS)
         recordings = table_of([r.recording_row for r in results if r.recording_row is not None], RECORDINGS)

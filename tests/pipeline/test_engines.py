@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.contracts import Resources
+from manifests.errors import WorkError
 from manifests.store import Store
 from pipeline.build import build
-from pipeline.engines import Schedule, Task
+from pipeline.engines import MAX_ATTEMPTS, Schedule, Task
 
 
 @given(
@@ -31,21 +32,32 @@ def test_the_schedule_runs_everything_once_and_nothing_before_what_it_reads(read
     ]
     todo = [Task(u, w) for u in range(num_units) for w in range(len(works))]
     chance = random.Random(seed)
-    schedule, finished, running = Schedule(works, todo), [], []
+    schedule, finished, running, tried = Schedule(works, todo), [], [], set()
     while schedule:
-        ready = schedule.ready()
-        assert not set(ready) & {*finished, *running}
-        for task in ready:
+        while (task := schedule.start(lambda _: chance.random() < 0.7)) is not None:
+            assert task not in {*finished, *running}
             assert all(Task(task.unit, int(o[1:])) in finished for o in works[task.work].reads)
-            schedule.start(task)
             running.append(task)
+        if not running:
+            continue
         task = running.pop(chance.randrange(len(running)))
-        if chance.random() < 0.2:
-            schedule.stop(task)  # tried again
+        if task not in tried and chance.random() < 0.2:
+            tried.add(task)
+            schedule.retry(task, SimpleNamespace(unit_id="u"), "of chance")
         else:
             schedule.finish(task)
             finished.append(task)
     assert sorted(finished) == todo
+
+
+def test_a_task_that_keeps_failing_stops_the_job_and_says_why():
+    work, unit = SimpleNamespace(output="asr", reads={}, resources=Resources()), SimpleNamespace(unit_id="u")
+    schedule = Schedule([work], [Task(0, 0)])
+    for _ in range(MAX_ATTEMPTS - 1):
+        schedule.retry(schedule.start(), unit, "the disk is full")
+    task = schedule.start()
+    with pytest.raises(WorkError, match="asr on unit u failed 3 times, the last because the disk is full"):
+        schedule.retry(task, unit, "the disk is full")
 
 
 @pytest.mark.ray

@@ -20,7 +20,7 @@ TONE = (0.5 * np.sin(np.arange(RATE) * 0.05)).astype(np.float32)
 
 def take(path, config: StoreConfig | None = None) -> tuple[Ingested, dict[str, np.ndarray]]:
     tar = TarWriter()
-    result = ingest(list_inputs([str(path)])[0], config or StoreConfig(), tar, set())
+    result = ingest(list_inputs([str(path)])[0], config or StoreConfig(), tar, {})
     data, _ = tar.close()
     pieces = {m.name: decode_flac(data[m.offset : m.offset + m.num_bytes])[0] for m in tar.members}
     return result, pieces
@@ -144,7 +144,7 @@ def test_a_file_that_is_gone_is_refused_not_raised(tmp_path):
     path = write(tmp_path / "a.wav", TONE)
     item = list_inputs([str(path)])[0]
     path.unlink()
-    assert ingest(item, StoreConfig(), TarWriter(), set()).quarantine_rows[0]["reason"] == "gone"
+    assert ingest(item, StoreConfig(), TarWriter(), {}).quarantine_rows[0]["reason"] == "gone"
 
 
 def test_a_cut_wav_keeps_its_part_and_says_so(tmp_path):
@@ -173,7 +173,7 @@ def test_a_streamed_wav_promises_no_length(tmp_path):
 def test_equal_bytes_are_stored_once(tmp_path):
     for name in ("a.wav", "b.wav"):
         write(tmp_path / name, TONE)
-    tar, stored = TarWriter(), set()
+    tar, stored = TarWriter(), {}
     first, second = (ingest(item, StoreConfig(), tar, stored) for item in list_inputs([str(tmp_path)]))
     assert first.input_row["recording_id"] == second.input_row["recording_id"]
     assert second.recording_row is None
@@ -202,6 +202,6 @@ def test_the_broken_files_end_as_their_manifest_expects(shared):
             continue  # an hour; the build test has it
         tar = TarWriter()
         (item,) = list_inputs([path])
-        result = ingest(item, StoreConfig(), tar, set())
+        result = ingest(item, StoreConfig(), tar, {})
         assert result.input_row["outcome"] in OUTCOMES.get(expect, {"stored"}), path
         assert bool(result.quarantine_rows) == (result.input_row["outcome"] != "stored")
