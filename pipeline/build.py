@@ -129,7 +129,10 @@ def annotate(corpus_uri: str, layers: Mapping[str, AnnotatorConfig | RecipeModel
     # Units that a build has planned but not finished are that build's business.
     finished = set(corpus.snapshot.units)
     run = _Run(corpus.store, [unit for unit in read_planned(corpus.store) if unit.unit_id in finished], works)
-    return run.execute(engine or LocalEngine(), _Layers(layers=dict(layers)), [], corpus.clip_set)
+    runner = engine or LocalEngine()
+    if run.todo:
+        runner.check(works)
+    return run.execute(runner, _Layers(layers=dict(layers)), [], corpus.clip_set)
 
 
 class _Layers(RecipeModel):

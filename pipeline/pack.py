@@ -6,7 +6,6 @@ speaker. ``pack.json`` is written last: without it there is no pack.
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from manifests.audio import AudioReader, resample
 from manifests.console import Task as Bar
 from manifests.console import progress
 from manifests.corpus import INGEST, Corpus, clips_output
-from manifests.errors import MismatchError, RequestError
+from manifests.errors import MismatchError, RequestError, WorkError
 from manifests.ids import digest_bytes, digest_json
 from manifests.packs import FORMAT_VERSION, Pack
 from manifests.recipes import resolved
 from manifests.store import Store, json_bytes
 from pipeline.recipe import FilterConfig, PackRecipe
 from pipeline.shards import PackedDocument, write_split
+from pipeline.sources import read_jsonl
 from pipeline.works import AnnotateWork
 from tokenization.artifact import Tokenizer
 from tokenization.codes import CodesConfig
@@ -92,7 +92,9 @@ def pack(source: str, out: str, recipe: PackRecipe, tokenizer: str | None = None
     """Pack a corpus, or a text file (.jsonl or .parquet with a ``text`` column). Raises RequestError before writing."""
     text_tokenizer = Tokenizer.open(tokenizer) if tokenizer else None
     if source.endswith(TEXT_SUFFIXES):
-        return _write(out, recipe, text_tokenizer, _text_lineage(source), _text_documents(source, text_tokenizer), [])
+        if recipe.filters or recipe.codes_from or recipe.tags_from:
+            raise RequestError(f"recipe {recipe.name!r} names layers, and {source!r} is plain text; use the recipe `text`")
+        return _write(out, recipe, text_tokenizer, _text_lineage(source), _text_documents(source, recipe, text_tokenizer), [])
     corpus = Corpus.open(source)
     _check(corpus, recipe, tokenizer)
     candidates = list(_candidates(corpus, recipe))
@@ -145,10 +147,7 @@ def _check(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> None:
 def _candidates(corpus: Corpus, recipe: PackRecipe) -> Iterator[_Candidate]:
     """Every clip of the snapshot with its text, the facts of its input and the layers that the recipe names."""
     clips = corpus.clips().to_pylist()
-    facts: dict[bytes, dict[str, Any]] = {}
-    for row in corpus.inputs().to_pylist():
-        if row["recording_id"] is not None:
-            facts.setdefault(row["recording_id"], row)
+    facts = _facts(corpus)
     names = {f.column.split(".")[0] for f in recipe.filters} - {"clip"} | set(recipe.tags_from)
     names |= {name for name in recipe.text_from if name != "source"} | ({recipe.codes_from} if recipe.codes_from else set())
     layers = {name: corpus.layer(name).to_pylist() for name in sorted(names)}
@@ -160,6 +159,25 @@ def _candidates(corpus: Corpus, recipe: PackRecipe) -> Iterator[_Candidate]:
         fact = facts[clip["recording_id"]]
         text, origin = _text(fact, own, recipe, is_whole=num_clips[clip["recording_id"]] == 1)
         yield _Candidate(clip, text, origin, fact, own)
+
+
+def _facts(corpus: Corpus) -> dict[bytes, dict[str, Any]]:
+    """Recording -> facts of its inputs: of each the first that is known, in plan order.
+
+    Raises RequestError where two inputs of the same bytes state different licences: a pack must not choose one.
+    """
+    facts: dict[bytes, dict[str, Any]] = {}
+    for row in corpus.inputs().to_pylist():
+        if row["recording_id"] is None:
+            continue
+        known = facts.setdefault(row["recording_id"], row)
+        if known["licence"] and row["licence"] and known["licence"] != row["licence"]:
+            raise RequestError(
+                f"{known['uri']!r} and {row['uri']!r} hold the same bytes under licences {known['licence']!r} and "
+                f"{row['licence']!r}; settle which one holds"
+            )
+        facts[row["recording_id"]] = {name: known[name] if known[name] is not None else row[name] for name in known}
+    return facts
 
 
 def _text(
@@ -290,24 +308,28 @@ def _text_lineage(source: str) -> dict[str, Any]:
     return {"text_digest": digest_bytes(fs.cat_file(path)).hex(), "text_name": posixpath.basename(path)}
 
 
-def _text_documents(source: str, tokenizer: Tokenizer | None) -> dict[str, Iterator[PackedDocument]]:
-    """Every row of a text file as a document of the split ``train``, in file order."""
-    fs, path = url_to_fs(source)
-    if path.endswith(".jsonl"):
-        rows = [json.loads(line) for line in fs.cat_file(path).decode().splitlines() if line.strip()]
-    else:
-        rows = Store(posixpath.dirname(path)).read_table(posixpath.basename(path)).to_pylist()
-    if not rows or any("text" not in row for row in rows):
+def _text_documents(source: str, recipe: PackRecipe, tokenizer: Tokenizer | None) -> dict[str, Iterator[PackedDocument]]:
+    """Every row of a text file as a document: order and split by a hash of its number and text."""
+    store, name = Store(posixpath.dirname(source) or "."), posixpath.basename(source)
+    rows = (
+        [row for _, row in read_jsonl(store.read(name), source)]
+        if name.endswith(".jsonl")
+        else store.read_table(name).to_pylist()
+    )
+    if not rows or any(not isinstance(row.get("text"), str) for row in rows):
         raise RequestError(f"text corpus {source!r}: {len(rows)} rows, not all with `text`; each row needs one")
+    keys = [digest_bytes(f"{number}:{row['text']}".encode()).hex() for number, row in enumerate(rows)]
+    shuffled = sorted(zip(keys, rows, strict=True), key=lambda pair: digest_bytes(f"{recipe.seed}:{pair[0]}".encode()))
 
-    def documents() -> Iterator[PackedDocument]:
-        for number, row in enumerate(rows):
-            key = digest_bytes(f"{number}:{row['text']}".encode()).hex()
+    def documents(split: str) -> Iterator[PackedDocument]:
+        for key, row in shuffled:
+            if _split_of(key, recipe) != split:
+                continue
             facts = {"text": row["text"], "language": row.get("language"), "text_source": "source"}
             count = len(tokenizer.text.encode(row["text"])) if tokenizer else None
             yield PackedDocument({"key": key, "kind": "text", "tasks": ["text"], "num_text_tokens": count, **facts}, facts)
 
-    return {"train": documents()}
+    return {split: documents(split) for split in recipe.splits}
 
 
 def _write(
@@ -337,12 +359,16 @@ def _write(
             raise RequestError(f"{out!r} holds another pack ({there.pack_id[:12]}); choose another --out or remove it")
         return _result(out, there.head, is_new=False)
     store.check_exclusive()
+    # Without a head there is no pack: what lies here was left by one that was cut short, and would be read by a glob.
+    for path in [*store.objects("shards"), *store.objects("manifest")]:
+        store.remove(path)
     counts: dict[str, Any] = {}
     for split, group in documents.items():
         table = write_split(store, split, group, recipe.sample_rate_hz, recipe.shard_bytes)
         counts[split] = _counts(table, recipe.sample_rate_hz)
     head |= {"counts": counts, "funnel": funnel}
-    store.create("pack.json", json_bytes(head))
+    if not store.create("pack.json", json_bytes(head)):
+        raise WorkError(f"another run made a pack at {out!r} meanwhile; pack again with another --out")
     return _result(out, head, is_new=True)
 
 

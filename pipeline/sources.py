@@ -110,17 +110,12 @@ def _list_details(fs: Any, details: dict[str, dict[str, Any]]) -> Iterator[Input
 
 
 def _list_manifest(fs: Any, path: str) -> Iterator[Input]:
-    folder = posixpath.dirname(path)
-    for number, line in enumerate(fs.cat_file(path).decode().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            place = row.pop("uri", None) or row.pop("path")
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
-            raise RequestError(
-                f"manifest {path!r} line {number}: {error!r}; each line is an object with `uri` or `path`"
-            ) from error
+    # With its protocol, so that what lies beside a remote manifest is looked for there.
+    folder = posixpath.dirname(path if _is_local(fs) else fs.unstrip_protocol(path))
+    for number, row in read_jsonl(fs.cat_file(path), path):
+        place = row.pop("uri", None) or row.pop("path", None)
+        if not isinstance(place, str):
+            raise RequestError(f"manifest {path!r} line {number}: no `uri` or `path`; each line names one audio file")
         unknown = row.keys() - set(FACTS)
         if unknown:
             raise RequestError(f"manifest {path!r} line {number}: unknown keys {sorted(unknown)}; facts are {', '.join(FACTS)}")
@@ -132,6 +127,21 @@ def _list_manifest(fs: Any, path: str) -> Iterator[Input]:
             yield _described(item_fs, item_fs.info(item_path), facts)
         except FileNotFoundError as error:
             raise RequestError(f"manifest {path!r} line {number}: {place!r} does not exist; mend the path") from error
+
+
+def read_jsonl(data: bytes, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of every line that is not empty. Raises RequestError naming the first line that is no object."""
+    # Not splitlines: it also cuts at U+2028 and U+0085, which JSON strings may hold.
+    for number, line in enumerate(data.decode().split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise RequestError(f"{what!r} line {number} is not JSON: {error}; each line is one object") from error
+        if not isinstance(row, dict):
+            raise RequestError(f"{what!r} line {number} holds {type(row).__name__}; each line is one object")
+        yield number, row
 
 
 def _beside(folder: str, place: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +19,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OTEL_SDK_DISABLED"] = "true"
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
+
+# Two busy cores make any deadline a matter of luck; what hypothesis looks for is in the values.
+settings.register_profile("stepwell", deadline=None)
+settings.load_profile("stepwell")
 
 REPOSITORY = Path(__file__).parents[1]
 WHISPER_LANGUAGES = 99

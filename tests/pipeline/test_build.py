@@ -59,13 +59,17 @@ def test_a_second_run_does_nothing(built, recordings, light):
 
 
 def test_changing_one_annotator_reruns_it_and_what_reads_it(built, recordings, light):
-    changed = light(
-        annotators={"signal": {"kind": "signal"}, "prosody": {"kind": "prosody"}, "style": {"kind": "style", "rate_fast_hz": 6.5}}
-    )
-    plan = build([str(recordings)], built.corpus_uri, changed, dry_run=True)
-    assert isinstance(plan, DryRun)
-    rerun = {row["output"].split("/")[-1]: row["why"] for row in plan.outputs if row["num_tasks"]}
-    assert rerun == {"style": "fingerprint changed"}
+    parts = {"signal": {"kind": "signal"}, "prosody": {"kind": "prosody"}, "style": {"kind": "style"}}
+
+    def reruns(**changed):
+        plan = build([str(recordings)], built.corpus_uri, light(annotators={**parts, **changed}), dry_run=True)
+        assert isinstance(plan, DryRun)
+        return {row["output"].split("/")[-1]: row["why"] for row in plan.outputs if row["num_tasks"]}
+
+    assert reruns() == {}
+    assert reruns(style={"kind": "style", "rate_fast_hz": 6.5}) == {"style": "fingerprint changed"}
+    longer = {"kind": "prosody", "min_voiced_s": 0.3}
+    assert reruns(prosody=longer) == {"prosody": "fingerprint changed", "style": "fingerprint changed"}
 
 
 def test_another_vad_setting_makes_another_clip_set_beside_the_first(recordings, light, tmp_path):

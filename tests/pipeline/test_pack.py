@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,15 +146,47 @@ def test_what_is_asked_for_must_be_there(made, tmp_path):
 
 def test_plain_text_becomes_a_pack_by_the_same_verb(made, tmp_path):
     texts = tmp_path / "texts.jsonl"
-    texts.write_text('{"text": "one two"}\n{"text": "三四", "language": "zh"}\n')
-    result = pack(str(texts), str(tmp_path / "pack"), recipe(codes_from=None, include_audio=False), made[1])
+    texts.write_text('{"text": "one\u2028two"}\n{"text": "三四", "language": "zh"}\n')
+    result = pack(str(texts), str(tmp_path / "pack"), recipe(codes_from=None, tags_from=[]), made[1])
     opened = Pack.open(result.pack_uri)
-    rows = opened.documents("train").to_pylist()
+    rows = sorted(opened.documents("train").to_pylist(), key=lambda row: row["text"])
     assert [(row["kind"], row["text"], row["tasks"]) for row in rows] == [
-        ("text", "one two", ["text"]),
+        ("text", "one\u2028two", ["text"]),
         ("text", "三四", ["text"]),
     ]
-    assert opened.read(rows[0]["shard"], rows[0]["key"]).facts["text"] == "one two"
+    assert opened.read(rows[0]["shard"], rows[0]["key"]).facts["text"] == "one\u2028two"
     (tmp_path / "bad.jsonl").write_text('{"txt": "one"}\n')
     with pytest.raises(RequestError, match="not all with `text`"):
-        pack(str(tmp_path / "bad.jsonl"), str(tmp_path / "other"), recipe(codes_from=None))
+        pack(str(tmp_path / "bad.jsonl"), str(tmp_path / "other"), recipe(codes_from=None, tags_from=[]))
+    (tmp_path / "bad.jsonl").write_text('{"text": \n')
+    with pytest.raises(RequestError, match="line 1 is not JSON"):
+        pack(str(tmp_path / "bad.jsonl"), str(tmp_path / "other"), recipe(codes_from=None, tags_from=[]))
+
+
+def test_what_a_pack_that_was_cut_short_left_is_not_read_with_the_next(made, tmp_path):
+    corpus, tokenizer, _ = made
+    store = Store(str(tmp_path / "pack"))
+    store.write("shards/train-000009.tar", b"left over")
+    pack(corpus, store.uri, recipe(), tokenizer)
+    assert store.objects("shards") == ["shards/train-000000.tar", "shards/train-000000.tar.idx"]
+
+
+def test_facts_of_equal_bytes_are_put_together_and_licences_must_agree(light, tmp_path):
+    from pipeline.shipped_speech import package_folder
+
+    audio = Path(package_folder("s3tokenizer")) / "assets" / "BAC009S0764W0121.wav"
+    for name in ("a.wav", "b.wav", "c.wav"):
+        shutil.copy(audio, tmp_path / name)
+    rows = [{"path": "a.wav"}, {"path": "b.wav", "text": "hello", "licence": "MIT"}]
+    sources = tmp_path / "sources.jsonl"
+    sources.write_text("\n".join(json.dumps(row) for row in rows))
+    corpus = str(tmp_path / "corpus")
+    build([str(sources)], corpus, light())
+    plain = recipe(codes_from=None)
+    result = pack(corpus, str(tmp_path / "pack"), plain)
+    (row,) = Pack.open(result.pack_uri).documents("train").to_pylist()
+    assert row["text"] == "hello"
+    sources.write_text(json.dumps({"path": "c.wav", "licence": "CC-BY-4.0"}))
+    build([str(sources)], corpus, light())
+    with pytest.raises(RequestError, match="the same bytes under licences 'MIT' and"):
+        pack(corpus, str(tmp_path / "other"), plain)

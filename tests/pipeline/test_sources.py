@@ -46,7 +46,8 @@ def test_manifest_facts_travel_and_paths_are_relative_to_it(folder):
         ('{"path": "gone.wav"}', "does not exist"),
         ('{"path": "b.wav", "transcript": "x"}', "unknown keys ['transcript']"),
         ('{"text": "x"}', "line 1"),
-        ("{", "line 1"),
+        ("{", "line 1 is not JSON"),
+        ("[1]", "line 1 holds list"),
     ],
 )
 def test_a_bad_manifest_line_is_named(folder, line, complaint):
