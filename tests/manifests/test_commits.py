@@ -57,3 +57,34 @@ def test_commits_are_listed_by_output_and_fingerprint(store: Store) -> None:
         assert attempt(store, unit).commit()
     Attempt(store, "ingest", "f1", "u0").commit()
     assert list_commits(store) == {(OUTPUT, FINGERPRINT): ["u0", "u1"], ("ingest", "f1"): ["u0"]}
+
+
+def test_an_interruption_after_the_link_leaves_the_published_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a commit names must outlive whatever ends the call that made it: a signal, a lost answer of the store."""
+    store = Store(str(tmp_path))
+    create = store.create
+
+    def create_then_break(path: str, data: bytes) -> bool:
+        create(path, data)
+        raise KeyboardInterrupt
+
+    attempt = Attempt(store, "ingest", "f", "u")
+    path = attempt.put("audio", "audio", ".tar", b"data")
+    monkeypatch.setattr(store, "create", create_then_break)
+    with pytest.raises(KeyboardInterrupt):
+        attempt.commit()
+    found = read_commit(store, "ingest", "f", "u")
+    assert found is not None
+    assert store.read(found.objects["audio"].path) == b"data"
+    assert found.objects["audio"].path == path
+
+
+def test_an_answer_that_was_lost_and_asked_again_is_still_a_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store's client that repeats a conditional write whose answer it never saw is told that the object exists."""
+    store = Store(str(tmp_path))
+    create = store.create
+    monkeypatch.setattr(store, "create", lambda path, data: create(path, data) and create(path, data))
+    attempt = Attempt(store, "ingest", "f", "u")
+    path = attempt.put("audio", "audio", ".tar", b"data")
+    assert attempt.commit()
+    assert store.read(path) == b"data"

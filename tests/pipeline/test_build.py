@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,9 +13,10 @@ from pydantic import TypeAdapter
 
 from annotators.catalog import AnnotatorConfig
 from manifests.corpus import Corpus
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.store import Store
 from pipeline.build import BuildResult, DryRun, annotate, build, make_works
+from pipeline.engines import LocalEngine
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +143,64 @@ def test_another_stored_rate_is_refused(built, recordings, light):
 def test_a_corpus_in_a_memory_store_equals_one_on_disk(built, recordings, light, assert_equal_corpora):
     build([str(recordings)], "memory://corpora/one", light())
     assert_equal_corpora("memory://corpora/one", built.corpus_uri)
+
+
+def test_overlapping_runs_keep_each_others_units(recordings, light, tmp_path):
+    """One run builds other sources into the corpus while this one works: both are in the snapshot that comes last."""
+    out = str(tmp_path / "corpus")
+
+    class WithAnotherRun(LocalEngine):
+        def run(self, store, units, works, todo, done):
+            build([str(recordings / "tone.flac")], out, light())
+            super().run(store, units, works, todo, done)
+
+    build([str(recordings / "conversation.wav")], out, light(), WithAnotherRun())
+    uris = Corpus.open(out).inputs()["uri"].to_pylist()
+    assert sorted(uri.rsplit("/", 1)[1] for uri in uris) == ["conversation.wav", "tone.flac"]
+
+
+def test_annotate_leaves_units_alone_that_no_build_has_finished(recordings, light, tmp_path):
+    class Broken(LocalEngine):
+        def run(self, store, units, works, todo, done):
+            raise WorkError("cut short")
+
+    out = str(tmp_path / "corpus")
+    build([str(recordings / "conversation.wav")], out, light(annotators={}))
+    with pytest.raises(WorkError, match="cut short"):
+        build([str(recordings)], out, light(annotators={}), Broken())
+    # In the order of what they read, whatever order they are asked for in.
+    kinds = {name: TypeAdapter(AnnotatorConfig).validate_python({"kind": name}) for name in ("style", "prosody")}
+    result = annotate(out, kinds)
+    assert result.num_tasks_done == 2
+    assert Corpus.open(out).layer("style").num_rows == result.num_clips
+
+
+@pytest.mark.slow
+def test_broken_files_beside_good_ones_end_in_quarantine_and_the_job_in_success(shared, light, tmp_path):
+    """All 26, the hour of silence too: refused or kept in part as the material says, and everything else is there."""
+    recipe = tmp_path / "light.yaml"
+    recipe.write_text(light(units={"max_inputs": 100}, annotators={"signal": {"kind": "signal"}}).model_dump_json())
+    sources = [str(shared / "testdata" / "broken"), str(shared / "testdata" / "audio" / "zh")]
+    command = [sys.executable, "-m", "stepwell", "corpus", "build", *sources, "--out", str(tmp_path / "corpus")]
+    done = subprocess.run([*command, "--recipe", str(recipe), "--engine", "local"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "10 refused, 2 kept in part" in done.stdout
+    corpus = Corpus.open(str(tmp_path / "corpus"))
+    rows = [json.loads(line) for line in (shared / "testdata" / "manifest.jsonl").read_text().splitlines()]
+    expected = {row["path"].rsplit("/", 1)[1]: row["expect"] for row in rows if "broken" in row["kinds"]}
+    found = {row["uri"].rsplit("/", 1)[1]: row for row in corpus.inputs().to_pylist()}
+    spoken = set(corpus.clips()["recording_id"].to_pylist())
+    assert len(expected) == 26
+    for name, expect in expected.items():
+        outcome, recording = found[name]["outcome"], found[name]["recording_id"]
+        if expect.startswith("ok"):
+            assert outcome == "stored", name
+        if expect == "ok_no_speech":
+            assert recording not in spoken, name
+        if expect in ("error", "empty", "reject", "reject_or_repair"):
+            assert outcome == "refused", name
+        if expect.startswith("partial"):
+            assert outcome in ("partial", "refused"), name
+    reasons = corpus.quarantine().to_pylist()
+    assert len(reasons) == 12
+    assert all(row["reason"] and row["message"] for row in reasons)

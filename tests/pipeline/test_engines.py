@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.contracts import Resources
+from manifests.corpus import Corpus
 from manifests.errors import WorkError
 from manifests.store import Store
 from pipeline.build import build
@@ -110,3 +111,61 @@ def test_a_build_killed_three_times_ends_like_an_unbroken_one(shared, light, tmp
     assert result["num_tasks_reused"] > 0
     assert result["num_tasks_done"] > 0
     assert_equal_corpora(killed, unbroken)
+
+
+PARTS = '''
+import os
+import signal
+
+import pyarrow as pa
+
+from manifests.contracts import Hearing, Resources
+
+
+class Fragile:
+    """Counts samples; kills its process the first time it is asked."""
+
+    name, version, reads, hears = "fragile", "1", (), Hearing.MODEL
+    adds = pa.schema([pa.field("num_heard", pa.int64())])
+    resources = Resources(pool="fragile")
+    batch_tolerance = 0.0
+
+    def __init__(self, flag):
+        self.flag = flag
+
+    def fingerprint(self):
+        return "f" * 16
+
+    def setup(self):
+        pass
+
+    def annotate(self, batch):
+        if not os.path.exists(self.flag):
+            open(self.flag, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch.table([{"num_heard": len(audio)} for audio in batch.audio], self.adds)
+'''
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_one_task_not_the_build(recordings, light, tmp_path):
+    """A part from outside the tree kills its worker once; the task is tried again, and the corpus is whole."""
+    (tmp_path / "fragile_parts.py").write_text(PARTS)
+    flag, out, path = tmp_path / "died", tmp_path / "corpus", tmp_path / "recipe.yaml"
+    custom = {"kind": "custom", "target": "fragile_parts:Fragile", "parameters": {"flag": str(flag)}}
+    path.write_text(light(annotators={"heard": custom}).model_dump_json())
+    command = [sys.executable, "-m", "stepwell", "corpus", "build", str(recordings), "--out", str(out), "--recipe", str(path)]
+    done = subprocess.run(
+        [*command, "--num-cpus", "2"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert flag.exists()
+    layer = Corpus.open(str(out)).layer("heard")
+    assert set(layer["status"].to_pylist()) == {"ok"}
+    assert min(layer["num_heard"].to_pylist()) > 0
