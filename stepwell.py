@@ -87,7 +87,11 @@ def demo(
     with costs.step("report") as did:
         summary = write_report(out, corpus, packed, tokenizer, run, costs.rows)
         did([f"open {os.path.join(out, 'report.html')}; the same figures are in {os.path.join(out, 'summary.json')}"], False)
-    answer(summary, as_json, [f"all steps together: {sum(row['wall_s'] for row in costs.rows):.0f} s: {os.path.join(out, 'report.html')}"])
+    answer(
+        summary,
+        as_json,
+        [f"all steps together: {sum(row['wall_s'] for row in costs.rows):.0f} s: {os.path.join(out, 'report.html')}"],
+    )
 
 
 class Costs:
