@@ -12,6 +12,9 @@ from annotators.weights import packaged_path
 from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan
 from manifests.scoring import Turn, read_rttm, score_diarization
 
+# Real models or whole runs: seconds each, so left out of `make check`.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def part() -> Diarization:

@@ -9,6 +9,9 @@ import pytest
 from annotators.dnsmos import DnsmosConfig
 from manifests.contracts import Audio, ClipBatch
 
+# Real models or whole runs: seconds each, so left out of `make check`.
+pytestmark = pytest.mark.slow
+
 NAMES = ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808")
 # What speechmos (with librosa 0.11) gives for parts of the conversation: all of it, one doubled and one twice doubled.
 PUBLISHED = {

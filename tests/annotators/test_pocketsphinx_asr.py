@@ -13,6 +13,9 @@ from annotators.pocketsphinx_asr import Pocketsphinx, PocketsphinxConfig
 from manifests.contracts import Audio, ClipBatch
 from manifests.scoring import score_words
 
+# Real models or whole runs: seconds each, so left out of `make check`.
+pytestmark = pytest.mark.slow
+
 
 def recognise(part: Pocketsphinx, *clips: Audio) -> list[dict[str, Any]]:
     ids = pa.array([bytes([i]) * 16 for i in range(len(clips))], pa.binary(16))

@@ -21,6 +21,9 @@ from training.recipe import TrainingRecipe
 from training.run import train
 from training.trainer import CLOCK_COLUMNS, StageTrainer
 
+# Real models or whole runs: seconds each, so left out of `make check`.
+pytestmark = pytest.mark.slow
+
 
 def steady_rows(run: str) -> list[dict[str, Any]]:
     """Metrics without what the clock decides."""
