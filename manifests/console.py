@@ -12,7 +12,7 @@ from typing import Any, TextIO
 LINE_EVERY_S = 10.0
 
 
-class Task:
+class ProgressBar:
     """One bar: ``advance`` by what was done; ``note`` is shown behind it."""
 
     def __init__(self, progress: Progress, title: str, total: float, unit: str) -> None:
@@ -72,14 +72,14 @@ class Progress:
         if self._rich is not None:
             self._rich.stop()
 
-    def task(self, title: str, total: float, unit: str) -> Task:
+    def task(self, title: str, total: float, unit: str) -> ProgressBar:
         """A new bar counting to ``total`` units."""
-        task = Task(self, title, total, unit)
+        task = ProgressBar(self, title, total, unit)
         if self._rich is not None:
             task._rich_id = self._rich.add_task(title, total=total, unit=unit, note="")
         return task
 
-    def show(self, task: Task) -> None:
+    def show(self, task: ProgressBar) -> None:
         if self._rich is not None:
             self._rich.update(task._rich_id, completed=task.done, total=task.total, note=task.note)
             return

@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from annotators.catalog import AnnotatorConfig
 from manifests.commits import list_commits, read_commit
-from manifests.console import Task as Bar
-from manifests.console import progress
+from manifests.console import ProgressBar, progress
 from manifests.contracts import Annotator
 from manifests.corpus import (
     FORMAT_VERSION,
@@ -223,7 +222,7 @@ class _Run:
         ledger: list[dict[str, Any]] = []
         state = "failed"
         with progress() as bars:
-            shown: dict[int, Bar] = {}
+            shown: dict[int, ProgressBar] = {}
             spent: dict[int, tuple[float, float]] = {}  # work -> audio-seconds, worker-seconds
             for w, work in enumerate(self.works):
                 if total := sum(task.work == w for task in self.todo):

@@ -16,8 +16,7 @@ import pyarrow as pa
 from fsspec.core import url_to_fs
 
 from manifests.audio import AudioReader, resample
-from manifests.console import Task as Bar
-from manifests.console import progress
+from manifests.console import ProgressBar, progress
 from manifests.corpus import INGEST, Corpus, clips_output
 from manifests.errors import MismatchError, RequestError, WorkError
 from manifests.ids import digest_bytes, digest_json
@@ -121,9 +120,7 @@ def pack(source: str, out: str, recipe: PackRecipe, tokenizer: str | None = None
 def _check(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> None:
     """Everything that the recipe names is there, and the codes are those of the tokenizer."""
     layers = corpus.layers()
-    wanted = {f.column.split(".")[0] for f in recipe.filters} - {"clip"} | set(recipe.tags_from)
-    wanted |= {name for name in recipe.text_from if name != "source"} | ({recipe.codes_from} if recipe.codes_from else set())
-    if missing := sorted(wanted - layers.keys()):
+    if missing := sorted(recipe.layers - layers.keys()):
         hint = "run `stepwell tokenizer encode` first" if missing == [recipe.codes_from] else "build the corpus with them"
         raise RequestError(f"recipe {recipe.name!r} names layers {missing}; the corpus has {sorted(layers)}, {hint}")
     for config in recipe.filters:
@@ -148,9 +145,7 @@ def _candidates(corpus: Corpus, recipe: PackRecipe) -> Iterator[_Candidate]:
     """Every clip of the snapshot with its text, the facts of its input and the layers that the recipe names."""
     clips = corpus.clips().to_pylist()
     facts = _facts(corpus)
-    names = {f.column.split(".")[0] for f in recipe.filters} - {"clip"} | set(recipe.tags_from)
-    names |= {name for name in recipe.text_from if name != "source"} | ({recipe.codes_from} if recipe.codes_from else set())
-    layers = {name: corpus.layer(name).to_pylist() for name in sorted(names)}
+    layers = {name: corpus.layer(name).to_pylist() for name in sorted(recipe.layers)}
     num_clips: dict[bytes, int] = {}
     for clip in clips:
         num_clips[clip["recording_id"]] = num_clips.get(clip["recording_id"], 0) + 1
@@ -236,7 +231,7 @@ def _split_of(group: str, recipe: PackRecipe) -> str:
 
 
 def _clip_documents(
-    candidates: Iterable[_Candidate], reader: AudioReader, recipe: PackRecipe, tokenizer: Tokenizer | None, bar: Bar
+    candidates: Iterable[_Candidate], reader: AudioReader, recipe: PackRecipe, tokenizer: Tokenizer | None, bar: ProgressBar
 ) -> Iterator[PackedDocument]:
     for candidate in candidates:
         clip = candidate.clip

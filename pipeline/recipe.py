@@ -69,6 +69,12 @@ class PackRecipe(RecipeModel):
     splits: dict[str, float] = {"train": 1.0}
     shard_bytes: PositiveInt = 256 << 20
 
+    @property
+    def layers(self) -> set[str]:
+        """Names of every layer that the pack is made from."""
+        named = {f.column.split(".")[0] for f in self.filters} - {"clip"}
+        return named | set(self.tags_from) | set(self.text_from) - {"source"} | {name for name in [self.codes_from] if name}
+
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> PackRecipe:
         if abs(sum(self.splits.values()) - 1.0) > 1e-6 or min(self.splits.values()) < 0:

@@ -6,11 +6,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 
-from manifests.errors import ModelUnavailable
+from annotators.weights import packaged_path
 
 AISHELL_TEXTS = {
     "BAC009S0764W0121.wav": "甚至出现交易几乎停滞的情况",
@@ -18,23 +17,20 @@ AISHELL_TEXTS = {
 }
 
 
-def package_folder(package: str) -> str:
-    """Folder of an installed package, found without importing it. Raises ModelUnavailable."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelUnavailable(f"package {package!r} is not installed, and its speech is asked for; install stepwell[all]")
-    return next(iter(spec.submodule_search_locations))
-
-
 def conversation_path() -> str:
-    """The 30 s conversation; ``.rttm`` and ``.stm`` lie beside it."""
-    return os.path.join(package_folder("pyannote.audio"), "sample", "sample.wav")
+    """The 30 s conversation; ``.rttm`` and ``.stm`` lie beside it. Raises ModelUnavailable without its package."""
+    return packaged_path("pyannote", "audio", "sample", "sample.wav")
+
+
+def utterances_folder() -> str:
+    """Where the two AISHELL utterances lie. Raises ModelUnavailable without their package."""
+    return packaged_path("s3tokenizer", "assets")
 
 
 def write_manifest(path: str) -> str:
     """Write a .jsonl manifest of the shipped speech with its facts; return its path."""
     conversation = conversation_path()
-    assets = os.path.join(package_folder("s3tokenizer"), "assets")
+    assets = utterances_folder()
     stem = conversation.removesuffix(".wav")
     rows: list[dict[str, str]] = [
         {

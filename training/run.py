@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from manifests.console import Task as Bar
-from manifests.console import progress, say
+from manifests.console import ProgressBar, progress, say
 from manifests.errors import RequestError
 from manifests.recipes import recipe_digest, resolved
 from training import checkpoint
@@ -247,7 +246,7 @@ class StageLoop:
             data.load_state_dict(held.data)
             self.first_loss, self.last_loss, self.wall_s = held.first_loss, held.last_loss, held.stage_wall_s
 
-    def go(self, journal: Journal, bar: Bar, global_step: int) -> int:
+    def go(self, journal: Journal, bar: ProgressBar, global_step: int) -> int:
         """Work through what is left of the stage; returns the run's steps so far."""
         stage, every = self.trainer.stage, self.run.recipe.checkpoint_every
         bar.advance(self.trainer.step)

@@ -18,7 +18,7 @@ from manifests.corpus import Corpus
 from manifests.recipes import decode_recipe
 from manifests.store import Store
 from pipeline.recipe import BuildRecipe
-from pipeline.shipped_speech import conversation_path, package_folder
+from pipeline.shipped_speech import conversation_path, utterances_folder
 
 RECIPE = """
 name: light
@@ -40,7 +40,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four recordings: two utterances, ten seconds of conversation at 8 kHz, a tone; and a file that is not audio."""
     folder = tmp_path_factory.mktemp("recordings")
     for name in ("BAC009S0764W0121.wav", "BAC009S0764W0122.wav"):
-        shutil.copy(Path(package_folder("s3tokenizer")) / "assets" / name, folder)
+        shutil.copy(Path(utterances_folder()) / name, folder)
     audio, rate = soundfile.read(conversation_path(), dtype="float32")
     soundfile.write(folder / "conversation.wav", audio[: 20 * rate : rate // 8000][-80_000:], 8000)
     soundfile.write(folder / "tone.flac", 0.1 * np.sin(np.arange(32_000) * 0.3), 16_000)

@@ -20,7 +20,7 @@ from manifests.store import Store
 from pipeline.build import annotate, build
 from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
-from pipeline.shipped_speech import AISHELL_TEXTS, write_manifest
+from pipeline.shipped_speech import AISHELL_TEXTS, utterances_folder, write_manifest
 from tokenization.build import build_tokenizer
 from tokenization.codes import CodesConfig
 from tokenization.recipe import TokenizerRecipe
@@ -172,9 +172,7 @@ def test_what_a_pack_that_was_cut_short_left_is_not_read_with_the_next(made, tmp
 
 
 def test_facts_of_equal_bytes_are_put_together_and_licences_must_agree(light, tmp_path):
-    from pipeline.shipped_speech import package_folder
-
-    audio = Path(package_folder("s3tokenizer")) / "assets" / "BAC009S0764W0121.wav"
+    audio = Path(utterances_folder()) / "BAC009S0764W0121.wav"
     for name in ("a.wav", "b.wav", "c.wav"):
         shutil.copy(audio, tmp_path / name)
     rows = [{"path": "a.wav"}, {"path": "b.wav", "text": "hello", "licence": "MIT"}]
