@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -28,6 +31,7 @@ REPOSITORY = Path(__file__).parents[1]
 WHISPER_LANGUAGES = 99
 WHISPER_TEXT_TOKENS = 50_257
 WHISPER_TIMESTAMPS = 1501
+WRITING_METHODS = ("PUT", "POST", "DELETE")
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +59,63 @@ def conversation() -> np.ndarray:
     audio, rate = soundfile.read(packaged_path("pyannote", "audio", "sample", "sample.wav"), dtype="float32")
     assert rate == 16_000
     return audio
+
+
+class S3:
+    """moto's S3 on loopback. ``s3://`` URIs reach it from this process and from those it starts, by the environment."""
+
+    def __init__(self, endpoint_url: str) -> None:
+        self.endpoint_url = endpoint_url
+
+    def bucket(self) -> str:
+        """URI of a new, empty bucket, without a slash at its end."""
+        import fsspec
+
+        uri = f"s3://test-{uuid.uuid4().hex[:12]}"
+        fsspec.filesystem("s3").mkdir(uri)
+        return uri
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server: ``f"{s3.bucket()}/corpus"`` is a store, a source, an output; see ``S3``."""
+    import s3fs
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *_: Any) -> None: ...
+
+    backend, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def one_writer_at_a_time(environ: dict[str, Any], start_response: Any) -> Any:
+        # S3 decides a conditional put atomically; moto looks and then writes, so two threads of it could both win.
+        if environ["REQUEST_METHOD"] in WRITING_METHODS:
+            with lock:
+                return list(backend(environ, start_response))
+        return backend(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, one_writer_at_a_time, threaded=True, request_handler=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    # No profile and no metadata service of the machine that runs the tests plays a part.
+    nowhere = str(tmp_path_factory.mktemp("aws") / "none")
+    environment = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": nowhere,
+        "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield S3(address)
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.shutdown()
 
 
 @pytest.fixture(scope="session")
