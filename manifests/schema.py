@@ -132,12 +132,19 @@ LEDGER = pa.schema(
         required("part", pa.string(), "output that was worked on, e.g. ingest, spans/vad, layers/<clip set>/asr"),
         required("unit", pa.string(), "unit"),
         required("audio_s", pa.float64(), "audio-seconds that the part worked through"),
+        required("gated_audio_s", pa.float64(), "audio-seconds that a gate kept from the part"),
+        required("carried_audio_s", pa.float64(), "audio-seconds whose rows were carried over from another clip set"),
+        required("started_at_s", pa.float64(), "when the unit's work began, seconds since 1970 UTC"),
         required("wall_s", pa.float64(), "seconds from the start of the unit's work to its commit"),
         required("cpu_s", pa.float64(), "CPU seconds of the worker process in that time"),
+        required("gpu_s", pa.float64(), "seconds that the worker held a GPU, times its share of it"),
+        required("setup_s", pa.float64(), "seconds of wall_s that loading the model took: 0 but for a worker's first unit"),
         required("model_cpu_s", pa.float64(), "CPU seconds inside the model itself (segment, annotate)"),
         required("num_rows", pa.int64(), "rows written"),
         required("num_errors", pa.int64(), "rows with status error, or inputs refused"),
         required("num_bytes", pa.int64(), "bytes written"),
+        required("peak_rss_bytes", pa.int64(), "largest resident memory of the worker process so far"),
+        required("worker", pa.string(), "host:pid of the worker process"),
     ]
 )
 

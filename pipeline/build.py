@@ -5,14 +5,11 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from annotators.catalog import AnnotatorConfig
-from manifests.commits import list_commits, read_commit
-from manifests.console import ProgressBar, progress
+from manifests.commits import list_commits
 from manifests.contracts import Annotator
 from manifests.corpus import (
     FORMAT_VERSION,
@@ -20,16 +17,14 @@ from manifests.corpus import (
     Corpus,
     Snapshot,
     clips_output,
-    latest_snapshot_number,
-    publish_snapshot,
     read_head,
-    read_snapshot,
 )
 from manifests.errors import RequestError, WorkError
 from manifests.recipes import RecipeModel, resolved
-from manifests.schema import LEDGER
-from manifests.store import Store, json_bytes, table_bytes
+from manifests.store import Store, json_bytes
 from pipeline.engines import Engine, LocalEngine, Task
+from pipeline.ledger import RunLedger
+from pipeline.publish import publish
 from pipeline.recipe import BuildRecipe
 from pipeline.sources import list_inputs
 from pipeline.units import Unit, plan_units, read_planned, write_plan
@@ -100,9 +95,6 @@ def build(
     if dry_run:
         num_new = sum(len(unit.inputs) for unit in new_units)
         return DryRun(len(inputs), num_new, len(run.units), run.explain())
-    runner = engine or LocalEngine()
-    if run.todo:
-        runner.check(works)
     runner = engine or LocalEngine()
     if run.todo:
         runner.check(works)
@@ -215,71 +207,17 @@ class _Run:
             self.store.create(f"runs/{run_id}/recipe.json", json_bytes(resolved(recipe)))
             # The plan before the work: whoever continues a killed run finds the same units.
             write_plan(self.store, run_id, new_units)
-            self._work(engine, run_id)
-        return self._result(run_id, self._publish(clip_set))
+            try:
+                self._work(engine, run_id)
+            except KeyboardInterrupt:
+                raise WorkError("interrupted; every finished task is committed, run the same command to go on") from None
+        current = {work.output: work.fingerprint for work in self.works}
+        return self._result(run_id, publish(self.store, [unit.unit_id for unit in self.units], current, clip_set))
 
     def _work(self, engine: Engine, run_id: str) -> None:
-        ledger: list[dict[str, Any]] = []
-        state = "failed"
-        with progress() as bars:
-            shown: dict[int, ProgressBar] = {}
-            spent: dict[int, tuple[float, float]] = {}  # work -> audio-seconds, worker-seconds
-            for w, work in enumerate(self.works):
-                if total := sum(task.work == w for task in self.todo):
-                    shown[w] = bars.task(work.output.split("/")[-1] if w else work.output, total, "units")
-
-            def done(task: Task, row: dict[str, Any]) -> None:
-                ledger.append(row)
-                audio_s, wall_s = spent.get(task.work, (0.0, 0.0))
-                spent[task.work] = audio_s, wall_s = audio_s + row["audio_s"], wall_s + row["wall_s"]
-                shown[task.work].advance(note=f"{audio_s / 3600:.3f} h at {audio_s / max(wall_s, 1e-9):.0f}x a worker")
-
-            try:
-                engine.run(self.store, self.units, self.works, self.todo, done)
-                state = "done"
-            except KeyboardInterrupt:
-                state = "interrupted"
-                raise WorkError(f"interrupted after {len(ledger)} tasks, all committed; run the same command to go on") from None
-            finally:
-                ledger.sort(key=lambda row: (row["unit"], row["part"]))
-                self.store.create(f"runs/{run_id}/ledger.parquet", table_bytes(pa.Table.from_pylist(ledger, schema=LEDGER)))
-                self.store.create(f"runs/{run_id}/status.json", json_bytes({"state": state, "num_tasks": len(ledger)}))
-
-    def _publish(self, clip_set: str) -> Snapshot:
-        """The snapshot that names all that is committed; the newest one again when nothing changed."""
-        while True:
-            number = latest_snapshot_number(self.store)
-            before = read_snapshot(self.store, number) if number >= 0 else None
-            made = self._snapshot(number + 1, before, clip_set)
-            if before is not None and {**asdict(made), "number": number} == asdict(before):
-                return before
-            if publish_snapshot(self.store, made):
-                return made
-
-    def _snapshot(self, number: int, before: Snapshot | None, clip_set: str) -> Snapshot:
-        # Another run may have published units that this one never saw: they stay.
-        units = sorted({unit.unit_id for unit in self.units} | set(before.units if before else ()))
-        known = set(units)
-        outputs: dict[str, dict[str, list[str]]] = {}
-        for (output, fingerprint), done in list_commits(self.store).items():
-            outputs.setdefault(output, {})[fingerprint] = [unit for unit in done if unit in known]
-        current = {**(before.current if before else {}), **{work.output: work.fingerprint for work in self.works}}
-        return Snapshot(number, units, outputs, current, clip_set, self._shadowed(units, current[INGEST]))
-
-    def _shadowed(self, units: list[str], ingest: str) -> dict[str, list[str]]:
-        """Recordings that an earlier unit owns, by the later unit that holds their bytes again."""
-        owned: set[bytes] = set()
-        shadowed: dict[str, list[str]] = {}
-        for unit in units:
-            commit = read_commit(self.store, INGEST, ingest, unit)
-            if commit is None:
-                continue
-            table = self.store.read_table(commit.objects["recordings"].path, columns=["recording_id"])
-            held = set(table["recording_id"].to_pylist())
-            if twice := sorted(r.hex() for r in held & owned):
-                shadowed[unit] = twice
-            owned |= held
-        return shadowed
+        totals = {work.output: sum(task.work == w for task in self.todo) for w, work in enumerate(self.works)}
+        with RunLedger(self.store, run_id, totals) as ledger:
+            engine.run(self.store, self.units, self.works, self.todo, lambda _, row: ledger.add(row))
 
     def _result(self, run_id: str | None, snapshot: Snapshot) -> BuildResult:
         corpus = Corpus.open(self.store.uri, snapshot.number)

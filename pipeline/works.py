@@ -6,6 +6,9 @@ decoding FLAC again costs far less than moving audio between processes.
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +40,8 @@ class Meter:
     """What one unit of work cost; ``model`` is a context that counts CPU seconds inside the model."""
 
     audio_s: float = 0.0
+    gated_audio_s: float = 0.0
+    carried_audio_s: float = 0.0
     num_rows: int = 0
     num_errors: int = 0
     model_cpu_s: float = 0.0
@@ -72,8 +77,9 @@ class Work(Protocol):
 
 def do(work: Work, store: Store, unit: Unit) -> dict[str, Any]:
     """Run a work on a unit, commit, and return its LEDGER row."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    started_at_s, wall, cpu = time.time(), time.perf_counter(), time.process_time()
     work.setup()
+    setup_s = time.perf_counter() - wall
     meter = Meter()
     attempt = Attempt(store, work.output, work.fingerprint, unit.unit_id, dict(work.reads))
     try:
@@ -87,12 +93,19 @@ def do(work: Work, store: Store, unit: Unit) -> dict[str, Any]:
         "part": work.output,
         "unit": unit.unit_id,
         "audio_s": meter.audio_s,
-        "wall_s": time.perf_counter() - wall,
+        "gated_audio_s": meter.gated_audio_s,
+        "carried_audio_s": meter.carried_audio_s,
+        "started_at_s": started_at_s,
+        "wall_s": (wall_s := time.perf_counter() - wall),
         "cpu_s": time.process_time() - cpu,
+        "gpu_s": wall_s * work.resources.num_gpus,
+        "setup_s": setup_s,
         "model_cpu_s": meter.model_cpu_s,
         "num_rows": meter.num_rows,
         "num_errors": meter.num_errors,
         "num_bytes": num_bytes,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "worker": f"{socket.gethostname()}:{os.getpid()}",
     }
 
 

@@ -230,6 +230,8 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     builder.publish({"u1": [recording_bytes("note").hex()]})
     ledger = {"unit": "u0", "audio_s": 134.0, "wall_s": 2.0, "cpu_s": 1.5, "model_cpu_s": 1.0, "num_rows": 4}
+    ledger |= dict.fromkeys(("gated_audio_s", "carried_audio_s", "started_at_s", "gpu_s", "setup_s"), 0.0)
+    ledger |= {"peak_rss_bytes": 200 << 20, "worker": "here:1"}
     ledger |= {"num_errors": 0, "num_bytes": 1000}
     rows = [{"part": part, **ledger} for part in ("ingest", "spans/vad", "layers/turns/asr")]
     builder.store.write("runs/r0/ledger.parquet", table_bytes(table_of(rows, LEDGER)))
