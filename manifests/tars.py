@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from manifests.store import Store
 
@@ -22,33 +22,48 @@ class Member(NamedTuple):
 
 
 class TarWriter:
-    """Collects members in order; ``close`` returns (tar bytes, index bytes)."""
+    """Appends members in order to ``file`` (seekable, empty; memory by default).
 
-    def __init__(self) -> None:
-        self._buffer = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 (closed below)
+    ``finish``, or ``close`` for a small one, ends the tar.
+    """
+
+    def __init__(self, file: BinaryIO | None = None) -> None:
+        self.file: BinaryIO = io.BytesIO() if file is None else file
         self.members: list[Member] = []
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes written so far, without the end blocks."""
-        return self._buffer.tell()
+        self.num_bytes = 0  # written so far, without the end blocks
 
     def add(self, name: str, data: bytes) -> Member:
         """Append a member; its header holds no clock, owner or host."""
         info = tarfile.TarInfo(name)
         info.size = len(data)
         info.mode = 0o444
-        self._tar.addfile(info, io.BytesIO(data))
-        padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        member = Member(name, self._buffer.tell() - padded, len(data))
+        member = Member(name, self.num_bytes + tarfile.BLOCKSIZE, len(data))
+        self.file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        self.file.write(data)
+        self.file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        self.num_bytes = self.file.tell()
         self.members.append(member)
         return member
 
+    def undo(self, num_members: int) -> None:
+        """Take back all but the first ``num_members``."""
+        if num_members < len(self.members):
+            self.num_bytes = self.members[num_members].offset - tarfile.BLOCKSIZE
+            self.file.seek(self.num_bytes)
+            self.file.truncate()
+            del self.members[num_members:]
+
+    def finish(self) -> bytes:
+        """End the tar; the bytes of its index."""
+        end = self.num_bytes + 2 * tarfile.BLOCKSIZE
+        self.file.write(bytes(-(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE - self.num_bytes))
+        return "".join(f"{m.name}\t{m.offset}\t{m.num_bytes}\n" for m in self.members).encode()
+
     def close(self) -> tuple[bytes, bytes]:
-        self._tar.close()
-        index = "".join(f"{m.name}\t{m.offset}\t{m.num_bytes}\n" for m in self.members)
-        return self._buffer.getvalue(), index.encode()
+        """End a tar that fits in memory: (its bytes, the bytes of its index)."""
+        index = self.finish()
+        self.file.seek(0)
+        return self.file.read(), index
 
 
 def parse_index(data: bytes) -> list[Member]:
