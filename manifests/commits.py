@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import BinaryIO
 
 import pyarrow as pa
 
-from manifests.ids import digest_bytes, new_attempt_id
+from manifests.ids import digest_blocks, digest_bytes, new_attempt_id
 from manifests.store import Store, json_bytes, table_bytes
+
+DIGEST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,16 @@ class Attempt:
         path = f"{folder}/{self.unit}-{self.attempt}{suffix}"
         self.store.write(path, data)
         self.objects[role] = ObjectFact(path, len(data), digest_bytes(data).hex(), num_rows)
+        return path
+
+    def put_file(self, role: str, folder: str, suffix: str, file: BinaryIO) -> str:
+        """``put`` for what is too large for memory: all of a local, seekable file."""
+        path = f"{folder}/{self.unit}-{self.attempt}{suffix}"
+        self.store.write_file(path, file)
+        num_bytes = file.tell()
+        file.seek(0)
+        digest = digest_blocks(iter(lambda: file.read(DIGEST_BYTES), b""))
+        self.objects[role] = ObjectFact(path, num_bytes, digest.hex())
         return path
 
     def put_table(self, role: str, folder: str, table: pa.Table) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-from typing import Any
+import shutil
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -17,6 +18,8 @@ from fsspec.core import url_to_fs
 
 from manifests.errors import RequestError, StoreError
 from manifests.ids import canonical_json, new_attempt_id
+
+COPY_BYTES = 1 << 20
 
 
 class Store:
@@ -63,6 +66,21 @@ class Store:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        _sync_folder(os.path.dirname(target))
+
+    def write_file(self, path: str, file: BinaryIO) -> None:
+        """``write`` for what is too large for memory: all of a local, seekable file, in blocks."""
+        target = self._at(path)
+        file.seek(0)
+        if not self.is_local:
+            with self.fs.open(target, "wb") as remote:
+                shutil.copyfileobj(file, remote, COPY_BYTES)
+            return
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as local:
+            shutil.copyfileobj(file, local, COPY_BYTES)
+            local.flush()
+            os.fsync(local.fileno())
         _sync_folder(os.path.dirname(target))
 
     def create(self, path: str, data: bytes) -> bool:
