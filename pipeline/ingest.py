@@ -90,28 +90,34 @@ def _copied(uri: str, spool: IO[bytes]) -> Iterator[bytes]:
 
 
 def _store_recording(file: Any, identity: bytes, config: StoreConfig, tar: TarWriter) -> dict[str, Any]:
-    """The RECORDINGS row of a decoded file, its pieces appended to ``tar``; nothing is appended when it is refused."""
-    scale = 1.0
-    while True:
-        file.seek(0)
-        decoder = open_audio(file)
-        facts = _Facts(decoder.probe.num_channels)
-        pieces = _Pieces(identity, decoder, config)
-        for block in decoder.blocks():
-            facts.add(block)
-            pieces.add(block * np.float32(scale))
-        pieces.finish()
-        # One pass is enough unless amplitudes pass full scale; a power of two keeps every bit of the mantissa.
-        fitting = 1.0 if facts.peak <= 1.0 else 2.0 ** -np.ceil(np.log2(facts.peak))
-        if fitting == scale:
-            break
-        scale = float(fitting)
+    """The RECORDINGS row of a decoded file, its pieces appended to ``tar`` as they come; none stay when it is refused."""
+    scale, num_members = 1.0, len(tar.members)
+    try:
+        while True:
+            file.seek(0)
+            decoder = open_audio(file)
+            facts = _Facts(decoder.probe.num_channels)
+            pieces = _Pieces(identity, decoder, config, tar)
+            for block in decoder.blocks():
+                facts.add(block)
+                pieces.add(block * np.float32(scale))
+            pieces.finish()
+            # One pass is enough unless amplitudes pass full scale; a power of two keeps every bit of the mantissa.
+            fitting = 1.0 if facts.peak <= 1.0 else 2.0 ** -np.ceil(np.log2(facts.peak))
+            if fitting == scale:
+                return _checked_row(identity, decoder, facts, pieces, scale)
+            scale = float(fitting)
+            tar.undo(num_members)
+    except BaseException:
+        tar.undo(num_members)
+        raise
+
+
+def _checked_row(identity: bytes, decoder: Decoder, facts: _Facts, pieces: _Pieces, scale: float) -> dict[str, Any]:
     if not facts.num_samples and decoder.error:
         raise AudioRefused("undecodable", f"header is read, but nothing decodes: {decoder.error}; fetch it again")
     if not facts.num_samples:
         raise AudioRefused("no_samples", "a valid file of 0 samples; nothing to store")
-    for name, data in pieces.encoded:
-        tar.add(name, data)
     return _recording_row(identity, decoder, facts, pieces, scale)
 
 
@@ -175,13 +181,13 @@ class _Facts:
 
 
 class _Pieces:
-    """Cuts blocks into pieces of 60 s and encodes them, resampling on the way where the stored rate is another."""
+    """Cuts blocks into pieces of 60 s and encodes them into ``tar``, resampling where the stored rate is another."""
 
-    def __init__(self, identity: bytes, decoder: Decoder, config: StoreConfig) -> None:
+    def __init__(self, identity: bytes, decoder: Decoder, config: StoreConfig, tar: TarWriter) -> None:
         probe = decoder.probe
         self.rate_hz = config.stored_rate_hz(probe.sample_rate_hz)
         self.num_samples = 0
-        self.encoded: list[tuple[str, bytes]] = []
+        self._tar = tar
         self._identity, self._bits = identity, probe.bits
         self._waiting: list[np.ndarray] = []
         self._num_waiting = 0
@@ -217,7 +223,7 @@ class _Pieces:
         whole = np.clip(np.rint(audio.astype(np.float64) * full_scale), -full_scale, full_scale - 1).astype(np.int32)
         samples = whole.astype(np.int16) if self._bits == 16 else whole << 8
         for channel, name in self._names(audio.shape[1]):
-            self.encoded.append((name, encode_flac(samples[:, channel], self.rate_hz, self._bits)))
+            self._tar.add(name, encode_flac(samples[:, channel], self.rate_hz, self._bits))
         self._piece += 1
         self.num_samples += len(audio)
 
