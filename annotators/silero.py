@@ -15,7 +15,7 @@ from pydantic import Field
 
 from annotators.onnx_session import open_session
 from annotators.weights import packaged_path, path_digest
-from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, Resources
+from manifests.contracts import MODEL_RATE_HZ, AudioSlices, ChannelAudio, HeardSpan, Resources
 from manifests.lineage import fingerprint
 from manifests.recipes import RecipeModel
 from manifests.spans import Span
@@ -62,7 +62,7 @@ class Silero:
         probs_F = self.speech_probs(channel.audio)
         return speech_spans(probs_F, len(channel.audio), self.config)
 
-    def speech_probs(self, audio_S: Audio) -> np.ndarray:
+    def speech_probs(self, audio_S: AudioSlices) -> np.ndarray:
         """Float32 ``[F]``, one probability for each 512 samples; the last frame is padded with zeros."""
         self.setup()
         num_frames = -(-len(audio_S) // FRAME_SAMPLES)

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from manifests.contracts import Audio
+from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.errors import ContractError
 from manifests.store import Store
 from manifests.tars import Member, read_index, read_member
@@ -84,3 +84,48 @@ class AudioReader:
                 self._cache.pop(next(iter(self._cache)))
             self._cache[name] = decode_flac(read_member(self.store, *self._where[name]))[0]
         return self._cache[name]
+
+
+class HeardAudio:
+    """A stored channel at MODEL_RATE_HZ, read and resampled when it is sliced: a day costs no more memory than a minute.
+
+    What a slice holds does not depend on how the channel is sliced: each piece of 60 s is resampled by itself, with a
+    second of its neighbours on both sides, so that the filter never meets an edge inside the recording.
+    """
+
+    def __init__(
+        self, reader: AudioReader, recording_id: bytes, channel: int, sample_rate_hz: int, num_samples: int
+    ) -> None:
+        self._reader, self._recording, self._channel = reader, recording_id, channel
+        self._rate_hz, self._num_stored = sample_rate_hz, num_samples
+        self._num_samples = round(num_samples * MODEL_RATE_HZ / sample_rate_hz)
+        self._held: tuple[int, Audio] = (-1, np.zeros(0, np.float32))
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __getitem__(self, wanted: slice) -> Audio:
+        """Float32 of ``[start:stop]``, step 1."""
+        start, stop, step = wanted.indices(self._num_samples)
+        if step != 1:
+            raise ValueError(f"audio is sliced with a step of {step}; only 1 is taken")
+        if start >= stop:
+            return np.zeros(0, np.float32)
+        size = PIECE_S * MODEL_RATE_HZ
+        parts = []
+        for piece in range(start // size, (stop - 1) // size + 1):
+            base = piece * size
+            parts.append(self._piece(piece)[max(0, start - base) : stop - base])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _piece(self, piece: int) -> Audio:
+        if self._held[0] != piece:
+            rate = self._rate_hz
+            margin_s = 0 if rate == MODEL_RATE_HZ else 1
+            first = max(0, (piece * PIECE_S - margin_s) * rate)
+            last = min(self._num_stored, ((piece + 1) * PIECE_S + margin_s) * rate)
+            audio = resample(self._reader.read(self._recording, self._channel, rate, first, last), rate, MODEL_RATE_HZ)
+            skip = piece * PIECE_S * MODEL_RATE_HZ - first // rate * MODEL_RATE_HZ
+            length = min(PIECE_S * MODEL_RATE_HZ, self._num_samples - piece * PIECE_S * MODEL_RATE_HZ)
+            self._held = (piece, audio[skip : skip + length])
+        return self._held[1]

@@ -45,13 +45,23 @@ class Resources:
     batch_audio_s: float = 300.0
 
 
+class AudioSlices(Protocol):
+    """Audio that is read when it is sliced; a NumPy array is one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, wanted: slice, /) -> Audio: ...
+
+
 @dataclass(frozen=True)
 class ChannelAudio:
-    """One channel of a recording as the models hear it."""
+    """One channel of a recording as the models hear it.
+
+    A recording may last a day: take slices of ``audio`` and let them go. ``audio[:]`` holds all of it.
+    """
 
     recording_id: bytes
     channel: int
-    audio: Audio  # [S] at MODEL_RATE_HZ
+    audio: AudioSlices  # [S] at MODEL_RATE_HZ
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from manifests.audio import PIECE_S, AudioReader, decode_flac, encode_flac, piece_name, resample
+from manifests.audio import PIECE_S, AudioReader, HeardAudio, decode_flac, encode_flac, piece_name, resample
 from manifests.errors import ContractError
 from manifests.store import Store
 from manifests.tars import TarWriter
@@ -94,3 +94,36 @@ def test_a_reader_keeps_no_more_pieces_than_asked(reader: AudioReader) -> None:
 def test_missing_tars_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         AudioReader(Store(str(tmp_path)), ["none.tar"])
+
+
+@pytest.fixture(scope="module")
+def stored_8k(tmp_path_factory: pytest.TempPathFactory) -> tuple[AudioReader, np.ndarray]:
+    """Noise of 150 s at 8 kHz in three pieces, and the same as an array."""
+    rate, store, tar = 8_000, Store(str(tmp_path_factory.mktemp("long"))), TarWriter()
+    audio = np.random.default_rng(3).uniform(-0.5, 0.5, 150 * rate).astype(np.float32)
+    for piece in range(3):
+        part = audio[piece * PIECE_S * rate : (piece + 1) * PIECE_S * rate]
+        tar.add(piece_name(RECORDING, 0, piece), encode_flac(part, rate))
+    data, index = tar.close()
+    store.write("a.tar", data)
+    store.write("a.tar.idx", index)
+    return AudioReader(store, ["a.tar"]), audio
+
+
+def test_heard_audio_is_the_channel_resampled_at_once(stored_8k: tuple[AudioReader, np.ndarray]) -> None:
+    reader, audio = stored_8k
+    heard = HeardAudio(reader, RECORDING, 0, 8_000, len(audio))
+    whole = resample(audio, 8_000, 16_000)
+    assert len(heard) == len(whole)
+    # Stored with 16 bits, so equal to about 2^-15; at the seams no worse than elsewhere.
+    np.testing.assert_allclose(heard[:], whole, atol=2e-4)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2_400_000), st.integers(0, 2_400_000))
+def test_how_heard_audio_is_sliced_changes_no_sample(
+    stored_8k: tuple[AudioReader, np.ndarray], start: int, stop: int
+) -> None:
+    reader, audio = stored_8k
+    heard = HeardAudio(reader, RECORDING, 0, 8_000, len(audio))
+    np.testing.assert_array_equal(heard[start:stop], HeardAudio(reader, RECORDING, 0, 8_000, len(audio))[:][start:stop])
