@@ -4,11 +4,13 @@ import io
 import tarfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manifests.errors import ContractError
 from manifests.store import Store
-from manifests.tars import TarWriter, parse_index, read_index, read_member
+from manifests.tars import TarWriter, header, parse_index, read_index, read_member
 
 payloads = st.lists(st.binary(max_size=1500), max_size=6)
 
@@ -52,3 +54,27 @@ def test_plain_webdataset_reads_a_shard(tmp_path: Path) -> None:
     assert [sample["__key__"] for sample in found] == ["k0", "k1"]
     assert found[0]["0.flac"] == b"flac"
     assert found[1]["json"] == b'{"text": "b"}'
+
+
+@given(st.from_regex(r"[A-Za-z0-9._/-]{1,100}", fullmatch=True), st.integers(0, 8**11 - 1))
+def test_headers_are_those_of_tarfile(name: str, num_bytes: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = num_bytes, 0o444
+    assert header(name, num_bytes) == info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@given(payloads)
+def test_tars_are_those_of_tarfile(parts: list[bytes]) -> None:
+    theirs = io.BytesIO()
+    with tarfile.open(fileobj=theirs, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, data in enumerate(parts):
+            info = tarfile.TarInfo(f"{number:03d}.json")
+            info.size, info.mode = len(data), 0o444
+            tar.addfile(info, io.BytesIO(data))
+    assert write({f"{number:03d}.json": data for number, data in enumerate(parts)})[0] == theirs.getvalue()
+
+
+@pytest.mark.parametrize(("name", "num_bytes", "rule"), [("é", 1, "ASCII"), ("a" * 101, 1, "100 bytes"), ("a", 8**11, "8 GiB")])
+def test_what_the_format_cannot_hold_is_refused(name: str, num_bytes: int, rule: str) -> None:
+    with pytest.raises(ContractError, match=rule):
+        header(name, num_bytes)
