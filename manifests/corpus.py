@@ -1,94 +1,45 @@
-"""Reading a corpus: one snapshot of it, as Arrow tables that join by position.
+"""Reading a corpus: one snapshot of it, as Arrow tables that join by position, unit by unit or whole.
 
-Readers see only what a snapshot names. A recording whose bytes came with two units belongs to the earlier one; its rows
-in the later unit are *shadowed*: they lie on disk, and no reader sees them.
+Readers see only what a snapshot names. A recording whose bytes came with two units belongs to one of them; its rows in
+the other are *shadowed*: they lie on disk, and no reader sees them. So are the facts of inputs that a later unit took
+again.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.audio import AudioReader
-from manifests.commits import Commit, read_commit
-from manifests.errors import RequestError, WorkError
+from manifests.commits import Commit
+from manifests.errors import RequestError
 from manifests.schema import CLIPS, INPUTS, QUARANTINE, RECORDINGS, SPANS
-from manifests.store import Store, json_bytes
+from manifests.snapshots import FORMAT_VERSION as FORMAT_VERSION
+from manifests.snapshots import INGEST as INGEST
+from manifests.snapshots import Snapshot as Snapshot
+from manifests.snapshots import clips_output as clips_output
+from manifests.snapshots import latest_snapshot_number as latest_snapshot_number
+from manifests.snapshots import layer_output as layer_output
+from manifests.snapshots import publish_snapshot as publish_snapshot
+from manifests.snapshots import read_head as read_head
+from manifests.snapshots import read_snapshot as read_snapshot
+from manifests.snapshots import spans_output as spans_output
+from manifests.store import Store
+from manifests.tables import UnitTables
 
-FORMAT_VERSION = 1
-INGEST = "ingest"
-
-
-def spans_output(segmenter: str) -> str:
-    return f"spans/{segmenter}"
-
-
-def clips_output(clip_set: str) -> str:
-    return f"clips/{clip_set}"
-
-
-def layer_output(clip_set: str, layer: str) -> str:
-    return f"layers/{clip_set}/{layer}"
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A consistent view of a corpus.
-
-    ``units`` are in plan order; ``outputs`` maps output -> fingerprint -> units that committed it; ``current`` maps
-    output -> the fingerprint that the last build asked for; ``shadowed`` maps unit -> recordings (hex) that an earlier
-    unit owns; ``clip_set`` is the current one.
-    """
-
-    number: int
-    units: list[str]
-    outputs: dict[str, dict[str, list[str]]]
-    current: dict[str, str]
-    clip_set: str
-    shadowed: dict[str, list[str]] = field(default_factory=dict)
-
-    @staticmethod
-    def path(number: int) -> str:
-        return f"snapshots/{number:06d}.json"
-
-
-def latest_snapshot_number(store: Store) -> int:
-    """Number of the newest snapshot; -1 when there is none."""
-    paths = store.objects("snapshots")
-    return int(paths[-1].rsplit("/", 1)[1].removesuffix(".json")) if paths else -1
-
-
-def read_snapshot(store: Store, number: int) -> Snapshot:
-    return Snapshot(**json.loads(store.read(Snapshot.path(number))))
-
-
-def publish_snapshot(store: Store, snapshot: Snapshot) -> bool:
-    """False when another run published that number first: rebase and try the next."""
-    return store.create(Snapshot.path(snapshot.number), json_bytes(snapshot.__dict__))
-
-
-def read_head(store: Store) -> dict[str, Any] | None:
-    """``corpus.json`` (format_version, corpus_id, sample_rate), or None where there is no corpus."""
-    try:
-        head: dict[str, Any] = json.loads(store.read("corpus.json"))
-    except FileNotFoundError:
-        return None
-    if head.get("format_version") != FORMAT_VERSION:
-        raise RequestError(f"corpus {store.uri!r} has format {head.get('format_version')!r}; this version reads {FORMAT_VERSION}")
-    return head
+Columns = list[str] | None
 
 
 class Corpus:
-    """One snapshot of a corpus."""
+    """One snapshot of a corpus. Whole tables are for corpora that fit in memory; ``views`` are for any."""
 
     def __init__(self, store: Store, head: dict[str, Any], snapshot: Snapshot) -> None:
         self.store, self.head, self.snapshot = store, head, snapshot
-        self._commits: dict[tuple[str, str, str], Commit] = {}
-        self._shadowed = {unit: {bytes.fromhex(r) for r in ids} for unit, ids in snapshot.shadowed.items()}
+        self.tables = UnitTables(store, snapshot.compacted)
+        self._done: dict[str, set[str]] = {}
 
     @staticmethod
     def open(uri: str, snapshot: int | None = None) -> Corpus:
@@ -124,34 +75,38 @@ class Corpus:
         return {o.removeprefix(prefix): f for o, f in sorted(self.snapshot.current.items()) if o.startswith(prefix)}
 
     def commit(self, output: str, fingerprint: str, unit: str) -> Commit:
-        """Commit of one unit, read once."""
-        key = (output, fingerprint, unit)
-        if key not in self._commits:
-            found = read_commit(self.store, *key)
-            if found is None:
-                raise WorkError(
-                    f"snapshot {self.snapshot.number} names {key}, but its commit is gone; run `stepwell corpus fsck`"
-                )
-            self._commits[key] = found
-        return self._commits[key]
+        """Commit of one unit, read once. Raises WorkError when there is none."""
+        return self.tables.commit(output, fingerprint, unit)
+
+    def has(self, output: str, unit: str) -> bool:
+        """Whether the snapshot names the unit's commit of an output, by its current fingerprint."""
+        if output not in self._done:
+            self._done[output] = set(self.snapshot.outputs.get(output, {}).get(self.fingerprint(output), ()))
+        return unit in self._done[output]
+
+    def views(self) -> Iterator[UnitView]:
+        """Every unit in plan order; what the reader of one holds is free before the next."""
+        return (UnitView(self, unit) for unit in self.snapshot.units)
 
     def inputs(self) -> pa.Table:
-        """INPUTS of all units, in plan order."""
-        return self._read(INGEST, "inputs", INPUTS, shadow=False)
+        """INPUTS, each once, in plan order."""
+        return self._whole(UnitView.inputs, INPUTS)
 
     def recordings(self) -> pa.Table:
         """RECORDINGS, each once."""
-        return self._read(INGEST, "recordings", RECORDINGS)
+        return self._whole(UnitView.recordings, RECORDINGS)
 
     def quarantine(self) -> pa.Table:
-        return self._read(INGEST, "quarantine", QUARANTINE, shadow=False)
+        """QUARANTINE of the inputs that count."""
+        return self._whole(UnitView.quarantine, QUARANTINE)
 
     def spans(self, segmenter: str) -> pa.Table:
-        return self._read(spans_output(segmenter), "spans", SPANS)
+        """SPANS of one segmenter."""
+        return self._whole(lambda view: view.spans(segmenter), SPANS)
 
     def clips(self) -> pa.Table:
         """CLIPS of the current clip set."""
-        return self._read(clips_output(self.clip_set), "clips", CLIPS)
+        return self._whole(UnitView.clips, CLIPS)
 
     def layer(self, name: str) -> pa.Table:
         """Rows of a layer, in the order of ``clips()``.
@@ -159,41 +114,92 @@ class Corpus:
         Raises RequestError when the corpus has no such layer, or not yet for every unit.
         """
         output = layer_output(self.clip_set, name)
-        done = set(self.snapshot.outputs.get(output, {}).get(self.fingerprint(output), []))
-        missing = [unit for unit in self.snapshot.units if unit not in done]
+        missing = [unit for unit in self.snapshot.units if not self.has(output, unit)]
         if missing:
             raise RequestError(
                 f"layer {name!r} lacks {len(missing)} of {len(self.snapshot.units)} units; build again to finish it"
             )
-        return self._read(output, "layer", None)
+        return self._whole(lambda view: view.layer(name), pa.schema([]))
 
     def audio(self) -> AudioReader:
-        """Reader of the stored audio of all units."""
-        fingerprint = self.fingerprint(INGEST)
-        commits = [self.commit(INGEST, fingerprint, unit) for unit in self.snapshot.units]
-        return AudioReader(self.store, [c.objects["audio"].path for c in commits if "audio" in c.objects])
+        """Reader of the stored audio of all units; a unit whose inputs were taken again yields to those that took them."""
+        ordered = sorted(self.snapshot.units, key=lambda unit: unit in self.snapshot.superseded)
+        return AudioReader(self.store, [tar for unit in ordered for tar in UnitView(self, unit).audio_tars()])
 
-    def _read(self, output: str, role: str, schema: pa.Schema | None, shadow: bool = True) -> pa.Table:
-        fingerprint = self.fingerprint(output)
-        parts, done = [], set(self.snapshot.outputs[output][fingerprint])
-        for unit in self.snapshot.units:
-            if unit not in done:
-                continue
-            part = self.store.read_table(self.commit(output, fingerprint, unit).objects[role].path)
-            parts.append(self._unshadowed(part, unit) if shadow else part)
-        if not parts:
-            return (schema or pa.schema([])).empty_table()
-        return pa.concat_tables(parts)
+    def _whole(self, read: Callable[[UnitView], pa.Table], schema: pa.Schema) -> pa.Table:
+        parts = [read(view) for view in self.views()]
+        return pa.concat_tables(parts) if parts else schema.empty_table()
 
-    def _unshadowed(self, part: pa.Table, unit: str) -> pa.Table:
-        """The rows of recordings that the unit owns; a layer part takes the mask of its clip part."""
-        hidden = self._shadowed.get(unit)
+
+class UnitView:
+    """What a snapshot says of one unit: tables without shadowed rows, clips and layers aligned row for row.
+
+    A table of an output that the unit has not committed is empty.
+    """
+
+    def __init__(self, corpus: Corpus, unit_id: str) -> None:
+        self.corpus, self.unit_id = corpus, unit_id
+        snapshot = corpus.snapshot
+        self._shadowed = [bytes.fromhex(r) for r in snapshot.shadowed.get(unit_id, ())]
+        self._superseded = [bytes.fromhex(i) for i in snapshot.superseded.get(unit_id, ())]
+
+    def inputs(self, columns: Columns = None) -> pa.Table:
+        """INPUTS rows, but for those that a later unit took again."""
+        return self._read(INGEST, "inputs", INPUTS, columns, "input_id", self._superseded)
+
+    def recordings(self, columns: Columns = None) -> pa.Table:
+        """RECORDINGS rows that the unit owns."""
+        return self._read(INGEST, "recordings", RECORDINGS, columns, "recording_id", self._shadowed)
+
+    def quarantine(self, columns: Columns = None) -> pa.Table:
+        """QUARANTINE rows, but for those of inputs that a later unit took again."""
+        return self._read(INGEST, "quarantine", QUARANTINE, columns, "input_id", self._superseded)
+
+    def spans(self, segmenter: str, columns: Columns = None) -> pa.Table:
+        """SPANS rows of the recordings that the unit owns."""
+        return self._read(spans_output(segmenter), "spans", SPANS, columns, "recording_id", self._shadowed)
+
+    def clips(self, columns: Columns = None) -> pa.Table:
+        """CLIPS rows of the current clip set, of the recordings that the unit owns."""
+        return self._read(clips_output(self.corpus.clip_set), "clips", CLIPS, columns, "recording_id", self._shadowed)
+
+    def layer(self, name: str, columns: Columns = None) -> pa.Table:
+        """Rows of a layer, one a row of ``clips()``. Raises RequestError where the layer lacks the unit."""
+        output = layer_output(self.corpus.clip_set, name)
+        fingerprint = self.corpus.fingerprint(output)
+        if not self.corpus.has(output, self.unit_id):
+            raise RequestError(f"layer {name!r} lacks unit {self.unit_id}; build again to finish it")
+        rows = self.corpus.tables.read(output, fingerprint, self.unit_id, "layer", columns)
+        if not self._shadowed:
+            return rows
+        clips = clips_output(self.corpus.clip_set)
+        place = (clips, self.corpus.fingerprint(clips), self.unit_id)
+        owners = self.corpus.tables.read(*place, "clips", ["recording_id"])["recording_id"]
+        return rows.filter(_is_none_of(owners, self._shadowed))
+
+    def audio(self) -> AudioReader:
+        """Reader of this unit's stored audio alone."""
+        return AudioReader(self.corpus.store, self.audio_tars())
+
+    def audio_tars(self) -> list[str]:
+        """Paths of the unit's audio tars: one, or none where no input became a recording."""
+        if not self.corpus.has(INGEST, self.unit_id):
+            return []
+        objects = self.corpus.commit(INGEST, self.corpus.fingerprint(INGEST), self.unit_id).objects
+        return [objects["audio"].path] if "audio" in objects else []
+
+    def _read(self, output: str, role: str, schema: pa.Schema, columns: Columns, key: str, hidden: list[bytes]) -> pa.Table:
+        """The rows whose ``key`` is none of ``hidden``."""
+        wanted = schema.names if columns is None else columns
+        fingerprint = self.corpus.fingerprint(output)
+        if not self.corpus.has(output, self.unit_id):
+            return schema.empty_table().select(wanted)
         if not hidden:
-            return part
-        if "recording_id" in part.column_names:
-            column = part.column("recording_id")
-        else:
-            clips = clips_output(self.clip_set)
-            fact = self.commit(clips, self.fingerprint(clips), unit).objects["clips"]
-            column = self.store.read_table(fact.path, columns=["recording_id"]).column("recording_id")
-        return part.filter(pc.invert(pc.is_in(column, value_set=pa.array(sorted(hidden), type=column.type))))
+            return self.corpus.tables.read(output, fingerprint, self.unit_id, role, columns)
+        read = None if columns is None else [*columns, *({key} - {*columns})]
+        rows = self.corpus.tables.read(output, fingerprint, self.unit_id, role, read)
+        return rows.filter(_is_none_of(rows[key], hidden)).select(wanted)
+
+
+def _is_none_of(column: pa.ChunkedArray, values: list[bytes]) -> pa.ChunkedArray:
+    return pc.invert(pc.is_in(column, value_set=pa.array(values, type=column.type)))

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from manifests.corpus import Corpus, Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot
-from manifests.errors import RequestError, WorkError
+from manifests.corpus import Corpus
+from manifests.errors import ContractError, RequestError, WorkError
+from manifests.snapshots import Snapshot
 from manifests.store import Store
 
 
@@ -77,12 +79,47 @@ def test_a_commit_that_is_gone_is_work_that_failed(corpus: Corpus) -> None:
         with_snapshot(corpus, current=current, outputs=outputs).clips()
 
 
-def test_one_of_two_publishers_of_a_number_wins(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    assert latest_snapshot_number(store) == -1
-    first, second = Snapshot(0, ["u0"], {}, {}, "turns"), Snapshot(0, ["u1"], {}, {}, "turns")
-    assert publish_snapshot(store, first)
-    assert not publish_snapshot(store, second)
-    assert read_snapshot(store, 0) == first
-    assert publish_snapshot(store, Snapshot(1, ["u1"], {}, {}, "turns"))
-    assert latest_snapshot_number(store) == 1
+def test_views_hold_what_the_whole_tables_hold_unit_by_unit(corpus: Corpus) -> None:
+    views = list(corpus.views())
+    assert [view.unit_id for view in views] == ["u0", "u1"]
+    for name in ("inputs", "recordings", "quarantine", "clips"):
+        parts = [getattr(view, name)() for view in views]
+        assert pa.concat_tables(parts) == getattr(corpus, name)(), name
+        assert all(part.num_rows for part in parts) or name == "quarantine"
+    assert pa.concat_tables([view.spans("vad") for view in views]) == corpus.spans("vad")
+    for view in views:
+        assert view.layer("asr")["clip_id"] == view.clips()["clip_id"]
+
+
+def test_a_view_reads_the_columns_that_are_asked_for_in_their_order(corpus: Corpus) -> None:
+    shadowed = list(corpus.views())[1]
+    assert shadowed.clips(["start_sample", "clip_id"]) == shadowed.clips().select(["start_sample", "clip_id"])
+    assert shadowed.layer("asr", ["text"]) == shadowed.layer("asr").select(["text"])
+    assert shadowed.inputs(["uri"]).column_names == ["uri"]
+
+
+def test_a_view_hears_its_own_unit_alone(corpus: Corpus) -> None:
+    first, second = corpus.views()
+    long = next(row for row in first.recordings().to_pylist() if row["num_samples"] > 60 * row["sample_rate_hz"])
+    assert len(first.audio().read(long["recording_id"], 0, 8_000, 0, 8_000)) == 8_000
+    with pytest.raises(ContractError, match="in no audio tar"):
+        second.audio().read(long["recording_id"], 0, 8_000, 0, 8_000)
+
+
+def test_facts_of_inputs_that_a_later_unit_took_again_count_no_more(corpus: Corpus) -> None:
+    bad = corpus.quarantine()["input_id"][0].as_py()
+    again = with_snapshot(corpus, superseded={"u1": [bad.hex()]})
+    assert again.quarantine().num_rows == 0
+    assert again.inputs().num_rows == corpus.inputs().num_rows - 1
+    assert again.recordings() == corpus.recordings()
+
+
+def test_a_unit_without_an_output_has_an_empty_table_of_it_and_no_layer(corpus: Corpus) -> None:
+    outputs = {
+        o: {mark: [u for u in done if u != "u1"] for mark, done in made.items()} for o, made in corpus.snapshot.outputs.items()
+    }
+    view = list(with_snapshot(corpus, outputs=outputs).views())[1]
+    assert view.clips(["clip_id"]).num_rows == view.inputs().num_rows == 0
+    assert view.audio_tars() == []
+    with pytest.raises(RequestError, match="lacks unit u1"):
+        view.layer("asr")

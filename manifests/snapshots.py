@@ -1,0 +1,111 @@
+"""Snapshots: one consistent view of a corpus, as a JSON object whose number is its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from manifests.errors import RequestError
+from manifests.remote import refusal
+from manifests.store import Store, json_bytes
+
+FORMAT_VERSION = 1
+INGEST = "ingest"
+
+
+def spans_output(segmenter: str) -> str:
+    return f"spans/{segmenter}"
+
+
+def clips_output(clip_set: str) -> str:
+    return f"clips/{clip_set}"
+
+
+def layer_output(clip_set: str, layer: str) -> str:
+    return f"layers/{clip_set}/{layer}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What of a corpus counts.
+
+    ``units`` are in plan order, which is the order of their ids; ``outputs`` maps output -> fingerprint -> units that
+    committed it, in the same order; ``current`` maps output -> the fingerprint that the last build asked for;
+    ``clip_set`` is the current one. ``shadowed`` maps unit -> recordings (hex) that another unit owns; ``superseded``
+    maps unit -> inputs (hex) that a later unit took again. ``compacted`` maps output -> fingerprint -> path of the
+    compaction that says where rows are now (``manifests.compacted``); ``holdings`` are paths of tables that say which
+    unit holds which inputs and recordings (``pipeline.publish``).
+    """
+
+    number: int
+    units: list[str]
+    outputs: dict[str, dict[str, list[str]]]
+    current: dict[str, str]
+    clip_set: str
+    shadowed: dict[str, list[str]] = field(default_factory=dict)
+    superseded: dict[str, list[str]] = field(default_factory=dict)
+    compacted: dict[str, dict[str, str]] = field(default_factory=dict)
+    holdings: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def path(number: int) -> str:
+        return f"snapshots/{number:06d}.json"
+
+    def to_json(self) -> dict[str, Any]:
+        """Units of an output are spans of positions in ``units``: as names, 200,000 units of 10 outputs take 40 MB."""
+        place = {unit: position for position, unit in enumerate(self.units)}
+        spans = {
+            output: {mark: position_spans(place[unit] for unit in done) for mark, done in made.items()}
+            for output, made in self.outputs.items()
+        }
+        return {**self.__dict__, "outputs": spans}
+
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> Snapshot:
+        units = row["units"]
+        outputs = {
+            output: {mark: [unit for start, stop in spans for unit in units[start:stop]] for mark, spans in made.items()}
+            for output, made in row["outputs"].items()
+        }
+        return Snapshot(**{**row, "outputs": outputs})
+
+
+def position_spans(positions: Iterable[int]) -> list[list[int]]:
+    """Rising positions as half-open spans ``[start, stop]``, as few as can be."""
+    spans: list[list[int]] = []
+    for position in positions:
+        if spans and spans[-1][1] == position:
+            spans[-1][1] = position + 1
+        else:
+            spans.append([position, position + 1])
+    return spans
+
+
+def latest_snapshot_number(store: Store) -> int:
+    """Number of the newest snapshot; -1 when there is none."""
+    paths = store.objects("snapshots")
+    return int(paths[-1].rsplit("/", 1)[1].removesuffix(".json")) if paths else -1
+
+
+def read_snapshot(store: Store, number: int) -> Snapshot:
+    return Snapshot.from_json(json.loads(store.read(Snapshot.path(number))))
+
+
+def publish_snapshot(store: Store, snapshot: Snapshot) -> bool:
+    """False when another run published that number first: rebase and try the next."""
+    return store.create(Snapshot.path(snapshot.number), json_bytes(snapshot.to_json()))
+
+
+def read_head(store: Store) -> dict[str, Any] | None:
+    """``corpus.json`` (format_version, corpus_id, sample_rate), or None where there is no corpus."""
+    try:
+        head: dict[str, Any] = json.loads(store.read("corpus.json"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise refusal(f"corpus {store.uri!r}", error) from error
+    if head.get("format_version") != FORMAT_VERSION:
+        raise RequestError(f"corpus {store.uri!r} has format {head.get('format_version')!r}; this version reads {FORMAT_VERSION}")
+    return head

@@ -1,0 +1,87 @@
+"""The table of one unit, wherever it is: as its commit says, or in a compacted part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests.commits import Commit, read_commit
+from manifests.compacted import RowGroup, read_compaction
+from manifests.errors import WorkError
+from manifests.snapshots import latest_snapshot_number, read_snapshot
+from manifests.store import Store
+
+Compacted = Mapping[str, Mapping[str, str]]  # output -> fingerprint -> path of a compaction
+OPEN_PARTS = 16  # clips and the layers of a unit lie in as many parts; each keeps a footer of some 100 KB
+
+
+class UnitTables:
+    """Tables of units as one snapshot's ``compacted`` says; without one, as commits say.
+
+    When an object is gone, since a compaction replaced it after the caller began, the newest snapshot is asked: a
+    compaction changes no row, so whoever is at work goes on with the same ones.
+    """
+
+    def __init__(self, store: Store, compacted: Compacted | None = None) -> None:
+        self.store = store
+        self._compacted = compacted or {}
+        self._commits: dict[tuple[str, str, str], Commit] = {}
+        self._parts: dict[str, pq.ParquetFile] = {}
+
+    def commit(self, output: str, fingerprint: str, unit: str) -> Commit:
+        """Commit of one unit, read once. Raises WorkError when there is none."""
+        key = (output, fingerprint, unit)
+        if key not in self._commits:
+            found = read_commit(self.store, *key)
+            if found is None:
+                raise WorkError(
+                    f"unit {unit}: {output!r} ({fingerprint}) is not committed; finish the build, or run `stepwell corpus fsck`"
+                )
+            self._commits[key] = found
+        return self._commits[key]
+
+    def read(self, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None = None) -> pa.Table:
+        """Rows of one unit; only ``columns``, in their order, when given. Raises WorkError when they are nowhere."""
+        table = self._from_part(self._compacted, output, fingerprint, unit, role, columns)
+        if table is None:
+            table = self._from_commit(output, fingerprint, unit, role, columns)
+        if table is None:
+            number = latest_snapshot_number(self.store)
+            newest = read_snapshot(self.store, number).compacted if number >= 0 else {}
+            table = self._from_part(newest, output, fingerprint, unit, role, columns)
+        if table is None:
+            raise WorkError(
+                f"unit {unit}: the {role} of {output!r} ({fingerprint}) are gone; run `stepwell corpus fsck --repair`"
+            )
+        return table
+
+    def _from_commit(self, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None) -> pa.Table | None:
+        fact = self.commit(output, fingerprint, unit).objects[role]
+        try:
+            return self.store.read_table(fact.path, columns)
+        except FileNotFoundError:
+            return None
+
+    def _from_part(
+        self, compacted: Compacted, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None
+    ) -> pa.Table | None:
+        path = compacted.get(output, {}).get(fingerprint)
+        try:
+            found = None if path is None else read_compaction(self.store, path).find(role, unit)
+            return None if found is None else self._row_group(found, columns)
+        except FileNotFoundError:
+            return None
+
+    def _row_group(self, found: RowGroup, columns: list[str] | None) -> pa.Table:
+        if found.path not in self._parts:
+            while len(self._parts) >= OPEN_PARTS:
+                self._parts.pop(next(iter(self._parts))).close()
+            self._parts[found.path] = open_part(self.store, found.path)
+        return self._parts[found.path].read_row_group(found.number, columns=columns, use_threads=False)
+
+
+def open_part(store: Store, path: str) -> pq.ParquetFile:
+    """A compacted part, to be read by row groups on the caller's thread; its page checksums are verified."""
+    return pq.ParquetFile(store.open(path), pre_buffer=False, page_checksum_verification=True)
