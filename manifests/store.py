@@ -5,32 +5,37 @@ All paths are relative to the store's root and use ``/``. Any fsspec URI is a st
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import posixpath
 import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import url_to_fs
 
-from manifests.errors import RequestError, StoreError
+from manifests.errors import RequestError, StoreError, WorkError
 from manifests.ids import canonical_json, new_attempt_id
+from manifests.remote import open_filesystem, os_errors
 
 COPY_BYTES = 1 << 20
+OPEN_BYTES = 4 << 20  # what a remote object is fetched by: a unit's rows come with one request
+FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
-    """A root URI and the operations on objects below it. Picklable: workers get their own."""
+    """A root URI and the operations on objects below it. Picklable: workers get their own.
+
+    Faults of the store are OSErrors, whatever its client raises (``manifests.remote``); a full disk is a WorkError.
+    """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/") or uri
-        try:
-            self.fs, self.root = url_to_fs(self.uri)
-        except (ValueError, ImportError) as error:
-            raise RequestError(f"URI {uri!r} cannot be opened: {error}; use a local path or an fsspec URI") from error
+        self.fs, self.root = open_filesystem(self.uri)
         self.is_local = isinstance(self.fs, fsspec.get_filesystem_class("file"))
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
@@ -40,57 +45,103 @@ class Store:
         return posixpath.join(self.root, path) if path else self.root
 
     def exists(self, path: str = "") -> bool:
-        return bool(self.fs.exists(self._at(path)))
+        # Not fs.exists: that takes a store which does not answer for one where nothing is.
+        try:
+            with os_errors():
+                self.fs.info(self._at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def size(self, path: str) -> int:
-        return int(self.fs.size(self._at(path)))
+        with os_errors():
+            return int(self.fs.size(self._at(path)))
 
     def read(self, path: str, offset: int = 0, num_bytes: int | None = None) -> bytes:
         """The object's bytes, or ``num_bytes`` of them from ``offset`` on. Raises FileNotFoundError."""
         try:
-            if offset == 0 and num_bytes is None:
-                return bytes(self.fs.cat_file(self._at(path)))
-            end = None if num_bytes is None else offset + num_bytes
-            return bytes(self.fs.cat_file(self._at(path), start=offset, end=end))
+            with os_errors():
+                if offset == 0 and num_bytes is None:
+                    return bytes(self.fs.cat_file(self._at(path)))
+                end = None if num_bytes is None else offset + num_bytes
+                return bytes(self.fs.cat_file(self._at(path), start=offset, end=end))
         except NotADirectoryError as error:  # a file stands where a folder of the path should be: nothing is there
             raise FileNotFoundError(str(error)) from error
 
+    def open(self, path: str) -> BinaryIO:
+        """The object to be read in any order, a few MB at a time. Raises FileNotFoundError."""
+        file: BinaryIO = self.fs.open(self._at(path), "rb", block_size=OPEN_BYTES)
+        return file
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """The bytes ``[start, end)`` of objects, in order; an object store answers many at a time."""
+        paths, starts, ends = ([*values] for values in zip(*((self._at(path), a, b) for path, a, b in ranges), strict=True))
+        with os_errors():
+            return [bytes(data) for data in self.fs.cat_ranges(paths, starts, ends, on_error="raise")]
+
     def write(self, path: str, data: bytes) -> None:
         """Write a new object under a name that nobody else uses, durably."""
-        target = self._at(path)
-        if not self.is_local:
-            self.fs.pipe_file(target, data)
+        if self.is_local:
+            with self._local_file(path) as file:
+                file.write(data)
             return
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(os.path.dirname(target))
+        with os_errors():
+            self.fs.pipe_file(self._at(path), data)
 
     def write_file(self, path: str, file: BinaryIO) -> None:
         """``write`` for what is too large for memory: all of a local, seekable file, in blocks."""
-        target = self._at(path)
         file.seek(0)
-        if not self.is_local:
-            with self.fs.open(target, "wb") as remote:
-                shutil.copyfileobj(file, remote, COPY_BYTES)
+        if self.is_local:
+            with self._local_file(path) as local:
+                shutil.copyfileobj(file, local, COPY_BYTES)
             return
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, "wb") as local:
-            shutil.copyfileobj(file, local, COPY_BYTES)
-            local.flush()
-            os.fsync(local.fileno())
+        with os_errors(), self.fs.open(self._at(path), "wb") as remote:
+            shutil.copyfileobj(file, remote, COPY_BYTES)
+
+    @contextlib.contextmanager
+    def _local_file(self, path: str) -> Iterator[BinaryIO]:
+        """A file to write, durable when the block ends. Raises WorkError when the disk is full, and leaves no part."""
+        target = self._at(path)
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in FULL_ERRNOS:
+                raise
+            with contextlib.suppress(OSError):
+                os.unlink(target)
+            # Not an OSError: those are tried again, and a full disk stays full.
+            raise WorkError(
+                f"output {self.uri!r} is full ({error.strerror}, writing {path!r}); make room and run the same command again: "
+                "what is committed stays"
+            ) from error
         _sync_folder(os.path.dirname(target))
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Write an object that may be there already: a reader sees the old bytes or the new, never a part of either."""
+        if not self.is_local:
+            self.write(path, data)
+            return
+        draft = f"{path}.{new_attempt_id()}.draft"
+        self.write(draft, data)
+        os.replace(self._at(draft), self._at(path))
+
     def create(self, path: str, data: bytes) -> bool:
-        """Create the object only if it is absent; False when another was first. The whole of a commit rests on this."""
+        """Create the object only if it is absent; False when another was first. The whole of a commit rests on this.
+
+        On an object store an object of exactly these bytes counts as ours.
+        """
         target = self._at(path)
         if not self.is_local:
             try:
-                self.fs.pipe_file(target, data, mode="create")
+                with os_errors():
+                    self.fs.pipe_file(target, data, mode="create")
             except FileExistsError:
-                return False
+                # A client repeats a request whose answer was lost, and is then refused for its own success.
+                return self.read(path) == data
             return True
         draft = f"{path}.{new_attempt_id()}.draft"
         self.write(draft, data)
@@ -106,17 +157,20 @@ class Store:
     def remove(self, path: str) -> None:
         """Remove an object; no complaint when it is gone already."""
         try:
-            self.fs.rm_file(self._at(path))
+            with os_errors():
+                self.fs.rm_file(self._at(path))
         except FileNotFoundError:
             return
 
     def objects(self, folder: str) -> list[str]:
         """Paths of all objects below a folder, sorted; drafts are left out."""
-        base = self._at(folder)
-        if not self.fs.exists(base):
-            return []
         self.fs.invalidate_cache()
-        found = (posixpath.relpath(path, self._at("")) for path in self.fs.find(base))
+        try:
+            with os_errors():
+                paths = self.fs.find(self._at(folder))
+        except FileNotFoundError:
+            return []
+        found = (posixpath.relpath(path, self._at("")) for path in paths)
         return sorted(path for path in found if not path.endswith(".draft"))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
@@ -133,9 +187,9 @@ class Store:
         probe = f".probe-{new_attempt_id()}"
         try:
             first, second = self.create(probe, b"1"), self.create(probe, b"2")
+            self.remove(probe)
         except (OSError, NotImplementedError, ValueError) as error:
             raise RequestError(f"output {self.uri!r} cannot be written: {error}; choose another --out") from error
-        self.remove(probe)
         if not first or second:
             raise StoreError(f"store {self.uri!r} ignores create-only-if-absent; commits need a store that honours it")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +62,35 @@ def conversation() -> np.ndarray:
     return audio
 
 
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]  # WSGI
+
+
+@contextmanager
+def _serving(application: Application) -> Iterator[str]:
+    """Address on loopback at which the application answers."""
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *_: Any) -> None: ...
+
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Application], str]]:
+    """``serve(application)``: the address at which a WSGI application answers until the test ends."""
+    with ExitStack() as stack:
+        yield lambda application: stack.enter_context(_serving(application))
+
+
 class S3:
     """moto's S3 on loopback. ``s3://`` URIs reach it from this process and from those it starts, by the environment."""
 
-    def __init__(self, endpoint_url: str) -> None:
-        self.endpoint_url = endpoint_url
+    def __init__(self, application: Application) -> None:
+        self.application = application
 
     def bucket(self) -> str:
         """URI of a new, empty bucket, without a slash at its end."""
@@ -81,27 +106,19 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """A real S3 server: ``f"{s3.bucket()}/corpus"`` is a store, a source, an output; see ``S3``."""
     import s3fs
     from moto.server import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
-
-    class Quiet(WSGIRequestHandler):
-        def log(self, *_: Any) -> None: ...
 
     backend, lock = DomainDispatcherApplication(create_backend_app), threading.Lock()
 
-    def one_writer_at_a_time(environ: dict[str, Any], start_response: Any) -> Any:
+    def one_writer_at_a_time(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # S3 decides a conditional put atomically; moto looks and then writes, so two threads of it could both win.
         if environ["REQUEST_METHOD"] in WRITING_METHODS:
             with lock:
                 return list(backend(environ, start_response))
         return backend(environ, start_response)
 
-    server = make_server("127.0.0.1", 0, one_writer_at_a_time, threaded=True, request_handler=Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
     # No profile and no metadata service of the machine that runs the tests plays a part.
     nowhere = str(tmp_path_factory.mktemp("aws") / "none")
     environment = {
-        "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -109,13 +126,25 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
+    with _serving(one_writer_at_a_time) as address, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**environment, "AWS_ENDPOINT_URL": address}.items():
             patch.setenv(name, value)
         s3fs.S3FileSystem.clear_instance_cache()
-        yield S3(address)
+        yield S3(one_writer_at_a_time)
     s3fs.S3FileSystem.clear_instance_cache()
-    server.shutdown()
+
+
+@pytest.fixture
+def s3_at(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """``s3_at(address)``: until the test ends, ``s3://`` is what answers there, e.g. ``serve`` of a wrapped application."""
+    import s3fs
+
+    def point(address: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        s3fs.S3FileSystem.clear_instance_cache()
+
+    yield point
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

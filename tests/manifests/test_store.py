@@ -9,7 +9,7 @@ from threading import Barrier
 import pyarrow as pa
 import pytest
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.store import Store, table_bytes
 
 
@@ -85,6 +85,14 @@ def test_an_unwritable_place_is_a_wrong_request(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(RequestError, match="cannot be written"):
         Store(str(tmp_path / "file" / "below")).check_exclusive()
+
+
+def test_a_full_disk_is_told_and_not_tried_again(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    (tmp_path / "layer").symlink_to("/dev/full")
+    with pytest.raises(WorkError, match=r"is full \(No space left on device, writing 'layer'\); make room"):
+        store.write("layer", b"x")
+    assert store.objects("") == []  # no part of an object stays
 
 
 def test_equal_tables_are_equal_bytes(store: Store) -> None:
