@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -13,30 +13,40 @@ LINE_EVERY_S = 10.0
 
 
 class ProgressBar:
-    """One bar: ``advance`` by what was done; ``note`` is shown behind it."""
+    """One bar: ``advance`` by what was done; ``note`` is shown behind it.
 
-    def __init__(self, progress: Progress, title: str, total: float, unit: str) -> None:
-        self.title, self.total, self.unit = title, total, unit
-        self.done, self.note = 0.0, ""
+    With a ``total_weight`` the time left goes by weight (bytes, say): units may differ in size.
+    """
+
+    def __init__(self, progress: Progress, title: str, total: float, unit: str, total_weight: float = 0.0) -> None:
+        self.title, self.total, self.unit, self.total_weight = title, total, unit, total_weight
+        self.done, self.done_weight, self.note = 0.0, 0.0, ""
         self._progress = progress
         self._began = self._line_at = time.monotonic()
         self._rich_id: Any = None
 
-    def advance(self, amount: float = 1.0, note: str = "") -> None:
+    def advance(self, amount: float = 1.0, note: str = "", weight: float = 0.0) -> None:
         self.done += amount
+        self.done_weight += weight
         self.note = note or self.note
         self._progress.show(self)
 
     @property
     def eta_s(self) -> float | None:
         """Seconds left at the mean rate so far; None before anything was done."""
-        if not self.done:
+        done, total = (self.done_weight, self.total_weight) if self.total_weight else (self.done, self.total)
+        if not done:
             return None
-        return (time.monotonic() - self._began) * max(0.0, self.total - self.done) / self.done
+        return (time.monotonic() - self._began) * max(0.0, total - done) / done
+
+    @property
+    def eta(self) -> str:
+        """Time left for people; empty when it is not known or nothing is left."""
+        return "" if self.eta_s is None or self.done >= self.total else f"ETA {duration(self.eta_s)}"
 
     def line(self) -> str:
         """The bar as one plain line."""
-        eta = "" if self.eta_s is None or self.done >= self.total else f", ETA {self.eta_s:.0f} s"
+        eta = f", {self.eta}" if self.eta else ""
         note = f", {self.note}" if self.note else ""
         return f"{self.title}: {self.done:.0f}/{self.total:.0f} {self.unit}{eta}{note}"
 
@@ -49,7 +59,7 @@ class Progress:
         self._rich: Any = None
         if self._stream.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as RichProgress
 
             self._rich = RichProgress(
@@ -58,7 +68,7 @@ class Progress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[unit]}"),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[eta]}"),
                 TextColumn("{task.fields[note]}"),
                 console=Console(file=self._stream),
             )
@@ -72,16 +82,16 @@ class Progress:
         if self._rich is not None:
             self._rich.stop()
 
-    def task(self, title: str, total: float, unit: str) -> ProgressBar:
+    def task(self, title: str, total: float, unit: str, total_weight: float = 0.0) -> ProgressBar:
         """A new bar counting to ``total`` units."""
-        task = ProgressBar(self, title, total, unit)
+        task = ProgressBar(self, title, total, unit, total_weight)
         if self._rich is not None:
-            task._rich_id = self._rich.add_task(title, total=total, unit=unit, note="")
+            task._rich_id = self._rich.add_task(title, total=total, unit=unit, eta="", note="")
         return task
 
     def show(self, task: ProgressBar) -> None:
         if self._rich is not None:
-            self._rich.update(task._rich_id, completed=task.done, total=task.total, note=task.note)
+            self._rich.update(task._rich_id, completed=task.done, total=task.total, eta=task.eta, note=task.note)
             return
         now = time.monotonic()
         if task.done >= task.total or now - task._line_at >= LINE_EVERY_S:
@@ -104,3 +114,52 @@ def say(message: str) -> None:
 def answer(value: dict[str, Any], as_json: bool, lines: list[str]) -> None:
     """A verb's result on stdout: JSON for machines, lines for people."""
     print(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) if as_json else "\n".join(lines), flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people, in two units at most: ``8 s``, ``3 min 20 s``, ``5 h 04 min``, ``2 d 07 h``."""
+    whole = round(seconds)
+    for size, name, below, below_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // below:02d} {below_name}"
+    return f"{whole} s"
+
+
+def volume(num_bytes: float) -> str:
+    """Bytes for people: ``512 B``, ``3.4 MiB``, ``1.2 TiB``."""
+    if num_bytes < 1024:
+        return f"{num_bytes:.0f} B"
+    for name in ("KiB", "MiB", "GiB", "TiB"):
+        num_bytes /= 1024
+        if num_bytes < 1024:
+            return f"{num_bytes:.3g} {name}" if num_bytes < 100 else f"{num_bytes:.0f} {name}"
+    return f"{num_bytes / 1024:.3g} PiB"
+
+
+def number(value: float | None) -> str:
+    """A figure for people: three digits that count, thousands apart; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def share(value: float | None) -> str:
+    """A fraction as a percentage; a dash where there is none."""
+    return "-" if value is None else f"{value:.0%}"
+
+
+def bar(done: float, total: float, width: int = 20) -> str:
+    """``██████░░░░``: full only when all is done."""
+    filled = width if done >= total else min(width - 1, int(width * done / total))
+    return "█" * filled + "░" * (width - filled)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equal length as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

@@ -216,7 +216,12 @@ class _Run:
 
     def _work(self, engine: Engine, run_id: str) -> None:
         totals = {work.output: sum(task.work == w for task in self.todo) for w, work in enumerate(self.works)}
-        with RunLedger(self.store, run_id, totals) as ledger:
+        unit_bytes = {unit.unit_id: unit.num_bytes for unit in self.units}
+        total_bytes = dict.fromkeys(totals, 0)
+        for task in self.todo:
+            total_bytes[self.works[task.work].output] += self.units[task.unit].num_bytes
+        ledger_of = RunLedger(self.store, run_id, totals, works=self.works, unit_bytes=unit_bytes, total_bytes=total_bytes)
+        with ledger_of as ledger:
             engine.run(self.store, self.units, self.works, self.todo, lambda _, row: ledger.add(row))
 
     def _result(self, run_id: str | None, snapshot: Snapshot) -> BuildResult:

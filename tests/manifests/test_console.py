@@ -1,0 +1,69 @@
+"""What a person sees: bars, times and sizes."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests import console
+from manifests.console import Progress, aligned, bar, duration, number, volume
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (5 * 3600 + 299, "5 h 04 min"), (200_000, "2 d 07 h")],
+)
+def test_durations(seconds, said):
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "said"), [(512, "512 B"), (3.4 * 2**20, "3.4 MiB"), (700 * 2**30, "700 GiB"), (2**50, "1 PiB")]
+)
+def test_volumes(num_bytes, said):
+    assert volume(num_bytes) == said
+
+
+def test_numbers():
+    assert [number(value) for value in (None, 0.12345, 12.34, 1_234_567.8)] == ["-", "0.123", "12.3", "1,234,568"]
+
+
+@given(total=st.integers(1, 10**9), done_share=st.floats(0, 1))
+def test_a_bar_is_full_only_when_all_is_done(total, done_share):
+    done = min(total, int(total * done_share))
+    drawn = bar(done, total)
+    assert len(drawn) == 20
+    assert ("░" in drawn) == (done < total)
+
+
+def test_columns_line_up():
+    assert aligned([["part", "hours"], ["ingest", "7"]]) == ["part    hours", "ingest      7"]
+
+
+def test_time_left_goes_by_weight_where_it_is_known(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with Progress(io.StringIO()) as bars:
+        task = bars.task("asr", 4, "units", total_weight=100.0)
+        assert task.eta_s is None
+        clock[0] += 20
+        task.advance(weight=10.0)  # a quarter of the units, a tenth of the bytes
+        assert task.eta_s == pytest.approx(180.0)
+        assert task.line() == "asr: 1/4 units, ETA 3 min 00 s"
+        task.advance(3, weight=90.0)
+        assert task.eta == ""
+
+
+def test_a_terminal_sees_the_time_left():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with Progress(stream) as bars:
+        bars.task("asr", 4, "units").advance(note="0.5 h")
+    assert "1/4" in stream.getvalue()
+    assert "ETA" in stream.getvalue()
