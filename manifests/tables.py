@@ -1,17 +1,21 @@
-"""The table of one unit, wherever it is: as its commit says, or in a compacted part."""
+"""The table of one unit, wherever it is: as its commit says, or in a compacted part; and how such parts are written."""
 
 from __future__ import annotations
 
+import io
+import tempfile
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.commits import Commit, read_commit
+from manifests.commits import Commit, ObjectFact, read_commit
 from manifests.compacted import RowGroup, read_compaction
 from manifests.errors import WorkError
+from manifests.ids import digest_blocks
 from manifests.snapshots import latest_snapshot_number, read_snapshot
-from manifests.store import Store
+from manifests.store import COPY_BYTES, Store
 
 Compacted = Mapping[str, Mapping[str, str]]  # output -> fingerprint -> path of a compaction
 OPEN_PARTS = 16  # clips and the layers of a unit lie in as many parts; each keeps a footer of some 100 KB
@@ -77,7 +81,7 @@ class UnitTables:
     def _row_group(self, found: RowGroup, columns: list[str] | None) -> pa.Table:
         if found.path not in self._parts:
             while len(self._parts) >= OPEN_PARTS:
-                self._parts.pop(next(iter(self._parts))).close()
+                self._parts.pop(next(iter(self._parts))).close(force=True)
             self._parts[found.path] = open_part(self.store, found.path)
         return self._parts[found.path].read_row_group(found.number, columns=columns, use_threads=False)
 
@@ -85,3 +89,34 @@ class UnitTables:
 def open_part(store: Store, path: str) -> pq.ParquetFile:
     """A compacted part, to be read by row groups on the caller's thread; its page checksums are verified."""
     return pq.ParquetFile(store.open(path), pre_buffer=False, page_checksum_verification=True)
+
+
+class TableFile:
+    """A large Parquet object in the making: tables become row groups of a local temporary file, which is then put whole."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        # Delete on close: a killed process leaves nothing behind.
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by put)
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", write_page_checksum=True)
+        self.row_group_rows: list[int] = []
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes written so far, without the footer."""
+        return self._file.tell()
+
+    def append(self, table: pa.Table) -> int:
+        """Number of the row group that now holds the table, also when it has no rows."""
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self.row_group_rows.append(table.num_rows)
+        return len(self.row_group_rows) - 1
+
+    def put(self, store: Store, path: str) -> ObjectFact:
+        """Write the object; nothing can be appended any more."""
+        with self._file:
+            self._writer.close()
+            num_bytes = self._file.seek(0, io.SEEK_END)
+            self._file.seek(0)
+            digest = digest_blocks(iter(lambda: self._file.read(COPY_BYTES), b""))
+            store.write_file(path, self._file)
+        return ObjectFact(path, num_bytes, digest.hex(), sum(self.row_group_rows))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import replace
 
-from manifests.commits import list_commits, read_commit
-from manifests.corpus import INGEST, Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot
+from manifests.commits import list_commits
+from manifests.snapshots import INGEST, Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot
 from manifests.store import Store
+from manifests.tables import Compacted, UnitTables
+from pipeline.holdings import Ownership, held_by, settle, write_holdings
 
 
 def publish(store: Store, units: Iterable[str], current: Mapping[str, str], clip_set: str) -> Snapshot:
@@ -16,40 +18,68 @@ def publish(store: Store, units: Iterable[str], current: Mapping[str, str], clip
     ``current`` maps the outputs that were asked for to their fingerprints. Who loses the race for a number rebases on
     the winner's snapshot and takes the next.
     """
+    asked = set(units)
     while True:
         number = latest_snapshot_number(store)
         before = read_snapshot(store, number) if number >= 0 else None
-        made = _snapshot(store, number + 1, before, units, current, clip_set)
-        if before is not None and {**asdict(made), "number": number} == asdict(before):
+        # Another run may have published units that this one never saw: they stay.
+        all_units = asked | set(before.units if before else ())
+        merged = {**(before.current if before else {}), **current}
+        made = assemble(store, number + 1, before, all_units, merged, clip_set, before.compacted if before else {})
+        if before is not None and replace(made, number=number) == before:
             return before
         if publish_snapshot(store, made):
             return made
+        discard(store, made, before)
 
 
-def _snapshot(
-    store: Store, number: int, before: Snapshot | None, units: Iterable[str], current: Mapping[str, str], clip_set: str
+def assemble(
+    store: Store,
+    number: int,
+    before: Snapshot | None,
+    units: Iterable[str],
+    current: Mapping[str, str],
+    clip_set: str,
+    compacted: Compacted,
 ) -> Snapshot:
-    # Another run may have published units that this one never saw: they stay.
-    all_units = sorted({*units} | set(before.units if before else ()))
-    known = set(all_units)
+    """The snapshot of all that is committed of ``units``, not published yet. Its holdings are written where they changed."""
+    ordered = sorted(units)
+    known = set(ordered)
     outputs: dict[str, dict[str, list[str]]] = {}
     for (output, fingerprint), done in list_commits(store).items():
         outputs.setdefault(output, {})[fingerprint] = [unit for unit in done if unit in known]
-    merged = {**(before.current if before else {}), **current}
-    return Snapshot(number, all_units, outputs, merged, clip_set, _shadowed(store, all_units, merged[INGEST]))
+    places = {output: dict(made) for output, made in compacted.items()}
+    made = Snapshot(number, ordered, outputs, dict(current), clip_set, compacted=places)
+    return _with_owners(store, made, before)
 
 
-def _shadowed(store: Store, units: list[str], ingest: str) -> dict[str, list[str]]:
-    """Recordings that an earlier unit owns, by the later unit that holds their bytes again."""
-    owned: set[bytes] = set()
-    shadowed: dict[str, list[str]] = {}
-    for unit in units:
-        commit = read_commit(store, INGEST, ingest, unit)
-        if commit is None:
-            continue
-        table = store.read_table(commit.objects["recordings"].path, columns=["recording_id"])
-        held = set(table["recording_id"].to_pylist())
-        if twice := sorted(r.hex() for r in held & owned):
-            shadowed[unit] = twice
-        owned |= held
-    return shadowed
+def discard(store: Store, made: Snapshot, before: Snapshot | None) -> None:
+    """Remove what ``assemble`` wrote for a snapshot that another publisher forestalled."""
+    for path in set(made.holdings) - set(before.holdings if before else ()):
+        store.remove(path)
+
+
+def _with_owners(store: Store, made: Snapshot, before: Snapshot | None) -> Snapshot:
+    """The snapshot with what is shadowed and superseded in it: reads of the units before nothing but their holdings.
+
+    Where units went (a repair took them out) or were ingested otherwise, it starts from nothing: two reads a unit.
+    """
+    ingest = made.current.get(INGEST, "")
+    units = made.outputs.get(INGEST, {}).get(ingest, [])
+    held = before.outputs.get(INGEST, {}).get(ingest, []) if before else []
+    if before is not None and before.current.get(INGEST) == ingest and set(held) <= set(units) and (before.holdings or not held):
+        fresh = sorted(set(units) - set(held))
+        known = Ownership({u: set(ids) for u, ids in before.shadowed.items()}, {u: set(i) for u, i in before.superseded.items()})
+        objects = before.holdings
+    else:
+        fresh, known, objects = units, Ownership(), []
+    if not fresh:
+        owners, holdings = known, objects
+    else:
+        rows = held_by(UnitTables(store, made.compacted), ingest, fresh)
+        owners, holdings = settle(known, store, objects, rows), write_holdings(store, objects, rows)
+    return replace(made, shadowed=_listed(owners.shadowed), superseded=_listed(owners.superseded), holdings=list(holdings))
+
+
+def _listed(hidden: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    return {unit: sorted(ids) for unit, ids in sorted(hidden.items()) if ids}
