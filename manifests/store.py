@@ -145,14 +145,39 @@ class Store:
             return True
         draft = f"{path}.{new_attempt_id()}.draft"
         self.write(draft, data)
+        return self._link(draft, path)
+
+    def create_file(self, path: str, local_path: str) -> bool:
+        """``create`` for what is too large for memory: all of a local file."""
+        if not self.is_local:
+            try:
+                with os_errors():
+                    self.fs.put_file(local_path, self._at(path), mode="create")
+            except FileExistsError:
+                return False
+            return True
+        draft = f"{path}.{new_attempt_id()}.draft"
+        with open(local_path, "rb") as file:
+            self.write_file(draft, file)
+        return self._link(draft, path)
+
+    def _link(self, draft: str, path: str) -> bool:
+        """Give a draft its name, unless something has it; the draft goes."""
         try:
-            os.link(self._at(draft), target)
+            os.link(self._at(draft), self._at(path))
         except FileExistsError:
             return False
         finally:
             os.unlink(self._at(draft))
-        _sync_folder(os.path.dirname(target))
+        _sync_folder(os.path.dirname(self._at(path)))
         return True
+
+    def remove_drafts(self, folder: str) -> None:
+        """Remove what killed processes left of objects that never got their name: for whoever knows that nobody writes."""
+        if self.is_local and self.exists(folder):
+            for path in self.fs.find(self._at(folder)):
+                if path.endswith(".draft"):
+                    self.fs.rm_file(path)
 
     def remove(self, path: str) -> None:
         """Remove an object; no complaint when it is gone already."""
