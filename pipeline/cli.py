@@ -20,6 +20,9 @@ EngineName = Annotated[Literal["ray", "local"], typer.Option("--engine", help="W
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster to join; without it one is started here.")]
 NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="CPUs that Ray may use; all of them by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+PriceCoreHour = Annotated[float | None, typer.Option("--price-core-hour", min=0, help="What an hour of one CPU costs.")]
+PriceGpuHour = Annotated[float | None, typer.Option("--price-gpu-hour", min=0, help="What an hour of one GPU costs.")]
+Currency = Annotated[str, typer.Option("--currency", help="Name of the money that prices are in.")]
 
 
 @app.command(epilog="Example: stepwell corpus build ./recordings --out ./corpus --recipe offline")
@@ -86,30 +89,33 @@ def pack(
     answer(asdict(result), as_json, result.lines())
 
 
-@app.command(epilog="Example: stepwell corpus status ./corpus")
-def status(corpus: Annotated[str, typer.Argument(help="URI of the corpus.")], as_json: Json = False) -> None:
-    """Units done of each output, and how each run ended."""
-    import json
+@app.command(epilog="Example: stepwell corpus status ./corpus --watch     or, what it cost: --costs --price-core-hour 0.04")
+def status(
+    corpus: Annotated[str, typer.Argument(help="URI of the corpus.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 s until no run is at work.")] = False,
+    costs: Annotated[bool, typer.Option("--costs", help="Add what all runs cost, part by part.")] = False,
+    price_core_hour: PriceCoreHour = None,
+    price_gpu_hour: PriceGpuHour = None,
+    currency: Currency = "USD",
+    as_json: Json = False,
+) -> None:
+    """Units done of each output, runs at work and runs that ended."""
+    from pipeline import status as reader
+    from pipeline.costs import Prices, cost_table
 
-    from manifests.commits import list_commits
-    from manifests.corpus import read_head
-    from manifests.store import Store
-    from pipeline.units import read_planned
+    if watch and as_json:
+        raise RequestError("--watch shows lines for people; leave it out with --json, and call again")
+    prices = Prices(price_core_hour, price_gpu_hour, currency)
 
-    store = Store(corpus)
-    if read_head(store) is None:
-        raise RequestError(f"no corpus at {corpus!r} (no corpus.json); build one with `stepwell corpus build`")
-    num_units = len(read_planned(store))
-    outputs = [
-        {"output": output, "fingerprint": fingerprint, "num_units": len(units)}
-        for (output, fingerprint), units in sorted(list_commits(store).items())
-    ]
-    ends = [path for path in store.objects("runs") if path.endswith("/status.json")]
-    runs = [{"run_id": path.split("/")[-2], **json.loads(store.read(path))} for path in ends]
-    lines = [f"{num_units} units planned"]
-    lines += [f"  {row['output']} ({row['fingerprint']}): {row['num_units']}/{num_units} units" for row in outputs]
-    lines += [f"run {run['run_id']}: {run['state']}, {run['num_tasks']} tasks" for run in runs]
-    answer({"num_units": num_units, "outputs": outputs, "runs": runs}, as_json, lines)
+    def lines(found: reader.CorpusStatus) -> list[str]:
+        return reader.lines(found, cost_table(found.runs, prices) if costs else None)
+
+    if watch:
+        reader.watch(lambda: reader.read_status(corpus), lines)
+        return
+    found = reader.read_status(corpus)
+    table = {"costs": asdict(cost_table(found.runs, prices))} if costs else {}
+    answer({**found.to_json(), **table}, as_json, lines(found))
 
 
 def encode(
