@@ -47,12 +47,23 @@ def commit_path(output: str, fingerprint: str, unit: str) -> str:
     return f"commits/{output}/{fingerprint}/{unit}.json"
 
 
+def split_commit_path(path: str) -> tuple[str, str, str]:
+    """(output, fingerprint, unit) of a path below ``commits/``."""
+    output, fingerprint, name = path.removeprefix("commits/").rsplit("/", 2)
+    return output, fingerprint, name.removesuffix(".json")
+
+
 def read_commit(store: Store, output: str, fingerprint: str, unit: str) -> Commit | None:
     """The commit of a unit's output, or None when there is none yet."""
     try:
-        row = json.loads(store.read(commit_path(output, fingerprint, unit)))
+        return parse_commit(store.read(commit_path(output, fingerprint, unit)))
     except FileNotFoundError:
         return None
+
+
+def parse_commit(data: bytes) -> Commit:
+    """The commit in a commit file. Raises ValueError, KeyError or TypeError for anything else."""
+    row = json.loads(data)
     row["objects"] = {role: ObjectFact(**fact) for role, fact in row["objects"].items()}
     return Commit(**row)
 
@@ -61,8 +72,8 @@ def list_commits(store: Store) -> dict[tuple[str, str], list[str]]:
     """(output, fingerprint) -> units that committed it, sorted; one listing for the whole corpus."""
     found: dict[tuple[str, str], list[str]] = {}
     for path in store.objects("commits"):
-        output, fingerprint, name = path.removeprefix("commits/").rsplit("/", 2)
-        found.setdefault((output, fingerprint), []).append(name.removesuffix(".json"))
+        output, fingerprint, unit = split_commit_path(path)
+        found.setdefault((output, fingerprint), []).append(unit)
     return {key: sorted(units) for key, units in found.items()}
 
 

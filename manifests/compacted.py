@@ -68,8 +68,13 @@ class Compaction:
 
     def find(self, role: str, unit: str) -> RowGroup | None:
         """Where a unit's table is; None when it was not compacted."""
+        part = self.part_of(role, unit)
+        return None if part is None else part.find(unit)
+
+    def part_of(self, role: str, unit: str) -> CompactedPart | None:
+        """The part in whose group the unit falls, whether it holds the unit or not."""
         at = bisect_right(self._keys, (role, unit)) - 1
-        return self.parts[at].find(unit) if at >= 0 and self.parts[at].role == role else None
+        return self.parts[at] if at >= 0 and self.parts[at].role == role else None
 
     def to_json(self) -> dict[str, Any]:
         return {"output": self.output, "fingerprint": self.fingerprint, "parts": [asdict(part) for part in self.parts]}

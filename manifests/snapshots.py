@@ -27,6 +27,15 @@ def layer_output(clip_set: str, layer: str) -> str:
     return f"layers/{clip_set}/{layer}"
 
 
+# Roles of the tables in a commit, by the first word of its output; ingest commits hold audio besides.
+TABLES = {"ingest": ("inputs", "recordings", "quarantine"), "spans": ("spans",), "clips": ("clips",), "layers": ("layer",)}
+
+
+def table_roles(output: str) -> tuple[str, ...]:
+    """Roles of the tables that a unit's commit of an output holds; none of an output that this version does not know."""
+    return TABLES.get(output.split("/")[0], ())
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """What of a corpus counts.
@@ -83,10 +92,15 @@ def position_spans(positions: Iterable[int]) -> list[list[int]]:
     return spans
 
 
+def snapshot_number(path: str) -> int:
+    """Number of the snapshot at a path; of any other path, -1."""
+    name = path.removeprefix("snapshots/").removesuffix(".json")
+    return int(name) if name.isdigit() and Snapshot.path(int(name)) == path else -1
+
+
 def latest_snapshot_number(store: Store) -> int:
     """Number of the newest snapshot; -1 when there is none."""
-    paths = store.objects("snapshots")
-    return int(paths[-1].rsplit("/", 1)[1].removesuffix(".json")) if paths else -1
+    return max(map(snapshot_number, store.objects("snapshots")), default=-1)
 
 
 def read_snapshot(store: Store, number: int) -> Snapshot:

@@ -6,13 +6,14 @@ All paths are relative to the store's root and use ``/``. Any fsspec URI is a st
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
 import io
 import os
 import posixpath
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import fsspec
 import pyarrow as pa
@@ -23,8 +24,16 @@ from manifests.ids import canonical_json, new_attempt_id
 from manifests.remote import open_filesystem, os_errors
 
 COPY_BYTES = 1 << 20
+READ_AT_ONCE = 1000
 OPEN_BYTES = 4 << 20  # what a remote object is fetched by: a unit's rows come with one request
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+
+
+class ObjectDetail(NamedTuple):
+    """What a listing says of an object."""
+
+    num_bytes: int
+    modified_at_s: float | None  # seconds since 1970 UTC; None where the store does not tell
 
 
 class Store:
@@ -68,9 +77,21 @@ class Store:
         except NotADirectoryError as error:  # a file stands where a folder of the path should be: nothing is there
             raise FileNotFoundError(str(error)) from error
 
+    def read_all(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """(path, bytes) of small objects in order, those that are gone left out; an object store answers many at a time."""
+        for start in range(0, len(paths), READ_AT_ONCE):
+            places = {path: self._at(path) for path in paths[start : start + READ_AT_ONCE]}
+            with os_errors():
+                found = self.fs.cat(list(places.values()), on_error="return")
+            for path, place in places.items():
+                if not isinstance(found[place], FileNotFoundError):
+                    with os_errors():
+                        yield path, _told(found[place])
+
     def open(self, path: str) -> BinaryIO:
         """The object to be read in any order, a few MB at a time. Raises FileNotFoundError."""
-        file: BinaryIO = self.fs.open(self._at(path), "rb", block_size=OPEN_BYTES)
+        with os_errors():
+            file: BinaryIO = self.fs.open(self._at(path), "rb", block_size=OPEN_BYTES)
         return file
 
     def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
@@ -198,14 +219,23 @@ class Store:
         found = (posixpath.relpath(path, self._at("")) for path in paths)
         return sorted(path for path in found if not path.endswith(".draft"))
 
-    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet object as a table; only ``columns``, in their order, when given.
+    def details(self, folder: str = "") -> dict[str, ObjectDetail]:
+        """Every object below a folder, drafts too, from one listing."""
+        self.fs.invalidate_cache()
+        try:
+            with os_errors():
+                found = self.fs.find(self._at(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        root = self._at("")
+        return {
+            posixpath.relpath(path, root): ObjectDetail(int(info["size"]), _modified_at_s(info))
+            for path, info in sorted(found.items())
+        }
 
-        On this thread alone: Arrow's own threads may still hold a Python buffer when the interpreter ends, and then
-        abort the process (seen with pyarrow 26).
-        """
-        file = pq.ParquetFile(pa.BufferReader(self.read(path)), pre_buffer=False)
-        return file.read(columns=columns, use_threads=False)
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet object as a table; only ``columns``, in their order, when given."""
+        return parse_table(self.read(path), columns)
 
     def check_exclusive(self) -> None:
         """Refuse a store that lets the second of two creations win, or that cannot be written at all."""
@@ -219,6 +249,15 @@ class Store:
             raise StoreError(f"store {self.uri!r} ignores create-only-if-absent; commits need a store that honours it")
 
 
+def parse_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The table in the bytes of a Parquet object; only ``columns``, in their order, when given.
+
+    On this thread alone: Arrow's own threads may still hold a Python buffer when the interpreter ends, and then
+    abort the process (seen with pyarrow 26).
+    """
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(columns=columns, use_threads=False)
+
+
 def table_bytes(table: pa.Table) -> bytes:
     """A table as Parquet: one layout for equal rows (zstd, no writer-dependent choices)."""
     sink = io.BytesIO()
@@ -229,6 +268,21 @@ def table_bytes(table: pa.Table) -> bytes:
 def json_bytes(value: Any) -> bytes:
     """A value as canonical JSON with a final newline."""
     return (canonical_json(value) + "\n").encode()
+
+
+def _told(answer: bytes | Exception) -> bytes:
+    """The bytes of an answer. Raises what it is instead."""
+    if isinstance(answer, Exception):
+        raise answer
+    return bytes(answer)
+
+
+def _modified_at_s(info: dict[str, Any]) -> float | None:
+    """By the names that filesystems give it; as a number, a datetime or ISO 8601."""
+    value = next((info[key] for key in ("mtime", "LastModified", "last_modified", "updated", "created") if info.get(key)), None)
+    if isinstance(value, str):
+        value = datetime.datetime.fromisoformat(value)
+    return value.timestamp() if isinstance(value, datetime.datetime) else value
 
 
 def _sync_folder(folder: str) -> None:

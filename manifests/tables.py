@@ -18,6 +18,7 @@ from manifests.snapshots import latest_snapshot_number, read_snapshot
 from manifests.store import COPY_BYTES, Store
 
 Compacted = Mapping[str, Mapping[str, str]]  # output -> fingerprint -> path of a compaction
+HELD_COMMITS = 10_000  # about 10 MB
 OPEN_PARTS = 16  # clips and the layers of a unit lie in as many parts; each keeps a footer of some 100 KB
 
 
@@ -35,7 +36,7 @@ class UnitTables:
         self._parts: dict[str, pq.ParquetFile] = {}
 
     def commit(self, output: str, fingerprint: str, unit: str) -> Commit:
-        """Commit of one unit, read once. Raises WorkError when there is none."""
+        """Commit of one unit, remembered for a while. Raises WorkError when there is none."""
         key = (output, fingerprint, unit)
         if key not in self._commits:
             found = read_commit(self.store, *key)
@@ -43,6 +44,8 @@ class UnitTables:
                 raise WorkError(
                     f"unit {unit}: {output!r} ({fingerprint}) is not committed; finish the build, or run `stepwell corpus fsck`"
                 )
+            if len(self._commits) >= HELD_COMMITS:
+                self._commits.clear()
             self._commits[key] = found
         return self._commits[key]
 
