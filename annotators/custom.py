@@ -9,12 +9,12 @@ from pydantic import Field
 
 from manifests.contracts import Annotator, Segmenter
 from manifests.errors import RequestError
-from manifests.recipes import RecipeModel
+from manifests.gates import AnnotatorConfigBase, SegmenterConfigBase
 
 TARGET = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 
-class CustomSegmenterConfig(RecipeModel):
+class CustomSegmenterConfig(SegmenterConfigBase):
     """A segmenter from any installed package."""
 
     kind: Literal["custom"] = "custom"
@@ -29,7 +29,7 @@ class CustomSegmenterConfig(RecipeModel):
         return part
 
 
-class CustomAnnotatorConfig(RecipeModel):
+class CustomAnnotatorConfig(AnnotatorConfigBase):
     """An annotator from any installed package."""
 
     kind: Literal["custom"] = "custom"

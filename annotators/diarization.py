@@ -19,16 +19,16 @@ from annotators.speaker_encoder import encoder_path
 from annotators.speaker_links import SpeakerLinks
 from annotators.weights import packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, Resources
+from manifests.gates import SegmenterConfigBase
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 from manifests.spans import Span, merge
 
 MIN_SAMPLES = MODEL_RATE_HZ // 4  # under 0.25 s no voice can be told
 SILENT_PEAK = 1e-4  # -80 dBFS
 
 
-class DiarizationConfig(RecipeModel):
+class DiarizationConfig(SegmenterConfigBase):
     """pyannote diarization; see docs/quality.md for how the defaults were chosen."""
 
     kind: Literal["pyannote"] = "pyannote"
@@ -72,7 +72,7 @@ class Diarization:
 
     def fingerprint(self) -> str:
         weights = digest_json([path_digest(_segmentation_path()), path_digest(encoder_path())])
-        return fingerprint(self.name, self.version, self.config.model_dump(mode="json"), weights)
+        return fingerprint(self.name, self.version, self.config.identity(), weights)
 
     def setup(self) -> None:
         if self._pipeline is not None:

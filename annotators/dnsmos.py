@@ -18,9 +18,9 @@ from annotators.mel import mel_power
 from annotators.onnx_session import open_session
 from annotators.weights import packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
+from manifests.gates import AnnotatorConfigBase
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 from manifests.schema import field
 
 WINDOW_S = 9.01
@@ -46,7 +46,7 @@ ADDS = pa.schema(
 )
 
 
-class DnsmosConfig(RecipeModel):
+class DnsmosConfig(AnnotatorConfigBase):
     """DNSMOS. A clip under ``min_clip_s`` or of digital silence gets no score: the window would be a loop of nothing."""
 
     kind: Literal["dnsmos"] = "dnsmos"
@@ -75,7 +75,7 @@ class Dnsmos:
 
     def fingerprint(self) -> str:
         weights = digest_json([path_digest(_graph_path(graph)) for graph in GRAPHS])
-        return fingerprint(self.name, self.version, self.config.model_dump(mode="json"), weights)
+        return fingerprint(self.name, self.version, self.config.identity(), weights)
 
     def setup(self) -> None:
         if self._p808 is None:

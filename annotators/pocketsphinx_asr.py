@@ -18,8 +18,8 @@ from pydantic import Field
 from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, Word, asr_row, is_silent
 from annotators.weights import packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
+from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 
 FRAME_SAMPLES = MODEL_RATE_HZ // 100
 LANGUAGE = "en"
@@ -28,7 +28,7 @@ PRONUNCIATION = re.compile(r"\(\d+\)$")  # "hello(2)" is the second way to say "
 SMALLEST_POSTERIOR = 1e-10
 
 
-class PocketsphinxConfig(RecipeModel):
+class PocketsphinxConfig(AnnotatorConfigBase):
     """pocketsphinx with one pass over the lattice; the two limits make it about five times faster than its defaults."""
 
     kind: Literal["pocketsphinx"] = "pocketsphinx"
@@ -55,7 +55,7 @@ class Pocketsphinx:
         self._decoder: Any = None
 
     def fingerprint(self) -> str:
-        return fingerprint(self.name, self.version, self.config.model_dump(mode="json"), path_digest(_model_path()))
+        return fingerprint(self.name, self.version, self.config.identity(), path_digest(_model_path()))
 
     def setup(self) -> None:
         if self._decoder is None:

@@ -14,8 +14,8 @@ from annotators.pitch import HOP_SAMPLES, pitch_hz
 from annotators.syllables import syllable_rate_hz
 from annotators.weights import packaged_path
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
+from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 from manifests.schema import field
 
 FRAMES_A_SECOND = MODEL_RATE_HZ // HOP_SAMPLES
@@ -38,7 +38,7 @@ ADDS = pa.schema(
 )
 
 
-class ProsodyConfig(RecipeModel):
+class ProsodyConfig(AnnotatorConfigBase):
     """Prosody; pitch statistics need ``min_voiced_s`` of voiced frames, or are null."""
 
     kind: Literal["prosody"] = "prosody"
@@ -65,7 +65,7 @@ class Prosody:
         self._meter: Any = None
 
     def fingerprint(self) -> str:
-        return fingerprint(self.name, self.version, self.config.model_dump(mode="json"))
+        return fingerprint(self.name, self.version, self.config.identity())
 
     def setup(self) -> None:
         if self._meter is None:

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from annotators import snr
 from manifests.contracts import Audio, ClipBatch, Hearing, Resources
+from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 from manifests.schema import field
 
 FLOOR_DBFS = -120.0  # what digital silence is given
@@ -38,7 +38,7 @@ ADDS = pa.schema(
 )
 
 
-class SignalConfig(RecipeModel):
+class SignalConfig(AnnotatorConfigBase):
     """Signal facts; the three levels say what counts as silence and as bandwidth."""
 
     kind: Literal["signal"] = "signal"
@@ -68,7 +68,7 @@ class Signal:
         self.config = config
 
     def fingerprint(self) -> str:
-        return fingerprint(self.name, self.version, self.config.model_dump(mode="json"))
+        return fingerprint(self.name, self.version, self.config.identity())
 
     def setup(self) -> None:
         """Nothing to load."""

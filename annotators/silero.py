@@ -16,8 +16,8 @@ from pydantic import Field
 from annotators.onnx_session import open_session
 from annotators.weights import packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, AudioSlices, ChannelAudio, HeardSpan, Resources
+from manifests.gates import SegmenterConfigBase
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 from manifests.spans import Span
 
 FRAME_SAMPLES = 512
@@ -26,7 +26,7 @@ STATE_SIZE = 128
 FRAMES_A_CALL = 1024  # 33 s of audio and 2.4 MB of input at once, whatever the recording's length
 
 
-class SileroConfig(RecipeModel):
+class SileroConfig(SegmenterConfigBase):
     """Silero VAD. The defaults are the package's own (its function ``get_speech_timestamps``)."""
 
     kind: Literal["silero"] = "silero"
@@ -52,7 +52,7 @@ class Silero:
         self._session: Any = None
 
     def fingerprint(self) -> str:
-        return fingerprint(self.name, self.version, self.config.model_dump(mode="json"), path_digest(_weights_path()))
+        return fingerprint(self.name, self.version, self.config.identity(), path_digest(_weights_path()))
 
     def setup(self) -> None:
         if self._session is None:

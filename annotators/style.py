@@ -8,8 +8,8 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from manifests.contracts import ClipBatch, Hearing, Resources
+from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 from manifests.schema import field
 
 ADDS = pa.schema(
@@ -22,7 +22,7 @@ ADDS = pa.schema(
 )
 
 
-class StyleConfig(RecipeModel):
+class StyleConfig(AnnotatorConfigBase):
     """Where one word ends and the next begins: below ``low`` the first, from ``high`` on the third.
 
     The levels are absolute, so ``pitch_level`` follows the speaker's voice (low for most men, high for most children),
@@ -70,7 +70,7 @@ class Style:
         self.config = config
 
     def fingerprint(self) -> str:
-        return fingerprint(self.name, self.version, self.config.model_dump(mode="json"))
+        return fingerprint(self.name, self.version, self.config.identity())
 
     def setup(self) -> None:
         """Nothing to load."""

@@ -20,8 +20,8 @@ from annotators.pyannote_import import quiet_pyannote
 from annotators.weights import packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
 from manifests.errors import ModelUnavailable
+from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 
 WINDOW_SAMPLES = 30 * MODEL_RATE_HZ  # what Whisper hears at once
 SPACELESS = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -37,7 +37,7 @@ class Heard(NamedTuple):
     num_tokens: int
 
 
-class WhisperxConfig(RecipeModel):
+class WhisperxConfig(AnnotatorConfigBase):
     """Whisper through whisperx. ``language: null`` detects it clip by clip."""
 
     kind: Literal["whisperx"] = "whisperx"
@@ -91,7 +91,7 @@ class Whisperx:
 
     def fingerprint(self) -> str:
         # The device is in it: its kernels sum otherwise, and a beam near a tie then ends in another text.
-        parameters = self.config.model_dump(mode="json", exclude={"model", "align_model", "may_download", "batch_size"})
+        parameters = self.config.model_dump(mode="json", exclude={"when", "model", "align_model", "may_download", "batch_size"})
         weights = [_identity(folder) for folder in self._folders() if folder]
         return fingerprint(self.name, self.version, parameters, "+".join(weights))
 

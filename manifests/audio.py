@@ -19,6 +19,7 @@ from manifests.store import Store
 from manifests.tars import Member, read_index, read_member
 
 PIECE_S = 60
+HEARD_VERSION = "2"  # rises when HeardAudio gives other samples for the same audio: part of what spans are made from
 SUBTYPES = {16: "PCM_16", 24: "PCM_24"}
 
 
@@ -93,9 +94,7 @@ class HeardAudio:
     second of its neighbours on both sides, so that the filter never meets an edge inside the recording.
     """
 
-    def __init__(
-        self, reader: AudioReader, recording_id: bytes, channel: int, sample_rate_hz: int, num_samples: int
-    ) -> None:
+    def __init__(self, reader: AudioReader, recording_id: bytes, channel: int, sample_rate_hz: int, num_samples: int) -> None:
         self._reader, self._recording, self._channel = reader, recording_id, channel
         self._rate_hz, self._num_stored = sample_rate_hz, num_samples
         self._num_samples = round(num_samples * MODEL_RATE_HZ / sample_rate_hz)

@@ -85,6 +85,15 @@ SPANS = pa.schema(
     ]
 )
 
+FAILURES = pa.schema(
+    [
+        required("recording_id", ID, "recording in which the segmenter failed"),
+        required("channel", pa.int16(), "channel of the recording"),
+        required("reason", pa.string(), "crashed | timed_out | out_of_memory | error"),
+        required("message", pa.string(), "one line for people"),
+    ]
+)
+
 CLIPS = pa.schema(
     [
         required("clip_id", ID, "digest of (recording_id, channel, sample_rate_hz, start_sample, end_sample)"),
@@ -141,7 +150,8 @@ LEDGER = pa.schema(
         required("setup_s", pa.float64(), "seconds of wall_s that loading the model took: 0 but for a worker's first unit"),
         required("model_cpu_s", pa.float64(), "CPU seconds inside the model itself (segment, annotate)"),
         required("num_rows", pa.int64(), "rows written"),
-        required("num_errors", pa.int64(), "rows with status error, or inputs refused"),
+        required("num_errors", pa.int64(), "rows with status error, channels that a segmenter failed on, or inputs refused"),
+        field("first_error", pa.string(), "message of the first of them"),
         required("num_bytes", pa.int64(), "bytes written"),
         required("peak_rss_bytes", pa.int64(), "largest resident memory of the worker process so far"),
         required("worker", pa.string(), "host:pid of the worker process"),

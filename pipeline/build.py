@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from annotators.catalog import AnnotatorConfig
-from manifests.commits import list_commits
-from manifests.contracts import Annotator
-from manifests.corpus import (
-    FORMAT_VERSION,
-    INGEST,
-    Corpus,
-    Snapshot,
-    clips_output,
-    read_head,
-)
+import pyarrow.compute as pc
+
+from manifests.commits import list_commits, read_commit
+from manifests.corpus import FORMAT_VERSION, INGEST, Corpus, clips_output, read_head
 from manifests.errors import RequestError, WorkError
+from manifests.gates import AnnotatorConfigBase
 from manifests.recipes import RecipeModel, resolved
 from manifests.store import Store, json_bytes
-from pipeline.engines import Engine, LocalEngine, Task
+from pipeline.annotate_work import AnnotateWork
+from pipeline.assembly import annotate_works, make_works
+from pipeline.engines import Engine, InlineEngine
+from pipeline.explain import explain
 from pipeline.ledger import RunLedger
+from pipeline.limits import LimitsConfig
 from pipeline.publish import publish
 from pipeline.recipe import BuildRecipe
-from pipeline.sources import list_inputs
-from pipeline.units import Unit, plan_units, read_planned, write_plan
-from pipeline.works import AnnotateWork, ClipWork, IngestWork, SegmentWork, Work
+from pipeline.recording_works import ClipWork
+from pipeline.schedule import Task
+from pipeline.sources import Input, list_inputs
+from pipeline.units import Unit, claim_plan, plan_units, read_planned
+from pipeline.works import Work
 
 
 @dataclass(frozen=True)
@@ -76,54 +76,65 @@ class DryRun:
         return [head, *(f"  {row['output']}: {row['num_tasks']} units to run ({row['why']})" for row in self.outputs)]
 
 
-def build(
-    sources: Sequence[str], out: str, recipe: BuildRecipe, engine: Engine | None = None, *, dry_run: bool = False
-) -> BuildResult | DryRun:
-    """Build or continue the corpus at ``out``. Raises RequestError before anything is written."""
-    inputs = list_inputs(sources)
-    works = make_works(recipe)
-    store = Store(out)
-    head = read_head(store)
-    if head is not None and head["sample_rate"] != recipe.store.sample_rate:
-        raise RequestError(
-            f"corpus {out!r} stores audio at {head['sample_rate']!r}, the recipe says {recipe.store.sample_rate!r}; "
-            "use the corpus' own or another --out"
-        )
+def dry_run(sources: Sequence[str], out: str, recipe: BuildRecipe) -> DryRun:
+    """What ``build`` would do; writes nothing."""
+    inputs, works, store = list_inputs(sources), make_works(recipe), Store(out)
+    _checked_head(store, recipe)
     planned = read_planned(store)
     new_units = plan_units(planned, inputs, recipe.units)
-    run = _Run(store, [*planned, *new_units], works)
-    if dry_run:
-        num_new = sum(len(unit.inputs) for unit in new_units)
-        return DryRun(len(inputs), num_new, len(run.units), run.explain())
-    runner = engine or LocalEngine()
-    if run.todo:
-        runner.check(works)
+    run = _Run(store, [*planned, *new_units], works, recipe.limits)
+    num_tasks = [sum(task.work == w for task in run.todo) for w in range(len(works))]
+    rows = explain(run.works, num_tasks, run.committed, store, resolved(recipe))
+    return DryRun(len(inputs), sum(len(unit.inputs) for unit in new_units), len(run.units), rows)
+
+
+def build(
+    sources: Sequence[str],
+    out: str,
+    recipe: BuildRecipe,
+    engine: Engine | None = None,
+    *,
+    retry_quarantined: Collection[str] = (),
+) -> BuildResult:
+    """Build or continue the corpus at ``out``; inputs refused for a reason of ``retry_quarantined`` are taken again.
+
+    Raises RequestError before anything is written.
+    """
+    inputs, works, store = list_inputs(sources), make_works(recipe), Store(out)
+    head = _checked_head(store, recipe)
+    runner = engine or InlineEngine()
+    runner.check(works)
     store.check_exclusive()
     if head is None:
         fresh = {"format_version": FORMAT_VERSION, "corpus_id": os.urandom(16).hex(), "sample_rate": recipe.store.sample_rate}
         store.create("corpus.json", json_bytes(fresh))
+
+    def plan(planned: Sequence[Unit]) -> list[Unit]:
+        again = _refused(store, planned, works[0], retry_quarantined) if retry_quarantined else []
+        return plan_units(planned, inputs, recipe.units, again)
+
+    run = _Run(store, claim_plan(store, plan), works, recipe.limits)
     clip_work = next(work for work in works if isinstance(work, ClipWork))
-    return run.execute(runner, recipe, new_units, clip_work.clip_set)
+    return run.execute(runner, recipe, clip_work.clip_set)
 
 
-def annotate(corpus_uri: str, layers: Mapping[str, AnnotatorConfig | RecipeModel], engine: Engine | None = None) -> BuildResult:
+def annotate(
+    corpus_uri: str,
+    layers: Mapping[str, AnnotatorConfigBase],
+    engine: Engine | None = None,
+    limits: LimitsConfig | None = None,
+) -> BuildResult:
     """Add layers to the current clip set of a corpus; every config is one with ``build() -> Annotator``."""
     corpus = Corpus.open(corpus_uri)
-    known = dict(corpus.layers())
     clips = corpus.fingerprint(clips_output(corpus.clip_set))
-    works: list[Work] = []
-    # Every variant has ``build``; so has the codec's config, which is no variant of the union.
-    annotators: dict[str, Annotator] = {name: config.build() for name, config in layers.items()}  # type: ignore[union-attr]
-    for name in _ordered(annotators, {name: part.reads for name, part in annotators.items()}):
-        works.append(_annotate_work(name, annotators[name], corpus.clip_set, corpus.fingerprint(INGEST), clips, known))
-        known[name] = works[-1].fingerprint
+    works = annotate_works(layers, corpus.clip_set, corpus.fingerprint(INGEST), clips, corpus.layers())
     # Units that a build has planned but not finished are that build's business.
     finished = set(corpus.snapshot.units)
-    run = _Run(corpus.store, [unit for unit in read_planned(corpus.store) if unit.unit_id in finished], works)
-    runner = engine or LocalEngine()
-    if run.todo:
-        runner.check(works)
-    return run.execute(runner, _Layers(layers=dict(layers)), [], corpus.clip_set)
+    units = [unit for unit in read_planned(corpus.store) if unit.unit_id in finished]
+    run = _Run(corpus.store, units, works, limits or LimitsConfig())
+    runner = engine or InlineEngine()
+    runner.check(works)
+    return run.execute(runner, _Layers(layers=dict(layers)), corpus.clip_set)
 
 
 class _Layers(RecipeModel):
@@ -132,87 +143,71 @@ class _Layers(RecipeModel):
     layers: dict[str, Any]
 
 
-def make_works(recipe: BuildRecipe) -> list[Work]:
-    """The works of a recipe, each after what it reads. Raises ModelUnavailable where a part's weights are not here."""
-    ingest = IngestWork(recipe.store)
-    works: list[Work] = [ingest]
-    spans: dict[str, str] = {}
-    for name in _ordered(recipe.segmenters, {gated: (gate,) for gated, gate in recipe.gates.items()}):
-        gate = recipe.gates.get(name)
-        segmenter = recipe.segmenters[name].build()
-        works.append(SegmentWork(name, segmenter, ingest.fingerprint, gate, spans.get(gate) if gate else None))
-        spans[name] = works[-1].fingerprint
-    clips = ClipWork(recipe.clip_set, ingest.fingerprint, spans)
-    works.append(clips)
-    layers: dict[str, str] = {}
-    annotators = {name: config.build() for name, config in recipe.annotators.items()}
-    for name in _ordered(annotators, {name: part.reads for name, part in annotators.items()}):
-        works.append(_annotate_work(name, annotators[name], clips.clip_set, ingest.fingerprint, clips.fingerprint, layers))
-        layers[name] = works[-1].fingerprint
-    return works
+def _checked_head(store: Store, recipe: BuildRecipe) -> dict[str, Any] | None:
+    head = read_head(store)
+    if head is not None and head["sample_rate"] != recipe.store.sample_rate:
+        raise RequestError(
+            f"corpus {store.uri!r} stores audio at {head['sample_rate']!r}, the recipe says {recipe.store.sample_rate!r}; "
+            "use the corpus' own or another --out"
+        )
+    return head
 
 
-def _annotate_work(
-    name: str, annotator: Annotator, clip_set: str, ingest: str, clips: str, layers: Mapping[str, str]
-) -> AnnotateWork:
-    for read in annotator.reads:
-        if read not in layers:
-            raise RequestError(
-                f"layer {name!r} reads layer {read!r}, which is not there; layers are {', '.join(layers) or 'none'}"
-            )
-    return AnnotateWork(name, annotator, clip_set, ingest, clips, {read: layers[read] for read in annotator.reads})
-
-
-def _ordered(names: Iterable[str], reads: Mapping[str, Iterable[str]]) -> list[str]:
-    """The names, each after those it reads; as given where that leaves a choice. Raises RequestError on a circle."""
-    left, ordered = list(names), list[str]()
-    while left:
-        free = next((n for n in left if not (set(reads.get(n, ())) & set(left))), None)
-        if free is None:
-            raise RequestError(f"{', '.join(left)} read each other in a circle; take one of the reads out")
-        left.remove(free)
-        ordered.append(free)
-    return ordered
+def _refused(store: Store, planned: Sequence[Unit], ingest: Work, reasons: Collection[str]) -> list[Input]:
+    """Inputs whose last unit refused them for one of the reasons."""
+    last = {item.input_id: (unit.unit_id, item) for unit in planned for item in unit.inputs}
+    found = []
+    for unit in planned:
+        commit = read_commit(store, INGEST, ingest.fingerprint, unit.unit_id)
+        if commit is None:
+            continue
+        table = store.read_table(commit.objects["quarantine"].path, columns=["input_id", "reason", "outcome"])
+        for row in table.to_pylist():
+            unit_id, item = last[row["input_id"]]
+            if unit_id == unit.unit_id and row["outcome"] == "refused" and row["reason"] in reasons:
+                found.append(item)
+    return found
 
 
 class _Run:
     """One execution: what is committed, what is not, and the snapshot at the end."""
 
-    def __init__(self, store: Store, units: list[Unit], works: list[Work]) -> None:
-        self.store, self.units, self.works = store, units, works
-        self.committed = {key: set(done) for key, done in list_commits(store).items()}
+    def __init__(self, store: Store, units: list[Unit], works: list[Work], limits: LimitsConfig) -> None:
+        self.store, self.units, self.limits = store, units, limits
+        self.committed = list_commits(store)
+        self.works = [self._carrying(work) for work in works]
+        done = {key: set(units) for key, units in self.committed.items()}
         self.todo = [
             Task(u, w)
             for u, unit in enumerate(units)
-            for w, work in enumerate(works)
-            if unit.unit_id not in self.committed.get((work.output, work.fingerprint), ())
+            for w, work in enumerate(self.works)
+            if unit.unit_id not in done.get((work.output, work.fingerprint), ())
         ]
 
-    def explain(self) -> list[dict[str, Any]]:
-        """By output: how many units are to run, and why."""
-        rows = []
-        for w, work in enumerate(self.works):
-            num_tasks = sum(task.work == w for task in self.todo)
-            earlier = {fingerprint for output, fingerprint in self.committed if output == work.output} - {work.fingerprint}
-            done = len(self.units) - num_tasks
-            why = "new units" if done else "fingerprint changed" if earlier else "never ran"
-            rows.append({"output": work.output, "num_tasks": num_tasks, "why": why if num_tasks else "all committed"})
-        return rows
+    def _carrying(self, work: Work) -> Work:
+        """The work, told which other clip sets hold rows of the same part."""
+        if not isinstance(work, AnnotateWork):
+            return work
+        same = sorted(
+            output
+            for output, fingerprint in self.committed
+            if fingerprint == work.fingerprint and output != work.output and output.endswith(f"/{work.name}")
+        )
+        return replace(work, carry_from=tuple(same))
 
-    def execute(self, engine: Engine, recipe: RecipeModel, new_units: list[Unit], clip_set: str) -> BuildResult:
+    def execute(self, engine: Engine, recipe: RecipeModel, clip_set: str) -> BuildResult:
         run_id = None
-        if self.todo or new_units:
+        if self.todo:
             now = datetime.datetime.now(datetime.UTC)
             run_id = f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
             self.store.create(f"runs/{run_id}/recipe.json", json_bytes(resolved(recipe)))
-            # The plan before the work: whoever continues a killed run finds the same units.
-            write_plan(self.store, run_id, new_units)
             try:
                 self._work(engine, run_id)
             except KeyboardInterrupt:
                 raise WorkError("interrupted; every finished task is committed, run the same command to go on") from None
         current = {work.output: work.fingerprint for work in self.works}
-        return self._result(run_id, publish(self.store, [unit.unit_id for unit in self.units], current, clip_set))
+        snapshot = publish(self.store, [unit.unit_id for unit in self.units], current, clip_set)
+        return self._result(run_id, snapshot.number)
 
     def _work(self, engine: Engine, run_id: str) -> None:
         totals = {work.output: sum(task.work == w for task in self.todo) for w, work in enumerate(self.works)}
@@ -222,25 +217,26 @@ class _Run:
             total_bytes[self.works[task.work].output] += self.units[task.unit].num_bytes
         ledger_of = RunLedger(self.store, run_id, totals, works=self.works, unit_bytes=unit_bytes, total_bytes=total_bytes)
         with ledger_of as ledger:
-            engine.run(self.store, self.units, self.works, self.todo, lambda _, row: ledger.add(row))
+            engine.run(self.store, self.units, self.works, self.todo, ledger, self.limits)
 
-    def _result(self, run_id: str | None, snapshot: Snapshot) -> BuildResult:
-        corpus = Corpus.open(self.store.uri, snapshot.number)
-        outcomes = corpus.inputs()["outcome"].to_pylist()
-        recordings, clips = corpus.recordings().to_pylist(), corpus.clips().to_pylist()
+    def _result(self, run_id: str | None, snapshot: int) -> BuildResult:
+        corpus = Corpus.open(self.store.uri, snapshot)
+        outcomes = {row["values"]: row["counts"] for row in pc.value_counts(corpus.inputs()["outcome"]).to_pylist()}
+        recordings, clips = corpus.recordings(), corpus.clips()
+        clip_samples = pc.subtract(clips["end_sample"], clips["start_sample"])
         return BuildResult(
             corpus_uri=self.store.uri,
             run_id=run_id,
-            snapshot=snapshot.number,
-            clip_set=snapshot.clip_set,
+            snapshot=snapshot,
+            clip_set=corpus.clip_set,
             num_units=len(self.units),
             num_tasks_done=len(self.todo),
             num_tasks_reused=len(self.units) * len(self.works) - len(self.todo),
-            num_inputs=len(outcomes),
-            num_refused=outcomes.count("refused"),
-            num_partial=outcomes.count("partial"),
-            num_recordings=len(recordings),
-            num_clips=len(clips),
-            audio_s=sum(row["num_samples"] / row["sample_rate_hz"] for row in recordings),
-            clip_s=sum((row["end_sample"] - row["start_sample"]) / row["sample_rate_hz"] for row in clips),
+            num_inputs=sum(outcomes.values()),
+            num_refused=outcomes.get("refused", 0),
+            num_partial=outcomes.get("partial", 0),
+            num_recordings=recordings.num_rows,
+            num_clips=clips.num_rows,
+            audio_s=pc.sum(pc.divide(pc.cast(recordings["num_samples"], "float64"), recordings["sample_rate_hz"])).as_py() or 0.0,
+            clip_s=pc.sum(pc.divide(pc.cast(clip_samples, "float64"), clips["sample_rate_hz"])).as_py() or 0.0,
         )

@@ -12,11 +12,17 @@ from manifests.console import answer
 from manifests.errors import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipeline.engines import Engine
+    from pipeline.pools import PoolConfig
 
 app = typer.Typer(help="Build, annotate and pack corpora.", no_args_is_help=True)
 
-EngineName = Annotated[Literal["ray", "local"], typer.Option("--engine", help="Where it runs: a Ray cluster, or this process.")]
+EngineName = Annotated[
+    Literal["ray", "local", "inline"],
+    typer.Option("--engine", help="Where it runs: a Ray cluster, one child process, or (for debuggers) this process."),
+]
 Address = Annotated[str | None, typer.Option("--address", help="Ray cluster to join; without it one is started here.")]
 NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="CPUs that Ray may use; all of them by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -34,6 +40,10 @@ def build(
     address: Address = None,
     num_cpus: NumCpus = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")] = False,
+    retry_quarantined: Annotated[
+        list[str] | None,
+        typer.Option("--retry-quarantined", metavar="REASON", help="Take inputs again that were refused for this reason."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Take recordings into a corpus: store, segment, cut clips, annotate.
@@ -45,8 +55,13 @@ def build(
     from pipeline.recipe import BuildRecipe
 
     decoded = load_recipe(BuildRecipe, "pipeline", recipe)
-    result = job.build(sources, out, decoded, make_engine(engine, address, num_cpus), dry_run=dry_run)
-    notice = [f"note: {' '.join(decoded.notice.split())}"] if decoded.notice and not dry_run else []
+    if dry_run:
+        plan = job.dry_run(sources, out, decoded)
+        answer(asdict(plan), as_json, plan.lines())
+        return
+    runner = make_engine(engine, address, num_cpus, decoded.pools)
+    result = job.build(sources, out, decoded, runner, retry_quarantined=retry_quarantined or ())
+    notice = [f"note: {' '.join(decoded.notice.split())}"] if decoded.notice else []
     answer(asdict(result), as_json, [*result.lines(), *notice])
 
 
@@ -65,10 +80,11 @@ def annotate(
     from pipeline import build as job
     from pipeline.recipe import BuildRecipe
 
-    annotators = load_recipe(BuildRecipe, "pipeline", recipe).annotators
-    if unknown := [name for name in layer if name not in annotators]:
-        raise RequestError(f"layer {unknown[0]!r} is not in recipe {recipe!r}; it has {', '.join(annotators)}")
-    result = job.annotate(corpus, {name: annotators[name] for name in layer}, make_engine(engine, address, num_cpus))
+    decoded = load_recipe(BuildRecipe, "pipeline", recipe)
+    if unknown := [name for name in layer if name not in decoded.annotators]:
+        raise RequestError(f"layer {unknown[0]!r} is not in recipe {recipe!r}; it has {', '.join(decoded.annotators)}")
+    layers = {name: decoded.annotators[name] for name in layer}
+    result = job.annotate(corpus, layers, make_engine(engine, address, num_cpus, decoded.pools), decoded.limits)
     answer(asdict(result), as_json, result.lines())
 
 
@@ -136,14 +152,16 @@ def encode(
     answer(asdict(result), as_json, result.lines())
 
 
-def make_engine(name: str, address: str | None = None, num_cpus: int | None = None) -> Engine:
+def make_engine(
+    name: str, address: str | None = None, num_cpus: int | None = None, pools: Mapping[str, PoolConfig] | None = None
+) -> Engine:
     """The engine of that name. Raises RequestError for options that it does not take."""
     if name == "ray":
         from pipeline.ray_engine import RayEngine
 
-        return RayEngine(address, num_cpus)
+        return RayEngine(address, num_cpus, pools)
     if address or num_cpus:
-        raise RequestError("--address and --num-cpus go with --engine ray; --engine local is one process")
-    from pipeline.engines import LocalEngine
+        raise RequestError(f"--address and --num-cpus go with --engine ray; --engine {name} does one task at a time")
+    from pipeline.engines import InlineEngine, LocalEngine
 
-    return LocalEngine()
+    return InlineEngine() if name == "inline" else LocalEngine()

@@ -1,90 +1,41 @@
-"""Where works run. Both engines take the same tasks from one schedule and give the same bytes.
+"""Where works run. Every engine takes its tasks from one schedule and gives the same bytes.
 
-``local`` runs one task after the other in this process: small inputs, debugging. ``ray`` is in ``pipeline.ray_engine``.
+``inline`` runs one task after the other in this process: tests, debuggers. ``local`` does so in a child process, which an
+input may take down without ending the build. ``ray`` is in ``pipeline.ray_engine``.
 """
 
 from __future__ import annotations
 
-import heapq
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from manifests.errors import WorkError
 from manifests.store import Store
+from pipeline.keeper import Keeper
+from pipeline.limits import ErrorBudget, LimitsConfig
+from pipeline.schedule import Schedule, Task
 from pipeline.units import Unit
+from pipeline.watch import Watch
 from pipeline.works import Work, do
 
 
-class Task(NamedTuple):
-    """One work on one unit, by their positions in the build."""
+class Journal(Protocol):
+    """Whoever wants to know how a run goes: its ledger."""
 
-    unit: int
-    work: int
+    def add(self, row: dict[str, Any]) -> None:
+        """A task is done: its LEDGER row."""
+        ...
 
-
-MAX_ATTEMPTS = 3
-# Ready tasks that a search for one that can start looks at: pools are few, so somebody idle finds work among these.
-MAX_PASSED = 1000
-Done = Callable[[Task, dict[str, Any]], None]  # with the LEDGER row
-
-
-class Schedule:
-    """Hands out tasks whose inputs are committed: the earliest unit first, so that units complete and little lies open.
-
-    A task is waiting (for what it reads), ready, started, or finished. The cost of a step does not grow with the number of
-    tasks: a plan has units by the ten thousand.
-    """
-
-    def __init__(self, works: Sequence[Work], todo: Iterable[Task]) -> None:
-        made_by = {work.output: number for number, work in enumerate(works)}
-        self._names = [work.output for work in works]
-        self._open = set(todo)
-        self._num_needs: dict[Task, int] = {}
-        self._readers: dict[Task, list[Task]] = {}
-        self._attempts: dict[Task, int] = {}
-        for task in self._open:
-            needs = {Task(task.unit, made_by[o]) for o in works[task.work].reads if o in made_by} & self._open
-            self._num_needs[task] = len(needs)
-            for need in needs:
-                self._readers.setdefault(need, []).append(task)
-        self._ready = [task for task, count in self._num_needs.items() if not count]
-        heapq.heapify(self._ready)
-
-    def __bool__(self) -> bool:
-        """Whether anything is left to start or to finish."""
-        return bool(self._open)
-
-    def start(self, can_start: Callable[[Task], bool] = lambda _: True) -> Task | None:
-        """The first ready task that can start, by unit, then work; None when there is none."""
-        passed: list[Task] = []
-        found = None
-        while self._ready and found is None and len(passed) < MAX_PASSED:
-            task = heapq.heappop(self._ready)
-            if can_start(task):
-                found = task
-            else:
-                passed.append(task)
-        for task in passed:
-            heapq.heappush(self._ready, task)
-        return found
-
-    def finish(self, task: Task) -> None:
-        """A started task is done: what waited for it alone becomes ready."""
-        self._open.discard(task)
-        for reader in self._readers.pop(task, []):
-            self._num_needs[reader] -= 1
-            if not self._num_needs[reader]:
-                heapq.heappush(self._ready, reader)
-
-    def retry(self, task: Task, unit: Unit, because: str) -> None:
-        """A started task failed for a reason that may pass. Raises WorkError after MAX_ATTEMPTS of them."""
-        self._attempts[task] = self._attempts.get(task, 0) + 1
-        if self._attempts[task] >= MAX_ATTEMPTS:
-            raise WorkError(
-                f"{self._names[task.work]} on unit {unit.unit_id} failed {MAX_ATTEMPTS} times, the last because {because}; "
-                "what is committed stays, run the same command to go on"
-            )
-        heapq.heappush(self._ready, task)
+    def tick(
+        self,
+        *,
+        num_in_flight: int | None = None,
+        workers: Mapping[str, int] | None = None,
+        num_cpus: float | None = None,
+        num_gpus: float | None = None,
+    ) -> None:
+        """Called about once a second while tasks run; an engine tells what it knows of itself."""
+        ...
 
 
 class Engine(Protocol):
@@ -94,30 +45,72 @@ class Engine(Protocol):
         """Raise RequestError when these works cannot run here; called before anything is written."""
         ...
 
-    def run(self, store: Store, units: Sequence[Unit], works: Sequence[Work], todo: Iterable[Task], done: Done) -> None: ...
+    def run(
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        works: Sequence[Work],
+        todo: Iterable[Task],
+        journal: Journal,
+        limits: LimitsConfig,
+    ) -> None: ...
 
 
-class LocalEngine:
-    """Everything in this process, one task at a time."""
+class InlineEngine:
+    """Everything in this process, one task at a time. An input that takes its process down takes down this one."""
 
     def check(self, works: Sequence[Work]) -> None:
         """One process takes any work."""
 
-    def run(self, store: Store, units: Sequence[Unit], works: Sequence[Work], todo: Iterable[Task], done: Done) -> None:
-        schedule = Schedule(works, todo)
-        while task := schedule.start():
-            try:
-                row = do(works[task.work], store, units[task.unit])
-            except OSError as error:
-                schedule.retry(task, units[task.unit], f"{type(error).__name__}: {error}")
-                continue
-            schedule.finish(task)
-            done(task, row)
+    def run(
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        works: Sequence[Work],
+        todo: Iterable[Task],
+        journal: Journal,
+        limits: LimitsConfig,
+    ) -> None:
+        _one_by_one(lambda task: do(works[task.work], store, units[task.unit], Watch()), units, works, todo, journal, limits)
 
 
-def pools(works: Sequence[Work]) -> Mapping[str, list[int]]:
-    """Pool name -> works that share its worker processes."""
-    found: dict[str, list[int]] = {}
-    for number, work in enumerate(works):
-        found.setdefault(work.resources.pool, []).append(number)
-    return found
+class LocalEngine(InlineEngine):
+    """One task at a time in a child process with limits; what takes the child down is found and left out."""
+
+    def run(
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        works: Sequence[Work],
+        todo: Iterable[Task],
+        journal: Journal,
+        limits: LimitsConfig,
+    ) -> None:
+        with Keeper(store, dict(enumerate(works)), limits, journal.tick) as keeper:
+            _one_by_one(lambda task: keeper.run(task.work, units[task.unit]), units, works, todo, journal, limits)
+
+
+def _one_by_one(
+    run: Callable[[Task], dict[str, Any] | None],
+    units: Sequence[Unit],
+    works: Sequence[Work],
+    todo: Iterable[Task],
+    journal: Journal,
+    limits: LimitsConfig,
+) -> None:
+    schedule, budget = Schedule(works, todo), ErrorBudget(limits)
+    while schedule:
+        task = schedule.start()
+        if task is None:  # all that is left rests after a failure
+            time.sleep(schedule.rest_s())
+            continue
+        try:
+            row = run(task)
+        except OSError as error:
+            schedule.retry(task, units[task.unit], f"{type(error).__name__}: {error}")
+            continue
+        schedule.finish(task)
+        journal.tick(num_cpus=1)
+        if row is not None:
+            journal.add(row)
+            budget.add(row)

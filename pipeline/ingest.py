@@ -74,6 +74,8 @@ def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes,
         )
     except AudioRefused as refusal:
         return _refused(item, refusal)
+    except MemoryError:
+        return poisoned(item, "out_of_memory")
     complaint = stored[identity]
     if complaint is None:
         return Ingested(_input_row(item, identity, "stored"), row, [])
@@ -231,6 +233,11 @@ class _Pieces:
         return ((channel, piece_name(self._identity, channel, self._piece)) for channel in range(num_channels))
 
 
+def poisoned(item: Input, reason: str) -> Ingested:
+    """An input that takes down whoever decodes it: crashed, timed_out, out_of_memory."""
+    return _refused(item, AudioRefused(reason, f"the decoder was taken down ({reason}); fetch it again, or convert it"))
+
+
 def _refused(item: Input, refusal: AudioRefused) -> Ingested:
     stage = {
         "no_bytes": "open",
@@ -239,6 +246,9 @@ def _refused(item: Input, refusal: AudioRefused) -> Ingested:
         "non_finite_samples": "check",
         "no_samples": "decode",
         "undecodable": "decode",
+        "crashed": "decode",
+        "timed_out": "decode",
+        "out_of_memory": "decode",
     }.get(refusal.reason, "probe")
     quarantine = _quarantine_row(item, stage, refusal.reason, str(refusal), "refused")
     return Ingested(_input_row(item, None, "refused"), None, [quarantine])

@@ -1,9 +1,11 @@
 """The Ray engine: an actor pool a model, fed by one streaming schedule.
 
-The driver decides what runs: at most as many tasks at a time as the cluster has CPUs, each given to an idle worker of
-its pool; a worker is added when its pool has work and every worker of it is busy. Workers hold only a share of a CPU
-each: pools that each took a whole one would leave none for the others on a small cluster and hang forever. A worker
-that dies loses the task it held; the task is tried again on a new worker.
+The driver decides what runs: tasks whose CPUs fit in the cluster's, each given to an idle worker of its pool; a worker is
+added when its pool has work and every worker of it is busy, and ended when it idles. Workers hold only a share of a CPU each:
+pools that each took a whole one would leave none for the others on a small cluster and hang forever.
+
+What travels is (work, unit): references to stored audio, never waveforms. A worker that dies loses the task it held; the task
+is tried again by a worker that keeps a child process and finds the input that is to blame (``pipeline.keeper``).
 """
 
 from __future__ import annotations
@@ -12,14 +14,23 @@ import logging
 import math
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from manifests.errors import RequestError, StepwellError, WorkError
+from manifests.errors import RequestError, WorkError
 from manifests.store import Store
-from pipeline.engines import Done, Schedule, Task, pools
+from pipeline.engines import Journal
+from pipeline.keeper import Keeper, failure
+from pipeline.limits import ErrorBudget, LimitsConfig
+from pipeline.pools import Pool, PoolConfig, make_pools
+from pipeline.schedule import Schedule, Task
 from pipeline.units import Unit
+from pipeline.watch import Watch
 from pipeline.works import Work, do
 
 if TYPE_CHECKING:
@@ -34,16 +45,31 @@ WORKER_ENV = {
     "OTEL_SDK_DISABLED": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+TICK_S = 1.0
+CLUSTER_EVERY_S = 10.0  # how often the cluster is asked what it has: nodes come and go
 
 
 class Worker:
     """One process of a pool: the works that it can do, each set up once."""
 
-    def __init__(self, store: Store, works: dict[int, Work]) -> None:
-        self._store, self._works = store, works
+    def __init__(self, store: Store, works: dict[int, Work], limits: LimitsConfig) -> None:
+        self._store, self._works, self._limits = store, works, limits
 
-    def run(self, work: int, unit: Unit) -> dict[str, Any]:
-        return do(self._works[work], self._store, unit)
+    def where(self) -> str:
+        """The node that it lives on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, work: int, unit: Unit, *, kept: bool) -> dict[str, Any] | Exception | None:
+        """The LEDGER row, or the error. ``kept``: in a child process, so that what kills it is found."""
+        try:
+            if kept:
+                with Keeper(self._store, self._works, self._limits) as keeper:
+                    return keeper.run(work, unit)
+            return do(self._works[work], self._store, unit, Watch(limits=self._limits), self._limits)
+        except Exception as error:
+            return failure(error, self._works[work].output, unit)
 
 
 class RayEngine:
@@ -52,42 +78,51 @@ class RayEngine:
     ``num_cpus`` is what a started cluster declares, and the most that a joined one is used for.
     """
 
-    def __init__(self, address: str | None = None, num_cpus: int | None = None) -> None:
+    def __init__(
+        self, address: str | None = None, num_cpus: int | None = None, pools: Mapping[str, PoolConfig] | None = None
+    ) -> None:
         self._address, self._num_cpus = address, num_cpus
+        self._configs = dict(pools or {})
         self._folder: str | None = None  # of a cluster started here
 
     def check(self, works: Sequence[Work]) -> None:
         """Connect, and refuse a plan that the cluster can never place."""
         import ray
 
+        pools = make_pools(works, self._configs)
         if not ray.is_initialized():
             self._connect()
-        if self._cpus() < 1:
+        cluster = _Cluster.now(self._num_cpus)
+        if cluster.num_cpus < 1:
             raise RequestError("the Ray cluster has 0 CPUs; a build needs at least 1, start nodes with --num-cpus")
-        for work in works:
-            if work.resources.num_gpus > self._gpus():
+        for pool in pools.values():
+            parts = ", ".join(works[number].output for number in pool.members)
+            if pool.num_gpus > cluster.num_gpus:
                 raise RequestError(
-                    f"{work.output!r} needs {work.resources.num_gpus:g} GPUs a worker, the Ray cluster has {self._gpus():g}; "
-                    "give its part device: cpu, or join a cluster with GPUs"
+                    f"{parts}: {pool.num_gpus:g} GPUs a worker, the Ray cluster has {cluster.num_gpus:g}; "
+                    "give the part device: cpu, or join a cluster with GPUs"
+                )
+            if pool.memory_bytes > cluster.memory_bytes:
+                raise RequestError(
+                    f"{parts}: {pool.memory_bytes >> 20} MiB a worker, the Ray cluster has {cluster.memory_bytes >> 20} MiB; "
+                    "join a larger one"
                 )
 
-    def run(self, store: Store, units: Sequence[Unit], works: Sequence[Work], todo: Iterable[Task], done: Done) -> None:
+    def run(
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        works: Sequence[Work],
+        todo: Iterable[Task],
+        journal: Journal,
+        limits: LimitsConfig,
+    ) -> None:
         self.check(works)
         try:
-            _Run(store, units, works, Schedule(works, todo), self._cpus(), self._gpus()).drive(done)
+            pools = make_pools(works, self._configs)
+            _Run(store, units, works, pools, Schedule(works, todo), limits, self._num_cpus).drive(journal)
         finally:
             self._disconnect()
-
-    def _cpus(self) -> int:
-        import ray
-
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        return min(cpus, self._num_cpus or cpus)
-
-    def _gpus(self) -> float:
-        import ray
-
-        return float(ray.cluster_resources().get("GPU", 0))
 
     def _connect(self) -> None:
         import ray
@@ -107,7 +142,6 @@ class RayEngine:
                 address=self._address or "local",
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                runtime_env={"env_vars": WORKER_ENV},
                 **local,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -128,90 +162,202 @@ class RayEngine:
             self._folder = None
 
 
+@dataclass(frozen=True)
+class _Cluster:
+    """What the cluster has."""
+
+    num_cpus: int
+    num_gpus: float
+    memory_bytes: int
+    nodes: frozenset[str]  # alive
+
+    @staticmethod
+    def now(most_cpus: int | None) -> _Cluster:
+        import ray
+
+        has = ray.cluster_resources()
+        cpus = int(has.get("CPU", 0))
+        alive = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+        return _Cluster(min(cpus, most_cpus or cpus), float(has.get("GPU", 0)), int(has.get("memory", 0)) or sys.maxsize, alive)
+
+
+@dataclass(eq=False)
+class _Member:
+    """One worker: its actor, where it lives (asked once) and since when it idles."""
+
+    pool: Pool
+    actor: Any
+    where: ObjectRef
+    node: str | None = None
+    idle_since: float = 0.0
+    running: Task | None = field(default=None)
+
+
 class _Run:
     """One build on a connected cluster."""
 
     def __init__(
-        self, store: Store, units: Sequence[Unit], works: Sequence[Work], schedule: Schedule, cpus: int, gpus: float
+        self,
+        store: Store,
+        units: Sequence[Unit],
+        works: Sequence[Work],
+        pools: Mapping[str, Pool],
+        schedule: Schedule,
+        limits: LimitsConfig,
+        most_cpus: int | None,
     ) -> None:
-        self._store, self._units, self._works, self._schedule = store, units, works, schedule
-        self._cpus, self._gpus = cpus, gpus
-        self._members = pools(works)
-        self._pool_of = {number: pool for pool, members in self._members.items() for number in members}
-        self._idle: dict[str, list[Any]] = {pool: [] for pool in self._members}
-        self._num_workers = dict.fromkeys(self._members, 0)
-        self._running: dict[ObjectRef, tuple[Task, Any]] = {}
+        self._store, self._units, self._works, self._schedule, self._limits = store, units, works, schedule, limits
+        self._pools, self._most_cpus = pools, most_cpus
+        self._pool_of = {number: pool for pool in pools.values() for number in pool.members}
+        self._workers: list[_Member] = []
+        self._running: dict[ObjectRef, _Member] = {}
+        self._suspected: set[Task] = set()  # tasks that have taken a worker down
+        self._cluster = _Cluster.now(most_cpus)
+        self._asked_at = time.monotonic()
 
-    def drive(self, done: Done) -> None:
+    def drive(self, journal: Journal) -> None:
         """Start what may start, wait for what ends, until nothing is left."""
         import ray
 
+        budget = ErrorBudget(self._limits)
         while self._schedule:
             self._start_ready()
-            finished, _ = ray.wait(list(self._running), num_returns=1)
+            if not self._running:
+                time.sleep(min(TICK_S, self._schedule.rest_s()))
+            finished = ray.wait(list(self._running), num_returns=1, timeout=TICK_S)[0] if self._running else []
             for ref in finished:
-                task, worker = self._running.pop(ref)
-                row = self._collect(ref, task, worker)
+                row = self._collect(ref, self._running.pop(ref))
                 if row is not None:
-                    self._schedule.finish(task)
-                    done(task, row)
+                    journal.add(row)
+                    budget.add(row)
+            workers = Counter(member.pool.name for member in self._workers)
+            has = {"num_cpus": self._cluster.num_cpus, "num_gpus": self._cluster.num_gpus}
+            journal.tick(num_in_flight=len(self._running), workers=workers, **has)
+            self._end_idle()
+            if time.monotonic() - self._asked_at > CLUSTER_EVERY_S:
+                self._look_around()
 
     def _start_ready(self) -> None:
-        while len(self._running) < self._cpus:
-            task = self._schedule.start(lambda task: self._has_room(self._pool_of[task.work]))
+        while True:
+            free = self._cluster.num_cpus - sum(member.pool.num_cpus for member in self._running.values())
+            task = self._schedule.start(lambda task: self._fits(self._pool_of[task.work], free))  # noqa: B023 (called at once)
             if task is None:
                 return
-            worker = self._take_worker(self._pool_of[task.work])
-            self._running[worker.run.remote(task.work, self._units[task.unit])] = (task, worker)
+            member = self._take_worker(self._pool_of[task.work])
+            member.running = task
+            ref = member.actor.run.remote(task.work, self._units[task.unit], kept=task in self._suspected)
+            self._running[ref] = member
 
-    def _has_room(self, pool: str) -> bool:
-        """Whether a worker of the pool is idle, or another one can be placed."""
-        return bool(self._idle[pool]) or self._num_workers[pool] < self._most_workers(pool)
+    def _fits(self, pool: Pool, free_cpus: float) -> bool:
+        """Whether the pool's work may start: its CPUs are free, and a worker idles or another one can be placed."""
+        # A part that wants more CPUs than there are runs alone.
+        if pool.num_cpus > free_cpus and self._running:
+            return False
+        mine = [member for member in self._workers if member.pool is pool]
+        if any(member.running is None for member in mine):
+            return True
+        return len(mine) < self._most_workers(pool) and self._has_memory(pool)
 
-    def _most_workers(self, pool: str) -> int:
-        num_gpus = self._num_gpus(pool)
+    def _most_workers(self, pool: Pool) -> int:
+        most = pool.config.max_workers or max(1, int(self._cluster.num_cpus / max(1.0, pool.num_cpus)))
+        if not pool.num_gpus:
+            return min(most, self._cluster.num_cpus)
         # GPU pools share the GPUs evenly, so that every worker that is asked for can be placed.
-        sharing = sum(self._num_gpus(other) > 0 for other in self._members)
-        return self._cpus if not num_gpus else max(1, min(self._cpus, int(self._gpus / sharing / num_gpus)))
+        sharing = sum(other.num_gpus > 0 for other in self._pools.values())
+        return min(most, max(1, int(self._cluster.num_gpus / sharing / pool.num_gpus)))
 
-    def _num_gpus(self, pool: str) -> float:
-        return max(self._works[number].resources.num_gpus for number in self._members[pool])
+    def _has_memory(self, pool: Pool) -> bool:
+        """Whether one more worker fits in the cluster's memory, once idle workers of other pools are ended for it."""
+        held = sum(member.pool.memory_bytes for member in self._workers)
+        idle = sorted((m for m in self._workers if m.running is None and m.pool is not pool), key=lambda m: m.idle_since)
+        while held + pool.memory_bytes > self._cluster.memory_bytes and idle:
+            held -= idle[0].pool.memory_bytes
+            self._end(idle.pop(0))
+        return held + pool.memory_bytes <= self._cluster.memory_bytes
 
-    def _take_worker(self, pool: str) -> Any:
+    def _take_worker(self, pool: Pool) -> _Member:
         """An idle worker of the pool, or a new one."""
         import ray
 
-        if self._idle[pool]:
-            return self._idle[pool].pop()
-        self._num_workers[pool] += 1
+        for member in self._workers:
+            if member.pool is pool and member.running is None:
+                return member
         # All workers of all pools together hold less than the CPUs there are: every one of them can be placed.
-        share = math.floor(900 / len(self._members)) / 1000
-        members = {number: self._works[number] for number in self._members[pool]}
-        return ray.remote(Worker).options(num_cpus=share, num_gpus=self._num_gpus(pool)).remote(self._store, members)
+        share = math.floor(900 / len(self._pools)) / 1000
+        env = pool.config.runtime_env
+        threads = {name: str(max(1, int(pool.num_cpus))) for name in WORKER_ENV if name.endswith("_NUM_THREADS")}
+        runtime_env = {**env, "env_vars": {**WORKER_ENV, **threads, **env.get("env_vars", {})}}
+        options = {"num_cpus": share, "num_gpus": pool.num_gpus, "runtime_env": runtime_env, "scheduling_strategy": "SPREAD"}
+        members = {number: self._works[number] for number in pool.members}
+        actor: Any = ray.remote(Worker).options(**options).remote(self._store, members, self._limits)
+        member = _Member(pool, actor, actor.where.remote())
+        self._workers.append(member)
+        return member
 
-    def _collect(self, ref: ObjectRef, task: Task, worker: Any) -> dict[str, Any] | None:
-        """The task's LEDGER row; None when it will be tried again."""
+    def _collect(self, ref: ObjectRef, member: _Member) -> dict[str, Any] | None:
+        """The finished task's LEDGER row; None when it will be tried again, or another run committed it."""
         import ray
 
-        pool, unit = self._pool_of[task.work], self._units[task.unit]
+        task = member.running
+        assert task is not None
+        unit = self._units[task.unit]
+        member.running, member.idle_since = None, time.monotonic()
         try:
-            row: dict[str, Any] = ray.get(ref)
+            answer = ray.get(ref)
+            member.node = member.node or ray.get(member.where)
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            raise WorkError(f"pool {member.pool.name!r}: its runtime_env cannot be set up: {_first_line(error)}") from error
         except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, StepwellError):
-                raise cause from None
-            if not isinstance(cause, OSError):
-                name = f"{self._works[task.work].output} on unit {unit.unit_id}"
-                raise WorkError(f"{name}: {type(cause).__name__}: {cause}; what is committed stays") from error
-            self._idle[pool].append(worker)
-            self._schedule.retry(task, unit, f"{type(cause).__name__}: {cause}")
-            return None
+            raise WorkError(f"pool {member.pool.name!r}: a worker cannot start: {_first_line(error.cause or error)}") from error
         except ray.exceptions.RayError as error:
-            # The worker, its node or its memory is gone. Idle workers may have gone with it: new ones cost a start each.
-            self._num_workers[pool] -= 1 + len(self._idle[pool])
-            self._idle[pool].clear()
-            reason = str(error).strip().splitlines()[0][:200]
-            self._schedule.retry(task, unit, f"its worker was lost ({type(error).__name__}: {reason})")
+            self._lost(member, task, unit, error)
             return None
-        self._idle[pool].append(worker)
+        if isinstance(answer, OSError):
+            self._schedule.retry(task, unit, f"{type(answer).__name__}: {answer}")
+            return None
+        if isinstance(answer, Exception):
+            raise answer
+        self._schedule.finish(task)
+        row: dict[str, Any] | None = answer
         return row
+
+    def _lost(self, member: _Member, task: Task, unit: Unit, error: Exception) -> None:
+        """A worker died with its task. When its node went with it, the task is not to blame."""
+        self._end(member)
+        self._look_around()
+        if member.node is not None and member.node not in self._cluster.nodes:
+            self._schedule.again(task)
+            return
+        self._suspected.add(task)
+        self._schedule.retry(task, unit, f"its worker was lost ({type(error).__name__}: {_first_line(error)})")
+
+    def _look_around(self) -> None:
+        """What the cluster has now; idle workers of nodes that are gone are forgotten."""
+        import ray
+
+        self._cluster, self._asked_at = _Cluster.now(self._most_cpus), time.monotonic()
+        for member in [m for m in self._workers if m.running is None]:
+            if member.node is None and ray.wait([member.where], timeout=0)[0]:
+                continue
+            if member.node is not None and member.node not in self._cluster.nodes:
+                self._end(member)
+
+    def _end_idle(self) -> None:
+        now = time.monotonic()
+        for pool in self._pools.values():
+            mine = [member for member in self._workers if member.pool is pool]
+            idle = [m for m in mine if m.running is None and now - m.idle_since > pool.config.idle_s]
+            for member in idle[: max(0, len(mine) - pool.config.min_workers)]:
+                self._end(member)
+
+    def _end(self, member: _Member) -> None:
+        import ray
+
+        if member in self._workers:
+            self._workers.remove(member)
+        ray.kill(member.actor)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt, model_validator
 
 from annotators.catalog import AnnotatorConfig, SegmenterConfig
+from manifests.ids import digest_bytes
 from manifests.recipes import RecipeModel
 from pipeline.clipset import ClipSetConfig
 from pipeline.ingest import StoreConfig
+from pipeline.limits import LimitsConfig
+from pipeline.pools import PoolConfig
 from pipeline.units import UnitsConfig
 
 
@@ -18,16 +21,18 @@ class BuildRecipe(RecipeModel):
     store: StoreConfig = StoreConfig()
     units: UnitsConfig = UnitsConfig()
     segmenters: dict[str, SegmenterConfig]
-    # gates[segmenter] names another whose spans must not be empty: no diarization of channels in which nobody speaks.
-    gates: dict[str, str] = {}
     clip_set: ClipSetConfig = ClipSetConfig()
     annotators: dict[str, AnnotatorConfig] = {}
+    limits: LimitsConfig = LimitsConfig()
+    # Worker processes on Ray, by the name of a part's pool.
+    pools: dict[str, PoolConfig] = {}
     # Said in every report: what the labels of this recipe are good for.
     notice: str = ""
 
     @model_validator(mode="after")
     def _names_exist(self) -> BuildRecipe:
-        for name in filter(None, (self.clip_set.speech, self.clip_set.turns, *self.gates, *self.gates.values())):
+        gates = [config.when.spans for config in self.segmenters.values() if config.when]
+        for name in filter(None, (self.clip_set.speech, self.clip_set.turns, *gates)):
             if name not in self.segmenters:
                 raise ValueError(f"segmenter {name!r} is not in segmenters ({', '.join(self.segmenters)})")
         return self
@@ -66,6 +71,7 @@ class PackRecipe(RecipeModel):
     # Layer of audio codes; null packs none. A pack with codes needs the tokenizer that made them.
     codes_from: str | None = None
     # Share of speakers (and with them recordings) that go to each split; drawn by hash, stable as the corpus grows.
+    # A recording that several inputs name different speakers of keeps all of them, and all they say, in one split.
     splits: dict[str, float] = {"train": 1.0}
     shard_bytes: PositiveInt = 256 << 20
 
@@ -74,6 +80,16 @@ class PackRecipe(RecipeModel):
         """Names of every layer that the pack is made from."""
         named = {f.column.split(".")[0] for f in self.filters} - {"clip"}
         return named | set(self.tags_from) | set(self.text_from) - {"source"} | {name for name in [self.codes_from] if name}
+
+    def split_of(self, group: str) -> str:
+        """Split of what must stay together (a speaker, a recording, a text), by a hash of its name alone."""
+        point = int.from_bytes(digest_bytes(group.encode())[:8], "big") / 2**64
+        edge = 0.0
+        for split, share in self.splits.items():
+            edge += share
+            if point < edge:
+                return split
+        return list(self.splits)[-1]
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> PackRecipe:

@@ -8,7 +8,7 @@ make new units behind them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import PositiveInt
@@ -17,6 +17,8 @@ from manifests.ids import digest_bytes
 from manifests.recipes import RecipeModel
 from manifests.store import Store, json_bytes
 from pipeline.sources import Input
+
+PLANS = "plans"
 
 
 class UnitsConfig(RecipeModel):
@@ -59,22 +61,31 @@ def _unit(number: int, group: Sequence[Input]) -> Unit:
 
 def read_planned(store: Store) -> list[Unit]:
     """Units of every plan of the corpus, in order."""
-    units: dict[str, Unit] = {}
-    for path in store.objects("runs"):
-        if path.endswith("/plan.json"):
-            for row in json.loads(store.read(path))["units"]:
-                units[row["unit_id"]] = Unit(row["unit_id"], tuple(Input(**item) for item in row["inputs"]))
-    return [units[unit_id] for unit_id in sorted(units)]
+    return [unit for path in store.objects(PLANS) for unit in _parse(store.read(path))]
 
 
-def plan_units(planned: Sequence[Unit], listed: Iterable[Input], config: UnitsConfig) -> list[Unit]:
-    """New units for the listed inputs that no plan holds yet."""
+def plan_units(planned: Sequence[Unit], listed: Iterable[Input], config: UnitsConfig, again: Iterable[Input] = ()) -> list[Unit]:
+    """New units for the listed inputs that no plan holds yet, and for those that are to be taken ``again``."""
     known = {item.input_id for unit in planned for item in unit.inputs}
     first_number = int(planned[-1].unit_id.split("-")[0]) + 1 if planned else 0
-    return cut_units([item for item in listed if item.input_id not in known], config, first_number)
+    return cut_units([*(item for item in listed if item.input_id not in known), *again], config, first_number)
 
 
-def write_plan(store: Store, run_id: str, units: Sequence[Unit]) -> None:
-    """The plan of one run: only the units that are new with it. All of it appears at once, or none."""
-    rows = [{"unit_id": unit.unit_id, "inputs": [item.to_json() for item in unit.inputs]} for unit in units]
-    store.create(f"runs/{run_id}/plan.json", json_bytes({"units": rows}))
+def claim_plan(store: Store, plan: Callable[[Sequence[Unit]], list[Unit]]) -> list[Unit]:
+    """Units of the corpus with the new ones that ``plan(planned)`` makes, written before any work starts.
+
+    Plans are numbered and created only if absent: of two runs that plan at once, the second sees the first's units and
+    plans again, so that no input is in two units by accident. A plan appears as a whole, and never changes.
+    """
+    while True:
+        number = len(store.objects(PLANS))
+        planned = read_planned(store)
+        new = plan(planned)
+        rows = [{"unit_id": unit.unit_id, "inputs": [item.to_json() for item in unit.inputs]} for unit in new]
+        if not new or store.create(f"{PLANS}/{number:06d}.json", json_bytes({"units": rows})):
+            return [*planned, *new]
+
+
+def _parse(data: bytes) -> Iterator[Unit]:
+    for row in json.loads(data)["units"]:
+        yield Unit(row["unit_id"], tuple(Input(**item) for item in row["inputs"]))

@@ -7,13 +7,13 @@ from typing import Literal
 import pyarrow as pa
 
 from manifests.contracts import AudioCodec, ClipBatch, Hearing, Resources, check_codes
+from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
-from manifests.recipes import RecipeModel
 from manifests.schema import CODES, field
 from tokenization.artifact import Tokenizer
 
 
-class CodesConfig(RecipeModel):
+class CodesConfig(AnnotatorConfigBase):
     """Codes of a tokenizer's codec; ``tokenizer`` is the URI of its folder."""
 
     kind: Literal["codes"]

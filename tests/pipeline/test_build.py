@@ -15,8 +15,9 @@ from annotators.catalog import AnnotatorConfig
 from manifests.corpus import Corpus
 from manifests.errors import RequestError, WorkError
 from manifests.store import Store
-from pipeline.build import BuildResult, DryRun, annotate, build, make_works
-from pipeline.engines import LocalEngine
+from pipeline.assembly import make_works
+from pipeline.build import BuildResult, annotate, build, dry_run
+from pipeline.engines import InlineEngine
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +67,18 @@ def test_changing_one_annotator_reruns_it_and_what_reads_it(built, recordings, l
     parts = {"signal": {"kind": "signal"}, "prosody": {"kind": "prosody"}, "style": {"kind": "style"}}
 
     def reruns(**changed):
-        plan = build([str(recordings)], built.corpus_uri, light(annotators={**parts, **changed}), dry_run=True)
-        assert isinstance(plan, DryRun)
+        plan = dry_run([str(recordings)], built.corpus_uri, light(annotators={**parts, **changed}))
         return {row["output"].split("/")[-1]: row["why"] for row in plan.outputs if row["num_tasks"]}
 
     assert reruns() == {}
-    assert reruns(style={"kind": "style", "rate_fast_hz": 6.5}) == {"style": "fingerprint changed"}
+    changed = "annotators.style.rate_fast_hz: 5.0 → 6.5"
+    assert reruns(style={"kind": "style", "rate_fast_hz": 6.5}) == {"style": changed}
     longer = {"kind": "prosody", "min_voiced_s": 0.3}
-    assert reruns(prosody=longer) == {"prosody": "fingerprint changed", "style": "fingerprint changed"}
+    clip_set = Corpus.open(built.corpus_uri).clip_set
+    assert reruns(prosody=longer) == {
+        "prosody": "annotators.prosody.min_voiced_s: 0.2 → 0.3",
+        "style": f"reads layers/{clip_set}/prosody, which changes",
+    }
 
 
 def test_another_vad_setting_makes_another_clip_set_beside_the_first(recordings, light, tmp_path):
@@ -149,10 +154,10 @@ def test_overlapping_runs_keep_each_others_units(recordings, light, tmp_path):
     """One run builds other sources into the corpus while this one works: both are in the snapshot that comes last."""
     out = str(tmp_path / "corpus")
 
-    class WithAnotherRun(LocalEngine):
-        def run(self, store, units, works, todo, done):
+    class WithAnotherRun(InlineEngine):
+        def run(self, *arguments):
             build([str(recordings / "tone.flac")], out, light())
-            super().run(store, units, works, todo, done)
+            super().run(*arguments)
 
     build([str(recordings / "conversation.wav")], out, light(), WithAnotherRun())
     uris = Corpus.open(out).inputs()["uri"].to_pylist()
@@ -160,8 +165,8 @@ def test_overlapping_runs_keep_each_others_units(recordings, light, tmp_path):
 
 
 def test_annotate_leaves_units_alone_that_no_build_has_finished(recordings, light, tmp_path):
-    class Broken(LocalEngine):
-        def run(self, store, units, works, todo, done):
+    class Broken(InlineEngine):
+        def run(self, *arguments):
             raise WorkError("cut short")
 
     out = str(tmp_path / "corpus")

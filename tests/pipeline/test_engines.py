@@ -20,7 +20,7 @@ from manifests.corpus import Corpus
 from manifests.errors import WorkError
 from manifests.store import Store
 from pipeline.build import build
-from pipeline.engines import MAX_ATTEMPTS, Schedule, Task
+from pipeline.schedule import MAX_ATTEMPTS, Schedule, Task
 
 
 @given(
@@ -33,12 +33,14 @@ def test_the_schedule_runs_everything_once_and_nothing_before_what_it_reads(read
     ]
     todo = [Task(u, w) for u in range(num_units) for w in range(len(works))]
     chance = random.Random(seed)
-    schedule, finished, running, tried = Schedule(works, todo), [], [], set()
+    now = [0.0]
+    schedule, finished, running, tried = Schedule(works, todo, lambda: now[0]), [], [], set()
     while schedule:
         while (task := schedule.start(lambda _: chance.random() < 0.7)) is not None:
             assert task not in {*finished, *running}
             assert all(Task(task.unit, int(o[1:])) in finished for o in works[task.work].reads)
             running.append(task)
+        now[0] += schedule.rest_s() if not running else 0.1
         if not running:
             continue
         task = running.pop(chance.randrange(len(running)))
@@ -53,11 +55,16 @@ def test_the_schedule_runs_everything_once_and_nothing_before_what_it_reads(read
 
 def test_a_task_that_keeps_failing_stops_the_job_and_says_why():
     work, unit = SimpleNamespace(output="asr", reads={}, resources=Resources()), SimpleNamespace(unit_id="u")
-    schedule = Schedule([work], [Task(0, 0)])
+    now = [0.0]
+    schedule, rests = Schedule([work], [Task(0, 0)], lambda: now[0]), []
     for _ in range(MAX_ATTEMPTS - 1):
         schedule.retry(schedule.start(), unit, "the disk is full")
+        assert schedule.start() is None
+        rests.append(schedule.rest_s())
+        now[0] += rests[-1]
+    assert rests == [0.5, 1.0, 2.0]
     task = schedule.start()
-    with pytest.raises(WorkError, match="asr on unit u failed 3 times, the last because the disk is full"):
+    with pytest.raises(WorkError, match="asr on unit u failed 4 times, the last because the disk is full"):
         schedule.retry(task, unit, "the disk is full")
 
 

@@ -18,7 +18,10 @@ VAD = "name: x\nsegmenters: {vad: {kind: silero}}\nclip_set: {turns: null}\n"
         (VAD + "annotators: {tags: {kind: stile}}", "'annotators.tags'"),
         (VAD + "unit: {max_inputs: 3}", "key 'unit' is unknown"),
         (VAD + "units: {max_inputs: 0}", "'units.max_inputs' = 0"),
-        (VAD + "gates: {diarization: vad}", "segmenter 'diarization' is not in segmenters (vad)"),
+        (
+            "name: x\nsegmenters: {vad: {kind: silero, when: {spans: music}}}\nclip_set: {turns: null}",
+            "segmenter 'music' is not in",
+        ),
         ("name: x\nsegmenters: {vad: {kind: silero}}", "segmenter 'diarization' is not in segmenters (vad)"),
         ("[]", "must be a mapping"),
         ("a: [", "is not YAML"),

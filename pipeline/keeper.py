@@ -1,0 +1,197 @@
+"""Running works in a child process, and finding the input that takes it down.
+
+The child announces which items it is about to work on. When it dies, hangs past its time or is ended by its memory
+limit, the keeper runs those items again alone: if they pass, the fault was elsewhere and the task is run again; if not,
+halves of them run, down to the one item that kills by itself. That item is *poison*: the task runs once more without
+it, and it is written down with the reason. What was found on the way is thrown away, so the bytes do not depend on it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+from manifests.errors import StepwellError, WorkError
+from manifests.store import Store
+from pipeline.limits import LimitsConfig
+from pipeline.units import Unit
+from pipeline.watch import Watch
+from pipeline.works import Work, do, one_line
+
+MAX_DEATHS = 3  # of a task through no item of its own, before the job stops
+TICK_S = 1.0
+GRACE_S = 5.0  # beyond its own time limit, before a child that does not end itself is killed
+
+
+@dataclass(frozen=True)
+class _Death:
+    """How a child ended in the middle of a task."""
+
+    reason: str  # crashed | timed_out
+    how: str
+    items: tuple[int, int] | None  # in flight
+
+
+class Keeper:
+    """Keeps one child process that does works; a context manager. ``tick`` is called about once a second."""
+
+    def __init__(
+        self, store: Store, works: Mapping[int, Work], limits: LimitsConfig, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store, self._works, self._limits, self._tick = store, works, limits, tick
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection | None = None
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end()
+
+    def run(self, work: int, unit: Unit) -> dict[str, Any] | None:
+        """What ``works.do`` returns, with the items that take the child down written as failures.
+
+        Raises what the work raises, and WorkError when the child keeps dying while no single item is to blame.
+        """
+        poison: dict[int, str] = {}
+        deaths = 0
+        while True:
+            ended = self._request(work, unit, poison, None)
+            if not isinstance(ended, _Death):
+                return ended
+            item = self._culprit(work, unit, poison, ended)
+            if item is not None:
+                poison[item] = ended.reason
+                continue
+            deaths += 1
+            if deaths >= MAX_DEATHS:
+                where = f"items {ended.items[0]} to {ended.items[1] - 1}" if ended.items else "no item in work"
+                raise WorkError(
+                    f"{self._works[work].output} on unit {unit.unit_id}: its process was lost {deaths} times ({ended.how}; {where}) "
+                    "and no single input is to blame; give it more memory, a smaller batch_audio_s or other limits"
+                )
+
+    def _culprit(self, work: int, unit: Unit, poison: Mapping[int, str], death: _Death) -> int | None:
+        """The item that takes the child down by itself; None when those that were in flight pass this time."""
+        if death.items is None or not self._kills(work, unit, poison, range(*death.items)):
+            return None
+        suspects = range(*death.items)
+        while len(suspects) > 1:
+            half = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
+            guilty = next((part for part in half if self._kills(work, unit, poison, part)), None)
+            if guilty is None:
+                return None
+            suspects = guilty
+        return suspects[0]
+
+    def _kills(self, work: int, unit: Unit, poison: Mapping[int, str], items: range) -> bool:
+        return isinstance(self._request(work, unit, poison, items), _Death)
+
+    def _request(self, work: int, unit: Unit, poison: Mapping[int, str], only: range | None) -> dict[str, Any] | _Death | None:
+        pipe = self._started()
+        items: tuple[int, int] | None = None
+        since, timeout_s = time.monotonic(), None
+        try:
+            pipe.send((work, unit, dict(poison), only))
+            while True:
+                if not pipe.poll(TICK_S):
+                    self._tick()
+                    if timeout_s is not None and time.monotonic() - since > timeout_s + GRACE_S:
+                        self._end()
+                        return _Death("timed_out", f"no answer for {timeout_s:.0f} s", items)
+                    continue
+                kind, value = pipe.recv()
+                if kind == "items":
+                    start, stop, timeout_s = value
+                    items, since = ((start, stop) if stop > start else None), time.monotonic()
+                elif kind == "done":
+                    row: dict[str, Any] | None = value
+                    return row
+                else:
+                    raise value
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            how = self._end()
+            if timeout_s is not None and time.monotonic() - since >= timeout_s:
+                return _Death("timed_out", f"no answer for {timeout_s:.0f} s", items)
+            return _Death("crashed", how, items)
+        except BaseException:
+            self._end()
+            raise
+
+    def _started(self) -> Connection:
+        if self._child is not None and self._pipe is not None and self._child.poll() is None:
+            return self._pipe
+        self._end()
+        ours, theirs = Pipe()
+        command = [sys.executable, "-c", "from pipeline.keeper import serve; serve()", str(theirs.fileno())]
+        # The same modules as here, wherever they were found.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
+        theirs.close()
+        self._pipe = ours
+        ours.send_bytes(pickle.dumps((os.getpid(), self._store, dict(self._works), self._limits)))
+        return ours
+
+    def _end(self) -> str:
+        """Kill the child and say how it had ended."""
+        if self._pipe is not None:
+            self._pipe.close()
+        child, self._child, self._pipe = self._child, None, None
+        if child is None:
+            return "not started"
+        try:
+            code = child.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def serve() -> None:
+    """The child: does one request after the other until the keeper is gone."""
+    # Ctrl-C reaches the whole group of the terminal; the keeper decides what becomes of this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pipe: Connection = Connection(int(sys.argv[1]))
+    parent, store, works, limits = pickle.loads(pipe.recv_bytes())
+    _die_with(parent)
+    while True:
+        try:
+            work, unit, poison, only = pipe.recv()
+        except EOFError:
+            return
+        watch = Watch(poison=poison, only=only, announce=lambda *items: pipe.send(("items", items)), limits=limits)
+        try:
+            answer: tuple[str, Any] = ("done", do(works[work], store, unit, watch, limits))
+        except Exception as error:
+            answer = ("error", failure(error, works[work].output, unit))
+        pipe.send(answer)
+
+
+def failure(error: Exception, output: str, unit: Unit) -> Exception:
+    """What crosses to another process: our own errors and the store's as they are, others in words."""
+    if isinstance(error, StepwellError | OSError):
+        try:
+            pickle.loads(pickle.dumps(error))
+            return error
+        except Exception:  # exceptions of libraries pickle in their own ways, or not at all
+            return OSError(one_line(error)) if isinstance(error, OSError) else WorkError(one_line(error))
+    return WorkError(f"{output} on unit {unit.unit_id}: {one_line(error)}; what is committed stays")
+
+
+def _die_with(parent: int) -> None:
+    """End with the keeper even when that is killed: Linux's parent-death signal."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
