@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from manifests.audio import AudioReader
 from manifests.commits import Commit
 from manifests.errors import RequestError
-from manifests.schema import CLIPS, INPUTS, QUARANTINE, RECORDINGS, SPANS
+from manifests.schema import CLIPS, FAILURES, INPUTS, QUARANTINE, RECORDINGS, SPANS
 from manifests.snapshots import FORMAT_VERSION as FORMAT_VERSION
 from manifests.snapshots import INGEST as INGEST
 from manifests.snapshots import Snapshot as Snapshot
@@ -104,6 +104,10 @@ class Corpus:
         """SPANS of one segmenter."""
         return self._whole(lambda view: view.spans(segmenter), SPANS)
 
+    def failures(self, segmenter: str) -> pa.Table:
+        """FAILURES: channels that the segmenter failed on."""
+        return self._whole(lambda view: view.failures(segmenter), FAILURES)
+
     def clips(self) -> pa.Table:
         """CLIPS of the current clip set."""
         return self._whole(UnitView.clips, CLIPS)
@@ -158,6 +162,10 @@ class UnitView:
     def spans(self, segmenter: str, columns: Columns = None) -> pa.Table:
         """SPANS rows of the recordings that the unit owns."""
         return self._read(spans_output(segmenter), "spans", SPANS, columns, "recording_id", self._shadowed)
+
+    def failures(self, segmenter: str, columns: Columns = None) -> pa.Table:
+        """FAILURES rows of the recordings that the unit owns."""
+        return self._read(spans_output(segmenter), "failures", FAILURES, columns, "recording_id", self._shadowed)
 
     def clips(self, columns: Columns = None) -> pa.Table:
         """CLIPS rows of the current clip set, of the recordings that the unit owns."""

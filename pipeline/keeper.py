@@ -24,7 +24,7 @@ from typing import Any
 
 from manifests.errors import StepwellError, WorkError
 from manifests.store import Store
-from pipeline.limits import LimitsConfig
+from pipeline.limits import LIMITED_ENV, LimitsConfig
 from pipeline.units import Unit
 from pipeline.watch import Watch
 from pipeline.works import Work, do, one_line
@@ -136,7 +136,7 @@ class Keeper:
         ours, theirs = Pipe()
         command = [sys.executable, "-c", "from pipeline.keeper import serve; serve()", str(theirs.fileno())]
         # The same modules as here, wherever they were found.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = {**os.environ, **LIMITED_ENV, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
         theirs.close()
         self._pipe = ours

@@ -13,6 +13,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from manifests.errors import WorkError
 from manifests.recipes import RecipeModel
 
+# Arrow's own allocators reserve a gigabyte at a time, which RLIMIT_DATA counts as used.
+LIMITED_ENV = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+
 
 class LimitsConfig(RecipeModel):
     """Limits of one batch of work in a worker process, and the error budget of a run."""

@@ -26,7 +26,7 @@ from manifests.errors import RequestError, WorkError
 from manifests.store import Store
 from pipeline.engines import Journal
 from pipeline.keeper import Keeper, failure
-from pipeline.limits import ErrorBudget, LimitsConfig
+from pipeline.limits import LIMITED_ENV, ErrorBudget, LimitsConfig
 from pipeline.pools import Pool, PoolConfig, make_pools
 from pipeline.schedule import Schedule, Task
 from pipeline.units import Unit
@@ -44,6 +44,7 @@ WORKER_ENV = {
     "PYANNOTE_METRICS_ENABLED": "0",
     "OTEL_SDK_DISABLED": "true",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    **LIMITED_ENV,
 }
 TICK_S = 1.0
 CLUSTER_EVERY_S = 10.0  # how often the cluster is asked what it has: nodes come and go

@@ -1,0 +1,92 @@
+"""An input that crashes, hangs or eats all memory takes down neither the job nor its neighbours, and is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from manifests.corpus import Corpus
+from manifests.errors import WorkError
+from manifests.store import Store
+from pipeline.build import build
+from pipeline.engines import InlineEngine, LocalEngine
+
+REASONS = {"crash": "crashed", "kill": "crashed", "hang": "timed_out", "eat": "out_of_memory", "raise": "ValueError"}
+
+
+@pytest.mark.parametrize("how", REASONS)
+def test_a_clip_that_takes_its_model_down_is_an_error_row_and_its_neighbours_are_whole(
+    how, poisoned_folder, poisoned_recipe, tmp_path
+):
+    out = str(tmp_path / "corpus")
+    result = build([str(poisoned_folder)], out, poisoned_recipe("annotator", how), LocalEngine())
+    layer = Corpus.open(out).layer("heard").to_pylist()
+    assert [row["status"] for row in layer] == ["ok", "ok", "ok", "error", "ok", "ok", "ok"]
+    assert layer[3]["error"].startswith(REASONS[how])
+    assert [row["num_heard"] for row in layer if row["status"] == "ok"] == [32_000] * 6
+    again = build([str(poisoned_folder)], out, poisoned_recipe("annotator", how), LocalEngine())
+    assert (again.run_id, again.snapshot) == (None, result.snapshot)
+
+
+@pytest.mark.parametrize("how", ["crash", "hang", "eat", "raise"])
+def test_a_recording_that_takes_a_segmenter_down_is_a_failure_row(how, poisoned_folder, poisoned_recipe, tmp_path):
+    out = str(tmp_path / "corpus")
+    build([str(poisoned_folder)], out, poisoned_recipe("segmenter", how), LocalEngine())
+    corpus = Corpus.open(out)
+    failures = corpus.failures("vad").to_pylist()
+    assert [row["reason"] for row in failures] == [{**REASONS, "raise": "error"}[how]]
+    assert corpus.recordings().num_rows == 7
+    assert corpus.clips().num_rows == 6
+    assert failures[0]["recording_id"] not in corpus.clips()["recording_id"].to_pylist()
+
+
+def test_a_model_that_dies_once_costs_no_row(poisoned_folder, poisoned_recipe, tmp_path):
+    recipe = poisoned_recipe("annotator", "kill", flag=str(tmp_path / "died"))
+    build([str(poisoned_folder)], str(tmp_path / "corpus"), recipe, LocalEngine())
+    assert (tmp_path / "died").exists()
+    assert set(Corpus.open(str(tmp_path / "corpus")).layer("heard")["status"].to_pylist()) == {"ok"}
+
+
+def test_what_is_found_does_not_depend_on_the_batches(poisoned_folder, poisoned_recipe, tmp_path):
+    layers = []
+    for batch_audio_s in (2.0, 5.0, 300.0):
+        out = str(tmp_path / f"corpus-{batch_audio_s}")
+        recipe = poisoned_recipe("annotator", "crash", batch_audio_s=batch_audio_s)
+        build([str(poisoned_folder)], out, recipe, LocalEngine())
+        layers.append(Corpus.open(out).layer("heard"))
+    assert layers[0].equals(layers[1])
+    assert layers[0].equals(layers[2])
+
+
+def test_a_part_that_fails_everywhere_stops_the_job_and_says_why(poisoned_folder, poisoned_recipe, tmp_path):
+    recipe = poisoned_recipe("annotator", "raise", limits={"min_rows": 5, "max_error_share": 0.1})
+    with pytest.raises(WorkError, match=r"1 of 7 rows failed, over the error budget of 10%.*ValueError: no such sound"):
+        build([str(poisoned_folder)], str(tmp_path / "corpus"), recipe, InlineEngine())
+
+
+def test_a_decoder_that_dies_makes_a_quarantine_row_that_can_be_retried(
+    poisoned_folder, poisoned_recipe, tmp_path, monkeypatch
+):
+    """The decoder is broken from outside, as a bad libsndfile would be: in the child, by a module that Python loads first."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pipeline.ingest as ingest, os\n"
+        "real = ingest.open_audio\n"
+        "def fragile(file):\n"
+        "    head = file.read(4000)[2000:]\n"
+        "    file.seek(0)\n"
+        "    if max(head[1::2], default=0) >= 127 and min(head[1::2]) <= 128:\n"
+        "        os.abort() if b'\\xff\\x7f' * 20 in head else None\n"
+        "    return real(file)\n"
+        "ingest.open_audio = fragile\n"
+    )
+    out, recipe = str(tmp_path / "corpus"), poisoned_recipe("segmenter", "0")
+    with monkeypatch.context() as broken:
+        broken.syspath_prepend(str(tmp_path))
+        result = build([str(poisoned_folder)], out, recipe, LocalEngine())
+    quarantine = Corpus.open(out).quarantine().to_pylist()
+    assert [(row["reason"], row["uri"].rsplit("/", 1)[1]) for row in quarantine] == [("crashed", "r3.wav")]
+    assert (result.num_refused, result.num_recordings) == (1, 6)
+    assert build([str(poisoned_folder)], out, recipe, LocalEngine(), retry_quarantined=["not_audio"]).run_id is None
+    mended = build([str(poisoned_folder)], out, recipe, LocalEngine(), retry_quarantined=["crashed"])
+    assert (mended.num_inputs, mended.num_refused, mended.num_recordings, mended.num_clips) == (7, 0, 7, 7)
+    assert Corpus.open(out).quarantine().num_rows == 0
+    assert len(Store(out).objects("plans")) == 2
