@@ -38,6 +38,7 @@ INPUTS = pa.schema(
         field("language", pa.string(), "ISO 639-1, as the source says"),
         field("speaker_label", pa.string(), "speaker, as the source says (one speaker in the whole input)"),
         field("text", pa.string(), "transcript that came with the source; never overwritten by a guessed one"),
+        field("facts_from", pa.string(), "manifest, tar or dataset that told the facts, and which of its columns is which"),
         field("reference_rttm_uri", pa.string(), "reference turns of the input (RTTM)"),
         field("reference_stm_uri", pa.string(), "reference words of the input (STM)"),
     ]

@@ -26,7 +26,7 @@ from pipeline.publish import publish
 from pipeline.recipe import BuildRecipe
 from pipeline.recording_works import ClipWork
 from pipeline.schedule import Task
-from pipeline.sources import Input, list_inputs
+from pipeline.sources import ColumnMap, Input, list_inputs
 from pipeline.units import Unit, claim_plan, plan_units, read_planned
 from pipeline.works import Work
 
@@ -76,10 +76,11 @@ class DryRun:
         return [head, *(f"  {row['output']}: {row['num_tasks']} units to run ({row['why']})" for row in self.outputs)]
 
 
-def dry_run(sources: Sequence[str], out: str, recipe: BuildRecipe) -> DryRun:
+def dry_run(sources: Sequence[str], out: str, recipe: BuildRecipe, columns: ColumnMap | None = None) -> DryRun:
     """What ``build`` would do; writes nothing."""
-    inputs, works, store = list_inputs(sources), make_works(recipe), Store(out)
+    works, store = make_works(recipe), Store(out)
     _checked_head(store, recipe)
+    inputs = _listed(sources, columns, store)
     planned = read_planned(store)
     new_units = plan_units(planned, inputs, recipe.units)
     run = _Run(store, [*planned, *new_units], works, recipe.limits)
@@ -94,14 +95,16 @@ def build(
     recipe: BuildRecipe,
     engine: Engine | None = None,
     *,
+    columns: ColumnMap | None = None,
     retry_quarantined: Collection[str] = (),
 ) -> BuildResult:
     """Build or continue the corpus at ``out``; inputs refused for a reason of ``retry_quarantined`` are taken again.
 
-    Raises RequestError before anything is written.
+    ``columns`` says which columns of manifests and tables are which facts. Raises RequestError before anything is written.
     """
-    inputs, works, store = list_inputs(sources), make_works(recipe), Store(out)
+    works, store = make_works(recipe), Store(out)
     head = _checked_head(store, recipe)
+    inputs = _listed(sources, columns, store)
     runner = engine or InlineEngine()
     runner.check(works)
     store.check_exclusive()
@@ -116,6 +119,11 @@ def build(
     run = _Run(store, claim_plan(store, plan), works, recipe.limits)
     clip_work = next(work for work in works if isinstance(work, ClipWork))
     return run.execute(runner, recipe, clip_work.clip_set)
+
+
+def _listed(sources: Sequence[str], columns: ColumnMap | None, store: Store) -> list[Input]:
+    """Inputs of the sources; tars, tables and datasets that a plan of the corpus holds are not opened again."""
+    return list_inputs(sources, columns, (item for unit in read_planned(store) for item in unit.inputs))
 
 
 def annotate(

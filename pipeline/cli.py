@@ -33,12 +33,24 @@ Currency = Annotated[str, typer.Option("--currency", help="Name of the money tha
 
 @app.command(epilog="Example: stepwell corpus build ./recordings --out ./corpus --recipe offline")
 def build(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Files, folders, globs or .jsonl manifests.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, globs, .txt lists, .jsonl or .parquet manifests, .tar shards, hf:NAME; local or any URI.",
+        ),
+    ],
     out: Annotated[str, typer.Option("--out", help="URI of the corpus; an existing one is continued.")],
     recipe: Annotated[str, typer.Option("--recipe", help="Name (offline, standard) or a .yaml file.")] = "offline",
     engine: EngineName = "ray",
     address: Address = None,
     num_cpus: NumCpus = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", metavar="FACT=COLUMN", help="Column of the sources that is a fact: text=transcript; may be repeated."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")] = False,
     retry_quarantined: Annotated[
         list[str] | None,
@@ -53,14 +65,15 @@ def build(
     from manifests.recipes import load_recipe
     from pipeline import build as job
     from pipeline.recipe import BuildRecipe
+    from pipeline.sources import ColumnMap
 
-    decoded = load_recipe(BuildRecipe, "pipeline", recipe)
+    decoded, columns = load_recipe(BuildRecipe, "pipeline", recipe), ColumnMap.parse(column or ())
     if dry_run:
-        plan = job.dry_run(sources, out, decoded)
+        plan = job.dry_run(sources, out, decoded, columns)
         answer(asdict(plan), as_json, plan.lines())
         return
     runner = make_engine(engine, address, num_cpus, decoded.pools)
-    result = job.build(sources, out, decoded, runner, retry_quarantined=retry_quarantined or ())
+    result = job.build(sources, out, decoded, runner, columns=columns, retry_quarantined=retry_quarantined or ())
     notice = [f"note: {' '.join(decoded.notice.split())}"] if decoded.notice else []
     answer(asdict(result), as_json, [*result.lines(), *notice])
 

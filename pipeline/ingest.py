@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
-import fsspec
 import numpy as np
 import soxr
 
@@ -21,7 +20,8 @@ from manifests.ids import digest_blocks, recording_id
 from manifests.recipes import RecipeModel
 from manifests.tars import TarWriter
 from pipeline.decode import Decoder, open_audio
-from pipeline.sources import Input
+from pipeline.inputs import Input
+from pipeline.opening import open_input
 
 VERSION = "1"
 READ_BYTES = 1 << 20
@@ -62,7 +62,7 @@ def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes,
     try:
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             # All bytes first, then the decoder: it takes a connection that breaks for the end of the audio.
-            identity = recording_id(digest_blocks(_copied(item.uri, spool)))
+            identity = recording_id(digest_blocks(_copied(item, spool)))
             if identity not in stored:
                 row = _store_recording(spool, identity, config, tar)
                 stored[identity] = row.pop("complaint")
@@ -83,9 +83,9 @@ def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes,
     return Ingested(_input_row(item, identity, "partial"), row, [quarantine])
 
 
-def _copied(uri: str, spool: IO[bytes]) -> Iterator[bytes]:
-    """The file's blocks, each written to ``spool`` as it passes."""
-    with fsspec.open(uri, "rb") as file:
+def _copied(item: Input, spool: IO[bytes]) -> Iterator[bytes]:
+    """The input's blocks, each written to ``spool`` as it passes."""
+    with open_input(item) as file:
         while block := file.read(READ_BYTES):
             spool.write(block)
             yield block

@@ -1,165 +1,157 @@
-"""Where audio comes from: files, folders, globs and JSONL manifests, on any fsspec URI. Listing opens no audio.
+"""Where audio comes from, on any fsspec URI. Listing opens no audio.
 
-A JSONL manifest has one object a line: ``uri`` (or ``path``, relative to the manifest) and any of the facts below,
-kept beside the input with their own provenance.
+A source is a file, a folder, a glob, a list of addresses (``.txt``), a JSONL or Parquet manifest, a tar or WebDataset
+shard, a Parquet table with embedded audio, or a Hugging Face dataset (``hf:NAME``, or a folder of ``save_to_disk``).
+Manifests, tables, tars and datasets give facts, kept beside each input with their own provenance.
 """
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from fsspec.core import url_to_fs
-
 from manifests.errors import RequestError
-from manifests.ids import input_id
-
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".wave",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".m4a",
-        ".mp4",
-        ".aac",
-        ".webm",
-        ".mkv",
-        ".mka",
-        ".aif",
-        ".aiff",
-        ".au",
-        ".caf",
-        ".w64",
-        ".rf64",
-        ".sph",
-        ".wma",
-    ]
+from manifests.remote import open_filesystem, os_errors, refusal
+from pipeline.archives import list_tar
+from pipeline.columns import ColumnMap
+from pipeline.hub import PREFIX, hub_files, list_saved, saved_datasets, saved_version
+from pipeline.inputs import (
+    AUDIO_SUFFIXES,
+    Input,
+    beside,
+    container_version,
+    file_input,
+    folder_of,
+    is_audio_name,
+    is_local,
+    uri_of,
 )
-FACTS = ("source", "licence", "language", "speaker_label", "text", "reference_rttm_uri", "reference_stm_uri")
-# Facts whose values are places: relative ones are relative to the manifest, as paths of audio are.
-PLACES = ("reference_rttm_uri", "reference_stm_uri")
+from pipeline.places import Place, look_up
+from pipeline.tables import list_jsonl, list_parquet, read_jsonl
+
+__all__ = ["AUDIO_SUFFIXES", "ColumnMap", "Input", "list_inputs", "read_jsonl"]
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+TABLES = (".tar", ".parquet", ".jsonl", ".txt")  # suffixes of what is listed, not ingested
+AUDIO_FOLDER_MANIFEST = "metadata.jsonl"  # of Hugging Face's audio folders: `file_name` beside the facts
 
 
-@dataclass(frozen=True)
-class Input:
-    """One listed input: its source key and the facts that came with it."""
+def list_inputs(sources: Iterable[str], columns: ColumnMap | None = None, planned: Iterable[Input] = ()) -> list[Input]:
+    """All inputs of the sources, sorted by container, place in it and URI, each once.
 
-    uri: str
-    num_bytes: int
-    version: str  # etag or modification time; "" when the listing tells none
-    facts: dict[str, str] = field(default_factory=dict)
+    ``columns`` says which columns of manifests, tables, tars and datasets are which facts. Containers (tars, tables,
+    datasets) that ``planned`` holds inputs of in their present version are not opened, and give nothing.
 
-    @property
-    def input_id(self) -> bytes:
-        return input_id(self.uri, self.num_bytes, self.version)
-
-    @property
-    def source(self) -> str:
-        """Unit of licence: as the manifest says, else the folder that the input lies in."""
-        return self.facts.get("source") or posixpath.dirname(self.uri)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def list_inputs(sources: Iterable[str]) -> list[Input]:
-    """All inputs of the sources, sorted by URI, each once.
-
-    Raises RequestError when a source does not exist or holds no audio; nothing has been written by then.
+    Raises RequestError when a source does not exist, cannot be reached or holds no audio; nothing has been written by then.
     """
+    listing = _Listing(columns or ColumnMap(), frozenset((i.container, i.version) for i in planned if i.member))
     found: dict[bytes, Input] = {}
     for source in sources:
-        listed = list(_list_source(source))
-        if not listed:
+        num_known = listing.num_known
+        listed = list(listing.source(source))
+        if not listed and listing.num_known == num_known:
             raise RequestError(f"source {source!r} holds no audio; files must end in one of {' '.join(sorted(AUDIO_SUFFIXES))}")
         for item in listed:
             known = found.get(item.input_id)
-            found[item.input_id] = replace(item, facts={**known.facts, **item.facts}) if known else item
-    return sorted(found.values(), key=lambda item: (item.uri, item.version))
+            found[item.input_id] = known.merged(item) if known else item
+    return sorted(found.values(), key=_order)
 
 
-def _list_source(source: str) -> Iterator[Input]:
-    try:
-        fs, path = url_to_fs(source)
-    except (ValueError, ImportError) as error:
-        raise RequestError(f"source {source!r} cannot be opened: {error}; use a path or an fsspec URI") from error
-    if fs.isdir(path):
-        yield from _list_details(fs, fs.find(path, detail=True))
-    elif fs.isfile(path):
-        if path.endswith(".jsonl"):
-            yield from _list_manifest(fs, path)
+def _order(item: Input) -> tuple[str, int, int, str, str]:
+    """Rows and members stand as their container has them, so that it is read forwards."""
+    row = int(item.member.rsplit("/", 1)[1]) if item.member and item.offset is None else 0
+    return (item.container, item.offset or 0, row, item.uri, item.version)
+
+
+class _Listing:
+    """One listing: what columns mean, and the containers that plans hold."""
+
+    def __init__(self, columns: ColumnMap, known: frozenset[tuple[str, str]]) -> None:
+        self.columns, self.known = columns, known
+        self.num_known = 0  # containers passed over
+
+    def source(self, source: str) -> Iterator[Input]:
+        """Inputs of one source."""
+        if source.startswith(PREFIX) and "://" not in source:
+            yield from self._addresses(hub_files(source), f"dataset {source!r}")
+            return
+        fs, path = open_filesystem(source)
+        try:
+            with os_errors():
+                info = self._info(fs, path, source)
+                if info is None:
+                    yield from self._found(fs, fs.glob(path, detail=True), TABLES)
+                elif info["type"] != "directory":
+                    yield from self._file(fs, info)
+                elif is_local(fs) and (saved := saved_datasets(path)):
+                    for folder in saved:
+                        yield from self._saved(folder)
+                else:
+                    yield from self._found(fs, fs.find(path, detail=True), (".tar",))
+        except OSError as error:
+            raise refusal(f"source {source!r}", error) from error
+
+    @staticmethod
+    def _info(fs: Any, path: str, source: str) -> dict[str, Any] | None:
+        """What stands at the source; None for a glob."""
+        try:
+            with os_errors():
+                info: dict[str, Any] = fs.info(path)
+                return info
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if any(sign in source for sign in "*?[") and "http" not in fs.protocol:
+                return None
+            said = f" ({error.strerror})" if not is_local(fs) and error.strerror else ""
+            raise RequestError(
+                f"source {source!r} does not exist{said}; give a file, a folder, a glob, a list, a manifest or hf:NAME"
+            ) from error
+
+    def _found(self, fs: Any, details: dict[str, dict[str, Any]], also: tuple[str, ...]) -> Iterator[Input]:
+        """Audio files of a folder or glob, and what else its suffix makes a source here."""
+        for path, info in details.items():
+            if info["type"] == "file":
+                if is_audio_name(path):
+                    yield file_input(fs, info)
+                elif path.endswith(also):
+                    yield from self._file(fs, info)
+
+    def _file(self, fs: Any, info: dict[str, Any]) -> Iterator[Input]:
+        """Inputs of one file that the request names."""
+        # Not the query of a signed URL.
+        path = str(info["name"]).partition("?")[0] if "http" in fs.protocol else str(info["name"])
+        if path.endswith(COMPRESSED):
+            raise RequestError(f"source {path!r} is a compressed tar, which has no ranges to read; unpack it to a plain .tar")
+        if path.endswith(".tar"):
+            if not self._passed_over(uri_of(fs, info["name"]), container_version(info)):
+                yield from list_tar(fs, info, self.columns)
+        elif path.endswith(".parquet"):
+            listed = list_parquet(fs, info, self.columns, self.known)
+            self.num_known += listed is None
+            yield from listed or ()
+        elif path.endswith(".jsonl"):
+            yield from list_jsonl(fs, info, self._columns_of(path))
+        elif path.endswith(".txt"):
+            folder, what = folder_of(fs, info["name"]), f"list {uri_of(fs, info['name'])!r}"
+            lines = [line.strip() for line in fs.cat_file(info["name"]).decode().split("\n")]
+            yield from self._addresses([beside(folder, line) for line in lines if line], what)
         else:
-            yield _described(fs, fs.info(path))
-    elif any(sign in source for sign in "*?[") and (matches := fs.glob(path, detail=True)):
-        yield from _list_details(fs, matches)
-    else:
-        raise RequestError(f"source {source!r} does not exist; give a file, a folder, a glob or a .jsonl manifest")
+            yield file_input(fs, info)
 
+    def _columns_of(self, path: str) -> ColumnMap:
+        is_audio_folder = posixpath.basename(path) == AUDIO_FOLDER_MANIFEST and not self.columns.uri
+        return self.columns.model_copy(update={"uri": "file_name"}) if is_audio_folder else self.columns
 
-def _list_details(fs: Any, details: dict[str, dict[str, Any]]) -> Iterator[Input]:
-    for path, info in details.items():
-        if info["type"] == "file" and posixpath.splitext(path)[1].lower() in AUDIO_SUFFIXES:
-            yield _described(fs, info)
+    def _addresses(self, addresses: list[str], what: str) -> Iterator[Input]:
+        places = [Place(address, f"{what} line {number}") for number, address in enumerate(addresses, 1)]
+        for found in look_up(places):
+            yield from self._file(found.fs, found.info)
 
+    def _saved(self, folder: str) -> Iterator[Input]:
+        if not self._passed_over(folder, saved_version(folder)):
+            yield from list_saved(folder, self.columns)
 
-def _list_manifest(fs: Any, path: str) -> Iterator[Input]:
-    # With its protocol, so that what lies beside a remote manifest is looked for there.
-    folder = posixpath.dirname(path if _is_local(fs) else fs.unstrip_protocol(path))
-    for number, row in read_jsonl(fs.cat_file(path), path):
-        place = row.pop("uri", None) or row.pop("path", None)
-        if not isinstance(place, str):
-            raise RequestError(f"manifest {path!r} line {number}: no `uri` or `path`; each line names one audio file")
-        unknown = row.keys() - set(FACTS)
-        if unknown:
-            raise RequestError(f"manifest {path!r} line {number}: unknown keys {sorted(unknown)}; facts are {', '.join(FACTS)}")
-        facts = {key: str(value) for key, value in row.items() if value is not None}
-        for key in facts.keys() & set(PLACES):
-            facts[key] = _beside(folder, facts[key])
-        item_fs, item_path = url_to_fs(_beside(folder, place))
-        try:
-            yield _described(item_fs, item_fs.info(item_path), facts)
-        except FileNotFoundError as error:
-            raise RequestError(f"manifest {path!r} line {number}: {place!r} does not exist; mend the path") from error
-
-
-def read_jsonl(data: bytes, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line that is not empty. Raises RequestError naming the first line that is no object."""
-    # Not splitlines: it also cuts at U+2028 and U+0085, which JSON strings may hold.
-    for number, line in enumerate(data.decode().split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise RequestError(f"{what!r} line {number} is not JSON: {error}; each line is one object") from error
-        if not isinstance(row, dict):
-            raise RequestError(f"{what!r} line {number} holds {type(row).__name__}; each line is one object")
-        yield number, row
-
-
-def _beside(folder: str, place: str) -> str:
-    return place if "://" in place or place.startswith("/") else posixpath.join(folder, place)
-
-
-def _described(fs: Any, info: dict[str, Any], facts: dict[str, str] | None = None) -> Input:
-    """An input from an fsspec listing. Local modification times are whole microseconds: floats differ in print."""
-    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-    if isinstance(version, float):
-        version = f"{version:.6f}"
-    return Input(
-        fs.unstrip_protocol(info["name"]) if "://" in info["name"] or not _is_local(fs) else info["name"],
-        int(info["size"]),
-        str(version).strip('"'),
-        facts or {},
-    )
-
-
-def _is_local(fs: Any) -> bool:
-    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+    def _passed_over(self, container: str, version: str) -> bool:
+        is_known = (container, version) in self.known
+        self.num_known += is_known
+        return is_known

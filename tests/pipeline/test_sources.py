@@ -37,7 +37,9 @@ def test_manifest_facts_travel_and_paths_are_relative_to_it(folder):
     (folder / "list.jsonl").write_text(json.dumps(row) + "\n\n")
     (item,) = list_inputs([f"{folder}/list.jsonl"])
     assert item.uri == f"{folder}/deep/c.OGG"
-    assert item.facts == {"text": "hi", "speaker_label": "s1", "reference_rttm_uri": f"{folder}/deep/c.rttm"}
+    facts_from = f"{folder}/list.jsonl (speaker_label=speaker_label, text=text, reference_rttm_uri=reference_rttm_uri)"
+    facts = {"text": "hi", "speaker_label": "s1", "reference_rttm_uri": f"{folder}/deep/c.rttm", "facts_from": facts_from}
+    assert item.facts == facts
 
 
 @pytest.mark.parametrize(

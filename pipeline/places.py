@@ -1,0 +1,96 @@
+"""What stands at many addresses: their sizes and versions, with few requests and a bound on those in flight."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from manifests.console import progress
+from manifests.errors import RequestError
+from manifests.remote import open_filesystem, os_errors, refusal
+from pipeline.inputs import is_local
+
+REQUESTS_IN_FLIGHT = 16
+# From this many files of one remote folder on, its listing costs less than a request for each.
+LISTED_FROM = 100
+SHOWN_FROM = 1000  # requests; fewer are over before a bar is read
+
+
+class Place(NamedTuple):
+    """An address and who names it, for errors: ``manifest 'm.jsonl' line 3``."""
+
+    uri: str
+    named_by: str
+
+
+class Standing(NamedTuple):
+    """What stands at a place: its filesystem and fsspec's description of it."""
+
+    fs: Any
+    info: dict[str, Any]
+
+
+def look_up(places: Sequence[Place]) -> list[Standing]:
+    """What stands at each place, in order. Raises RequestError naming the first that is not there or not reached."""
+    opened = list(_opened(places))
+    listed = _listings(opened)
+    missing = [i for i, (fs, path) in enumerate(opened) if not is_local(fs) and path not in listed]
+    if missing:
+        with progress() as bars, ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
+            bar = bars.task("look up inputs", len(missing), "files") if len(missing) >= SHOWN_FROM else None
+            for i, info in zip(missing, pool.map(lambda i: _info(*opened[i], places[i]), missing), strict=True):
+                listed[opened[i][1]] = info
+                if bar is not None:
+                    bar.advance()
+    return [
+        Standing(fs, listed[path] if path in listed else _info(fs, path, place))
+        for (fs, path), place in zip(opened, places, strict=True)
+    ]
+
+
+def _opened(places: Sequence[Place]) -> Iterator[tuple[Any, str]]:
+    """(filesystem, path) of each; a filesystem is made once a server, not once a row."""
+    known: dict[str, Any] = {}
+    for place in places:
+        if "::" in place.uri:
+            yield open_filesystem(place.uri)
+            continue
+        scheme, separator, rest = place.uri.partition("://")
+        server = f"{scheme}://{rest.split('/')[0]}" if separator else ""
+        if server not in known:
+            known[server] = open_filesystem(place.uri)[0]
+        yield known[server], str(known[server]._strip_protocol(place.uri))
+
+
+def _listings(opened: Sequence[tuple[Any, str]]) -> dict[str, dict[str, Any]]:
+    """Path -> description, from listings of the remote folders that many of the places lie in."""
+    folders: dict[tuple[int, str], list[Any]] = {}
+    for fs, path in opened:
+        if not is_local(fs) and "http" not in fs.protocol:
+            folders.setdefault((id(fs), posixpath.dirname(path)), []).append(fs)
+    found: dict[str, dict[str, Any]] = {}
+    for (_, folder), members in folders.items():
+        if len(members) >= LISTED_FROM:
+            try:
+                with os_errors():
+                    found |= {info["name"]: info for info in members[0].ls(folder, detail=True) if info["type"] == "file"}
+            except FileNotFoundError:
+                continue  # each of its places is looked up by itself, and the first that is missing is named
+            except OSError as error:
+                raise refusal(f"folder {folder!r}", error) from error
+    return found
+
+
+def _info(fs: Any, path: str, place: Place) -> dict[str, Any]:
+    try:
+        with os_errors():
+            info: dict[str, Any] = fs.info(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RequestError(f"{place.named_by}: {place.uri!r} does not exist; mend the path") from error
+    except OSError as error:
+        raise refusal(f"{place.named_by}: {place.uri!r}", error) from error
+    if info["type"] != "file":
+        raise RequestError(f"{place.named_by}: {place.uri!r} is a {info['type']}; each line names one file")
+    return info
