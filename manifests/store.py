@@ -23,7 +23,8 @@ from manifests.errors import RequestError, StoreError, WorkError
 from manifests.ids import canonical_json, new_attempt_id
 from manifests.remote import open_filesystem, os_errors
 
-COPY_BYTES = 1 << 20
+# Measured on ext4 in a virtual machine (Linux 6.18): blocks of 1 MB and more are written at a third of the speed.
+COPY_BYTES = 1 << 17
 READ_AT_ONCE = 1000
 OPEN_BYTES = 4 << 20  # what a remote object is fetched by: a unit's rows come with one request
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
@@ -103,8 +104,9 @@ class Store:
     def write(self, path: str, data: bytes) -> None:
         """Write a new object under a name that nobody else uses, durably."""
         if self.is_local:
-            with self._local_file(path) as file:
-                file.write(data)
+            with self._local_file(path) as file, memoryview(data) as view:
+                for start in range(0, len(view), COPY_BYTES):
+                    file.write(view[start : start + COPY_BYTES])
             return
         with os_errors():
             self.fs.pipe_file(self._at(path), data)
