@@ -1,38 +1,39 @@
-"""``corpus pack``: a snapshot, a clip set, layers and filters to a shuffled training set with its funnel.
+"""``corpus pack``: a snapshot, a clip set, layers and filters, or plain text, to a shuffled training set with its funnel.
 
-The content follows from (snapshot, recipe, tokenizer) alone: order by a seeded hash of the clip, splits by a hash of the
-speaker. ``pack.json`` is written last: without it there is no pack.
+The content follows from (snapshot or text, recipe, tokenizer) alone; ``pipeline.shuffle`` says how, in what memory. What
+is under way lies in ``<out>/packing``: an interrupted pack goes on from there, and two at once share the work.
+``pack.json`` is written last: without it there is no pack.
 """
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import pyarrow as pa
-from fsspec.core import url_to_fs
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from manifests.audio import AudioReader, resample
-from manifests.console import ProgressBar, progress
-from manifests.corpus import INGEST, Corpus, clips_output
-from manifests.errors import MismatchError, RequestError, WorkError
-from manifests.ids import digest_bytes, digest_json
+from manifests.console import progress, say
+from manifests.corpus import Corpus, clips_output
+from manifests.errors import RequestError, StoreError
+from manifests.ids import digest_json
 from manifests.packs import FORMAT_VERSION, Pack
 from manifests.recipes import resolved
+from manifests.schema import DOCUMENTS
 from manifests.store import Store, json_bytes
-from pipeline.recipe import FilterConfig, PackRecipe
-from pipeline.shards import PackedDocument, write_split
-from pipeline.sources import read_jsonl
-from pipeline.works import AnnotateWork
+from pipeline.candidates import check_recipe, clip_parts
+from pipeline.claims import claim, clean
+from pipeline.facts import LinksTask, find_links, speaker_groups
+from pipeline.recipe import PackRecipe
+from pipeline.shuffle import ShardTask, cut_shards, make_shard
+from pipeline.spills import SPILL_BYTES, Part, Spilled, SpillTask, Tally, spill
+from pipeline.text_documents import text_files, text_lineage, text_parts
 from tokenization.artifact import Tokenizer
-from tokenization.codes import CodesConfig
 
-TEXT_SUFFIXES = (".jsonl", ".parquet")
-# Columns of the clip itself that filters may name.
-CLIP_COLUMNS = ("duration_s", "speech_share", "overlap_share")
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -56,50 +57,31 @@ class PackResult:
         return [head, *splits, *drops]
 
 
-@dataclass
-class _Candidate:
-    """One clip on its way into the pack."""
+def pack(source: str | Sequence[str], out: str, recipe: PackRecipe, tokenizer: str | None = None) -> PackResult:
+    """Pack a corpus, or text: .jsonl or .parquet files with ``text``, as files, folders or globs.
 
-    clip: dict[str, Any]
-    text: str | None
-    text_source: str | None
-    facts: dict[str, Any]
-    layers: dict[str, dict[str, Any]]
-
-    @property
-    def duration_s(self) -> float:
-        return float((self.clip["end_sample"] - self.clip["start_sample"]) / self.clip["sample_rate_hz"])
-
-    @property
-    def group(self) -> str:
-        """What a split keeps together: the speaker that the source names, else the whole recording."""
-        speaker = self.facts.get("speaker_label")
-        return f"{self.facts.get('source')}:{speaker}" if speaker else self.clip["recording_id"].hex()
-
-    def value(self, column: str) -> float | None:
-        """A filter's column: of a layer, or one of CLIP_COLUMNS."""
-        layer, name = column.split(".")
-        if layer != "clip":
-            value = self.layers[layer].get(name)
-            return None if value is None else float(value)
-        num_samples = self.clip["end_sample"] - self.clip["start_sample"]
-        share = {"speech_share": "speech_samples", "overlap_share": "overlap_samples"}
-        return self.duration_s if name == "duration_s" else self.clip[share[name]] / num_samples
-
-
-def pack(source: str, out: str, recipe: PackRecipe, tokenizer: str | None = None) -> PackResult:
-    """Pack a corpus, or a text file (.jsonl or .parquet with a ``text`` column). Raises RequestError before writing."""
-    text_tokenizer = Tokenizer.open(tokenizer) if tokenizer else None
-    if source.endswith(TEXT_SUFFIXES):
+    Raises RequestError and leaves nothing behind when the request is wrong; after any other end the same call goes on.
+    """
+    sources = [source] if isinstance(source, str) else list(source)
+    opened = Tokenizer.open(tokenizer) if tokenizer else None
+    is_corpus = len(sources) == 1 and Store(sources[0]).exists("corpus.json")
+    files = [] if is_corpus else text_files(sources)
+    if files:
         if recipe.filters or recipe.codes_from or recipe.tags_from:
-            raise RequestError(f"recipe {recipe.name!r} names layers, and {source!r} is plain text; use the recipe `text`")
-        return _write(out, recipe, text_tokenizer, _text_lineage(source), _text_documents(source, recipe, text_tokenizer), [])
-    corpus = Corpus.open(source)
-    _check(corpus, recipe, tokenizer)
-    candidates = list(_candidates(corpus, recipe))
-    kept, funnel = _filter(candidates, recipe)
-    kept.sort(key=lambda c: digest_bytes(f"{recipe.seed}:".encode() + c.clip["clip_id"]))
-    lineage = {
+            raise RequestError(f"recipe {recipe.name!r} names layers, and {sources[0]!r} is plain text; use the recipe `text`")
+        with progress() as bars:
+            lineage = text_lineage(files, bars.task("read", sum(file.num_bytes for file in files), "bytes"))
+        return write_pack(out, _head(recipe, opened, lineage), dict, lambda _: text_parts(files, recipe, tokenizer), recipe)
+    corpus = Corpus.open(sources[0])
+    check_recipe(corpus, recipe, tokenizer)
+    head = _head(recipe, opened, _corpus_lineage(corpus))
+    return write_pack(
+        out, head, lambda: _groups(corpus), lambda groups: clip_parts(corpus, recipe, tokenizer, groups), recipe, has_funnel=True
+    )
+
+
+def _corpus_lineage(corpus: Corpus) -> dict[str, Any]:
+    return {
         "corpus_id": corpus.corpus_id,
         "snapshot": corpus.snapshot.number,
         "snapshot_digest": digest_json([corpus.snapshot.units, corpus.snapshot.current]),
@@ -107,238 +89,21 @@ def pack(source: str, out: str, recipe: PackRecipe, tokenizer: str | None = None
         "clips_fingerprint": corpus.fingerprint(clips_output(corpus.clip_set)),
         "layers": corpus.layers(),
     }
-    splits: dict[str, list[_Candidate]] = {split: [] for split in recipe.splits}
-    for candidate in kept:
-        splits[_split_of(candidate.group, recipe)].append(candidate)
-    reader = corpus.audio()
-    with progress() as bars:
-        bar = bars.task("pack", max(1, len(kept)), "documents")
-        documents = {s: _clip_documents(group, reader, recipe, text_tokenizer, bar) for s, group in splits.items()}
-        return _write(out, recipe, text_tokenizer, lineage, documents, funnel)
 
 
-def _check(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> None:
-    """Everything that the recipe names is there, and the codes are those of the tokenizer."""
-    layers = corpus.layers()
-    if missing := sorted(recipe.layers - layers.keys()):
-        hint = "run `stepwell tokenizer encode` first" if missing == [recipe.codes_from] else "build the corpus with them"
-        raise RequestError(f"recipe {recipe.name!r} names layers {missing}; the corpus has {sorted(layers)}, {hint}")
-    for config in recipe.filters:
-        layer, column = config.column.split(".")
-        columns = CLIP_COLUMNS if layer == "clip" else corpus.layer(layer).column_names
-        if column not in columns:
-            raise RequestError(f"filter column {config.column!r} does not exist; {layer} has {', '.join(columns)}")
-    if recipe.codes_from:
-        if tokenizer is None:
-            raise RequestError(f"recipe {recipe.name!r} packs codes; give the tokenizer that made them with --tokenizer DIR")
-        ingest, clips = corpus.fingerprint(INGEST), corpus.fingerprint(clips_output(corpus.clip_set))
-        annotator = CodesConfig(kind="codes", tokenizer=tokenizer).build()
-        asked = AnnotateWork(recipe.codes_from, annotator, corpus.clip_set, ingest, clips, {}).fingerprint
-        if asked != layers[recipe.codes_from]:
-            raise MismatchError(
-                f"layer {recipe.codes_from!r} was made by another codec than that of {tokenizer!r}; "
-                "encode the corpus with this tokenizer first"
-            )
+def _groups(corpus: Corpus) -> dict[str, str]:
+    """``speaker_groups`` of the snapshot. Raises RequestError where licences of equal bytes disagree."""
+    units = corpus.snapshot.units
+    tasks = [LinksTask(corpus.store.uri, corpus.snapshot.number, (unit,)) for unit in units]
+    return speaker_groups(link for links in each(find_links, tasks, "inputs", "units") for link in links)
 
 
-def _candidates(corpus: Corpus, recipe: PackRecipe) -> Iterator[_Candidate]:
-    """Every clip of the snapshot with its text, the facts of its input and the layers that the recipe names."""
-    clips = corpus.clips().to_pylist()
-    facts = _facts(corpus)
-    layers = {name: corpus.layer(name).to_pylist() for name in sorted(recipe.layers)}
-    num_clips: dict[bytes, int] = {}
-    for clip in clips:
-        num_clips[clip["recording_id"]] = num_clips.get(clip["recording_id"], 0) + 1
-    for i, clip in enumerate(clips):
-        own = {name: rows[i] for name, rows in layers.items()}
-        fact = facts[clip["recording_id"]]
-        text, origin = _text(fact, own, recipe, is_whole=num_clips[clip["recording_id"]] == 1)
-        yield _Candidate(clip, text, origin, fact, own)
-
-
-def _facts(corpus: Corpus) -> dict[bytes, dict[str, Any]]:
-    """Recording -> facts of its inputs: of each the first that is known, in plan order.
-
-    Raises RequestError where two inputs of the same bytes state different licences: a pack must not choose one.
-    """
-    facts: dict[bytes, dict[str, Any]] = {}
-    for row in corpus.inputs().to_pylist():
-        if row["recording_id"] is None:
-            continue
-        known = facts.setdefault(row["recording_id"], row)
-        if known["licence"] and row["licence"] and known["licence"] != row["licence"]:
-            raise RequestError(
-                f"{known['uri']!r} and {row['uri']!r} hold the same bytes under licences {known['licence']!r} and "
-                f"{row['licence']!r}; settle which one holds"
-            )
-        facts[row["recording_id"]] = {name: known[name] if known[name] is not None else row[name] for name in known}
-    return facts
-
-
-def _text(
-    fact: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]], recipe: PackRecipe, *, is_whole: bool
-) -> tuple[str | None, str | None]:
-    """(text, where it is from). A source's transcript speaks of the whole input: it fits only a recording's single clip."""
-    for origin in recipe.text_from:
-        text = (fact["text"] if is_whole else None) if origin == "source" else layers[origin].get("text")
-        if text and text.strip():
-            return text.strip(), origin
-    return None, None
-
-
-def _filter(candidates: list[_Candidate], recipe: PackRecipe) -> tuple[list[_Candidate], list[dict[str, Any]]]:
-    """What stays, and the funnel in hours: each clip is dropped once, for the first reason that holds."""
-    kept: list[_Candidate] = []
-    dropped: dict[str, list[_Candidate]] = {}
-    for candidate in candidates:
-        reason = _drop_reason(candidate, recipe)
-        if reason is None:
-            kept.append(candidate)
-        else:
-            dropped.setdefault(reason, []).append(candidate)
-    rows = [_funnel_row("clips", None, candidates)]
-    rows += [_funnel_row("dropped", reason, group) for reason, group in sorted(dropped.items())]
-    return kept, [*rows, _funnel_row("documents", None, kept)]
-
-
-def _funnel_row(step: str, reason: str | None, group: list[_Candidate]) -> dict[str, Any]:
-    return {"step": step, "reason": reason, "num": len(group), "hours": sum(c.duration_s for c in group) / 3600}
-
-
-def _drop_reason(candidate: _Candidate, recipe: PackRecipe) -> str | None:
-    if recipe.require_text and candidate.text is None:
-        return "no_text"
-    if recipe.codes_from and candidate.layers[recipe.codes_from]["status"] != "ok":
-        return f"{recipe.codes_from}.error"
-    return next((config.drop_reason for config in recipe.filters if _is_outside(candidate.value(config.column), config)), None)
-
-
-def _is_outside(value: float | None, config: FilterConfig) -> bool:
-    if value is None:
-        return config.drop_null
-    return (config.min is not None and value < config.min) or (config.max is not None and value > config.max)
-
-
-def _split_of(group: str, recipe: PackRecipe) -> str:
-    """Split of a speaker or recording, by a hash of its name: the same as the corpus grows."""
-    point = int.from_bytes(digest_bytes(group.encode())[:8], "big") / 2**64
-    edge = 0.0
-    for split, share in recipe.splits.items():
-        edge += share
-        if point < edge:
-            return split
-    return list(recipe.splits)[-1]
-
-
-def _clip_documents(
-    candidates: Iterable[_Candidate], reader: AudioReader, recipe: PackRecipe, tokenizer: Tokenizer | None, bar: ProgressBar
-) -> Iterator[PackedDocument]:
-    for candidate in candidates:
-        clip = candidate.clip
-        rate = clip["sample_rate_hz"]
-        audio = codes = None
-        if recipe.include_audio:
-            stored = reader.read(clip["recording_id"], clip["channel"], rate, clip["start_sample"], clip["end_sample"])
-            audio = resample(stored, rate, recipe.sample_rate_hz)
-        if recipe.codes_from:
-            codes = np.asarray(candidate.layers[recipe.codes_from]["codes"], dtype=np.uint16)
-        yield PackedDocument(_clip_row(candidate, audio, codes, tokenizer), _clip_facts(candidate, recipe), audio, codes)
-        bar.advance()
-
-
-def _clip_row(candidate: _Candidate, audio: Any, codes: Any, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    has_text = candidate.text is not None
-    tasks = {"asr": has_text and audio is not None, "tts": has_text and codes is not None, "text": has_text}
-    return {
-        "key": candidate.clip["clip_id"].hex(),
-        "kind": "clip",
-        "tasks": [task for task, can in tasks.items() if can],
-        "num_samples": None if audio is None else len(audio),
-        "num_codes": None if codes is None else len(codes),
-        "num_text_tokens": len(tokenizer.text.encode(candidate.text)) if tokenizer and candidate.text is not None else None,
-        "clip_id": candidate.clip["clip_id"],
-        "recording_id": candidate.clip["recording_id"],
-        "speaker": candidate.group,
-        "language": _language(candidate),
-        "text": candidate.text,
-        "text_source": candidate.text_source,
-    }
-
-
-def _language(candidate: _Candidate) -> str | None:
-    """As the source says, else as the model heard that gave the text."""
-    heard = candidate.layers.get(candidate.text_source or "", {}).get("language")
-    return candidate.facts.get("language") or heard
-
-
-def _clip_facts(candidate: _Candidate, recipe: PackRecipe) -> dict[str, Any]:
-    """K.json: where the clip is from, its text and words, and the layers asked for."""
-    clip, fact = candidate.clip, candidate.facts
-    keys = ("channel", "sample_rate_hz", "start_sample", "end_sample", "speaker_label", "speech_samples", "overlap_samples")
-    words = candidate.layers.get(candidate.text_source or "", {}).get("words")
-    tags = {
-        name: {k: v for k, v in candidate.layers[name].items() if k not in ("clip_id", "status", "error")}
-        for name in recipe.tags_from
-    }
-    return {
-        **{key: clip[key] for key in keys},
-        "clip_id": clip["clip_id"].hex(),
-        "recording_id": clip["recording_id"].hex(),
-        "uri": fact["uri"],
-        "source": fact["source"],
-        "licence": fact["licence"],
-        "speaker": candidate.group,
-        "language": _language(candidate),
-        "text": candidate.text,
-        "text_source": candidate.text_source,
-        "words": words,
-        "tags": tags,
-    }
-
-
-def _text_lineage(source: str) -> dict[str, Any]:
-    fs, path = url_to_fs(source)
-    if not fs.exists(path):
-        raise RequestError(f"text corpus {source!r} does not exist; give a .jsonl or .parquet file with a `text` column")
-    return {"text_digest": digest_bytes(fs.cat_file(path)).hex(), "text_name": posixpath.basename(path)}
-
-
-def _text_documents(source: str, recipe: PackRecipe, tokenizer: Tokenizer | None) -> dict[str, Iterator[PackedDocument]]:
-    """Every row of a text file as a document: order and split by a hash of its number and text."""
-    store, name = Store(posixpath.dirname(source) or "."), posixpath.basename(source)
-    rows = (
-        [row for _, row in read_jsonl(store.read(name), source)]
-        if name.endswith(".jsonl")
-        else store.read_table(name).to_pylist()
-    )
-    if not rows or any(not isinstance(row.get("text"), str) for row in rows):
-        raise RequestError(f"text corpus {source!r}: {len(rows)} rows, not all with `text`; each row needs one")
-    keys = [digest_bytes(f"{number}:{row['text']}".encode()).hex() for number, row in enumerate(rows)]
-    shuffled = sorted(zip(keys, rows, strict=True), key=lambda pair: digest_bytes(f"{recipe.seed}:{pair[0]}".encode()))
-
-    def documents(split: str) -> Iterator[PackedDocument]:
-        for key, row in shuffled:
-            if _split_of(key, recipe) != split:
-                continue
-            facts = {"text": row["text"], "language": row.get("language"), "text_source": "source"}
-            count = len(tokenizer.text.encode(row["text"])) if tokenizer else None
-            yield PackedDocument({"key": key, "kind": "text", "tasks": ["text"], "num_text_tokens": count, **facts}, facts)
-
-    return {split: documents(split) for split in recipe.splits}
-
-
-def _write(
-    out: str,
-    recipe: PackRecipe,
-    tokenizer: Tokenizer | None,
-    lineage: dict[str, Any],
-    documents: Mapping[str, Iterator[PackedDocument]],
-    funnel: list[dict[str, Any]],
-) -> PackResult:
+def _head(recipe: PackRecipe, tokenizer: Tokenizer | None, lineage: dict[str, Any]) -> dict[str, Any]:
+    """``pack.json`` without what only the documents tell."""
     head = {
         "format_version": FORMAT_VERSION,
         "sample_rate_hz": recipe.sample_rate_hz,
-        "splits": list(documents),
+        "splits": list(recipe.splits),
         "recipe": resolved(recipe),
         "lineage": lineage,
         "tokenizer_id": tokenizer.tokenizer_id if tokenizer else None,
@@ -346,33 +111,109 @@ def _write(
         "codec_fingerprint": tokenizer.codec_fingerprint if tokenizer and recipe.codes_from else None,
     }
     # Where it lies and which corpus id it had do not decide the content: equal content, equal id.
-    head["pack_id"] = digest_json({**head, "lineage": {k: v for k, v in lineage.items() if k not in ("corpus_id", "snapshot")}})
-    store = Store(out)
-    if store.exists("pack.json"):
-        there = Pack.open(out)
-        if there.pack_id != head["pack_id"]:
-            raise RequestError(f"{out!r} holds another pack ({there.pack_id[:12]}); choose another --out or remove it")
-        return _result(out, there.head, is_new=False)
-    store.check_exclusive()
-    # Without a head there is no pack: what lies here was left by one that was cut short, and would be read by a glob.
-    for path in [*store.objects("shards"), *store.objects("manifest")]:
-        store.remove(path)
-    counts: dict[str, Any] = {}
-    for split, group in documents.items():
-        table = write_split(store, split, group, recipe.sample_rate_hz, recipe.shard_bytes)
-        counts[split] = _counts(table, recipe.sample_rate_hz)
-    head |= {"counts": counts, "funnel": funnel}
-    if not store.create("pack.json", json_bytes(head)):
-        raise WorkError(f"another run made a pack at {out!r} meanwhile; pack again with another --out")
-    return _result(out, head, is_new=True)
+    content = {**head, "lineage": {k: v for k, v in lineage.items() if k not in ("corpus_id", "snapshot")}}
+    return {**head, "pack_id": digest_json(content)}
 
 
-def _counts(table: pa.Table, sample_rate_hz: int) -> dict[str, float]:
-    samples = sum(n or 0 for n in table["num_samples"].to_pylist())
-    codes = sum(n or 0 for n in table["num_codes"].to_pylist())
-    tokens = sum(n or 0 for n in table["num_text_tokens"].to_pylist())
-    hours = samples / sample_rate_hz / 3600
-    return {"num_documents": table.num_rows, "hours": hours, "num_codes": codes, "num_text_tokens": tokens}
+def write_pack(
+    out: str,
+    head: Mapping[str, Any],
+    find_groups: Callable[[], dict[str, str]],
+    parts_of: Callable[[dict[str, str]], Sequence[Part]],
+    recipe: PackRecipe,
+    *,
+    has_funnel: bool = False,
+    spill_bytes: int = SPILL_BYTES,
+) -> PackResult:
+    """Write the pack that ``head`` describes, unless it is there; ``parts_of(find_groups())`` are its documents.
+
+    Raises RequestError when ``out`` holds something else.
+    """
+    store, work, pack_id = Store(out), Store(f"{out.rstrip('/')}/packing"), str(head["pack_id"])
+    if found := _standing(store, pack_id):
+        clean(store, work)
+        return found
+    groups = claim(store, work, pack_id, find_groups)
+    splits = tuple(head["splits"])
+    try:
+        tasks = [SpillTask(work.uri, pack_id, part, recipe.seed, splits, spill_bytes) for part in parts_of(groups)]
+        spilled = each(spill, tasks, "spill", "parts")
+        names = [name for part in spilled for name in part.spills]
+        shards = cut_shards(store.uri, work, pack_id, names, splits, recipe.shard_bytes)
+        done = set(work.objects("manifest"))
+        each(make_shard, [task for task in shards if task.manifest_path not in done], "shards", "shards")
+        counts = {s: write_manifest(store, work, s, [t for t in shards if t.split == s], recipe.sample_rate_hz) for s in splits}
+        whole = {**head, "counts": counts, "funnel": funnel(spilled) if has_funnel else []}
+        is_first = store.create("pack.json", json_bytes(whole))
+    except RequestError:  # rows that are wrong stay wrong: what was spilled of them serves nothing
+        clean(store, work)
+        raise
+    except (FileNotFoundError, StoreError):
+        # Whoever finishes first clears away what the others still read.
+        if not (found := _standing(store, pack_id)):
+            raise
+        is_first = False
+    clean(store, work)
+    if not is_first:
+        say(f"another run finished the same pack at {out!r} first")
+    return _result(out, Pack.open(out).head, is_new=is_first)
+
+
+def each(function: Callable[[Given], Result], items: Iterable[Given], title: str, unit: str) -> list[Result]:
+    """``function`` of every item, in order, under a progress bar."""
+    todo = list(items)
+    with progress() as bars:
+        bar = bars.task(title, len(todo), unit)
+        results = []
+        for item in todo:
+            results.append(function(item))
+            bar.advance()
+    return results
+
+
+def funnel(parts: Iterable[Spilled]) -> list[dict[str, Any]]:
+    """How many clips and hours came in, were dropped for each reason, and stay. Each clip is dropped once."""
+    rows, samples = Tally(), Tally()
+    for part in parts:
+        rows += part.num_rows
+        samples += part.num_samples
+
+    def row(step: str, reason: str | None, keys: Iterable[tuple[str | None, int]]) -> dict[str, Any]:
+        # Whole samples by rate, in one order: the sum must not depend on how the work was cut.
+        kept = sorted(keys, key=lambda key: (key[0] or "", key[1]))
+        seconds = sum(samples[key] / key[1] for key in kept)
+        return {"step": step, "reason": reason, "num": sum(rows[key] for key in kept), "hours": seconds / 3600}
+
+    reasons = sorted({reason for reason, _ in rows if reason is not None})
+    drops = [row("dropped", reason, [key for key in rows if key[0] == reason]) for reason in reasons]
+    return [row("clips", None, rows), *drops, row("documents", None, [key for key in rows if key[0] is None])]
+
+
+def write_manifest(store: Store, work: Store, split: str, shards: Sequence[ShardTask], sample_rate_hz: int) -> dict[str, float]:
+    """Write ``manifest/<split>.parquet``, a row group a shard, one in memory at a time; return the split's counts."""
+    sums = dict.fromkeys(("num_samples", "num_codes", "num_text_tokens"), 0)
+    num_documents = 0
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        with pq.ParquetWriter(file.name, DOCUMENTS, compression="zstd", write_statistics=True) as writer:
+            for shard in shards:
+                table = work.read_table(shard.manifest_path)
+                writer.write_table(table)
+                num_documents += table.num_rows
+                for name in sums:
+                    sums[name] += pc.sum(table[name]).as_py() or 0
+        store.create_file(f"manifest/{split}.parquet", file.name)
+    hours = sums.pop("num_samples") / sample_rate_hz / 3600
+    return {"num_documents": num_documents, "hours": hours, **sums}
+
+
+def _standing(store: Store, pack_id: str) -> PackResult | None:
+    """The pack, when it is there. Raises RequestError when another one is."""
+    if not store.exists("pack.json"):
+        return None
+    there = Pack.open(store.uri)
+    if there.pack_id != pack_id:
+        raise RequestError(f"{store.uri!r} holds another pack ({there.pack_id[:12]}); choose another --out or remove it")
+    return _result(store.uri, there.head, is_new=False)
 
 
 def _result(out: str, head: Mapping[str, Any], *, is_new: bool) -> PackResult:

@@ -1,68 +1,82 @@
-"""Writing the shards of a pack: documents in order, tars cut at a size, indexes written together with them."""
+"""Documents as tar bytes, and the shards that are made of them by joining, without looking into them again."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from manifests.audio import encode_flac
 from manifests.contracts import Audio
-from manifests.schema import DOCUMENTS, table_of
-from manifests.store import Store, json_bytes, table_bytes
-from manifests.tars import TarWriter
+from manifests.errors import WorkError
+from manifests.store import Store, json_bytes
+from manifests.tars import BLOCK_BYTES, Member, end_blocks, header, index_bytes, padding
 
 
-@dataclass(frozen=True)
-class PackedDocument:
-    """One document as it goes into a shard: its DOCUMENTS row without the place, its facts and its members."""
+@dataclass(frozen=True, slots=True)
+class TarredDocument:
+    """A document as it travels: its DOCUMENTS row without the place, and its members as they stand in a tar."""
 
     row: dict[str, Any]
-    facts: dict[str, Any]  # K.json
-    audio: Audio | None = None  # float32 [S] at the pack's rate
-    codes: np.ndarray | None = field(default=None)  # uint16 [frames]
+    members: list[tuple[str, int]]  # (suffix, data bytes): member ``<key>.<suffix>``
+    data: bytes | memoryview  # headers, data and padding of all members, in that order
+
+    @property
+    def key(self) -> str:
+        return str(self.row["key"])
 
 
-def write_split(store: Store, split: str, documents: Iterable[PackedDocument], sample_rate_hz: int, shard_bytes: int) -> pa.Table:
-    """Write ``shards/<split>-<nnnnnn>.tar`` with indexes and ``manifest/<split>.parquet``; return the DOCUMENTS table."""
-    rows: list[dict[str, Any]] = []
-    tar, number = TarWriter(), 0
-    for document in documents:
-        if tar.num_bytes >= shard_bytes:
-            _close(store, tar, shard_name(split, number))
-            tar, number = TarWriter(), number + 1
-        offset = tar.num_bytes
-        _add(tar, document, sample_rate_hz)
-        place = {"shard": shard_name(split, number), "offset": offset, "num_bytes": tar.num_bytes - offset}
-        rows.append({**document.row, **place})
-    if tar.members:
-        _close(store, tar, shard_name(split, number))
-    table = table_of(rows, DOCUMENTS)
-    store.write(f"manifest/{split}.parquet", table_bytes(table))
-    return table
+def tarred(row: dict[str, Any], members: Mapping[str, bytes]) -> TarredDocument:
+    """The document with ``members`` (suffix -> data). Raises ContractError for a key that no tar header can hold."""
+    blocks: list[bytes] = []
+    for suffix, data in members.items():
+        blocks += (header(f"{row['key']}.{suffix}", len(data)), data, padding(len(data)))
+    return TarredDocument(row, [(suffix, len(data)) for suffix, data in members.items()], b"".join(blocks))
+
+
+def members_of(facts: Mapping[str, Any], audio: Audio | None, codes: np.ndarray | None, sample_rate_hz: int) -> dict[str, bytes]:
+    """``K.json``, ``K.0.flac`` (16 bits) of float32 [S] audio, ``K.0.codes.npy`` of uint16 [frames]: those that there are."""
+    members = {"json": json_bytes(facts)}
+    if audio is not None:
+        whole = np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
+        members["0.flac"] = encode_flac(whole, sample_rate_hz)
+    if codes is not None:
+        sink = io.BytesIO()
+        np.save(sink, codes.astype(np.uint16))
+        members["0.codes.npy"] = sink.getvalue()
+    return members
 
 
 def shard_name(split: str, number: int) -> str:
     return f"{split}-{number:06d}.tar"
 
 
-def _add(tar: TarWriter, document: PackedDocument, sample_rate_hz: int) -> None:
-    key = document.row["key"]
-    tar.add(f"{key}.json", json_bytes(document.facts))
-    if document.audio is not None:
-        whole = np.clip(np.rint(document.audio * 32768.0), -32768, 32767).astype(np.int16)
-        tar.add(f"{key}.0.flac", encode_flac(whole, sample_rate_hz))
-    if document.codes is not None:
-        sink = io.BytesIO()
-        np.save(sink, document.codes.astype(np.uint16))
-        tar.add(f"{key}.0.codes.npy", sink.getvalue())
+def write_shard(store: Store, name: str, documents: Iterable[TarredDocument]) -> list[dict[str, Any]]:
+    """Write ``shards/<name>`` and its index; the documents' DOCUMENTS rows with their places.
+
+    A shard that is there already must hold the same bytes: raises WorkError when something else wrote it.
+    """
+    blocks: list[bytes | memoryview] = []
+    members: list[Member] = []
+    rows: list[dict[str, Any]] = []
+    offset = 0
+    for document in documents:
+        rows.append({**document.row, "shard": name, "offset": offset, "num_bytes": len(document.data)})
+        blocks.append(document.data)
+        for suffix, num_bytes in document.members:
+            members.append(Member(f"{document.key}.{suffix}", offset + BLOCK_BYTES, num_bytes))
+            offset += BLOCK_BYTES + num_bytes + -num_bytes % BLOCK_BYTES
+    blocks.append(end_blocks(offset))
+    # The index last: where it stands, the tar stands.
+    create_equal(store, f"shards/{name}", b"".join(blocks))
+    create_equal(store, f"shards/{name}.idx", index_bytes(members))
+    return rows
 
 
-def _close(store: Store, tar: TarWriter, name: str) -> None:
-    data, index = tar.close()
-    store.write(f"shards/{name}", data)
-    store.write(f"shards/{name}.idx", index)
+def create_equal(store: Store, path: str, data: bytes) -> None:
+    """Create an object whose bytes are decided; one that is there must be equal. Raises WorkError where it is not."""
+    if not store.create(path, data) and store.read(path) != data:
+        raise WorkError(f"{path!r} at {store.uri!r} was written by something else meanwhile; pack again with another --out")

@@ -16,7 +16,7 @@ from manifests.corpus import Corpus
 from manifests.errors import MismatchError, RequestError
 from manifests.packs import Pack
 from manifests.recipes import decode_recipe
-from manifests.store import Store
+from manifests.store import Store, json_bytes
 from pipeline.build import annotate, build
 from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
@@ -102,6 +102,7 @@ def test_the_same_pack_is_made_byte_for_byte_and_found_again(made, tmp_path):
     assert again.is_new
     left, right = Store(out), Store(str(tmp_path / "again"))
     assert {path: left.read(path) for path in left.objects("")} == {path: right.read(path) for path in right.objects("")}
+    assert not [path for path in right.objects("") if path.startswith("packing")]
     assert not pack(corpus, out, recipe(), tokenizer).is_new
     with pytest.raises(RequestError, match="holds another pack"):
         pack(corpus, out, recipe(seed=1), tokenizer)
@@ -155,20 +156,35 @@ def test_plain_text_becomes_a_pack_by_the_same_verb(made, tmp_path):
         ("text", "三四", ["text"]),
     ]
     assert opened.read(rows[0]["shard"], rows[0]["key"]).facts["text"] == "one\u2028two"
-    (tmp_path / "bad.jsonl").write_text('{"txt": "one"}\n')
-    with pytest.raises(RequestError, match="not all with `text`"):
-        pack(str(tmp_path / "bad.jsonl"), str(tmp_path / "other"), recipe(codes_from=None, tags_from=[]))
-    (tmp_path / "bad.jsonl").write_text('{"text": \n')
-    with pytest.raises(RequestError, match="line 1 is not JSON"):
-        pack(str(tmp_path / "bad.jsonl"), str(tmp_path / "other"), recipe(codes_from=None, tags_from=[]))
 
 
-def test_what_a_pack_that_was_cut_short_left_is_not_read_with_the_next(made, tmp_path):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"txt": "one"}', "line 3 has no string `text`"),
+        ('{"text": null}', "line 3 has no string `text`"),
+        ('{"text": ', "line 3 is not JSON"),
+    ],
+)
+def test_a_row_without_text_is_named_and_leaves_nothing_behind(tmp_path, line, message):
+    texts, out = tmp_path / "texts.jsonl", Store(str(tmp_path / "pack"))
+    texts.write_text('{"text": "one"}\n\n' + line + "\n")
+    with pytest.raises(RequestError, match=message):
+        pack(str(texts), out.uri, recipe(codes_from=None, tags_from=[]))
+    assert out.objects("") == []
+
+
+def test_a_place_that_holds_something_else_is_not_touched(made, tmp_path):
     corpus, tokenizer, _ = made
     store = Store(str(tmp_path / "pack"))
     store.write("shards/train-000009.tar", b"left over")
-    pack(corpus, store.uri, recipe(), tokenizer)
-    assert store.objects("shards") == ["shards/train-000000.tar", "shards/train-000000.tar.idx"]
+    with pytest.raises(RequestError, match=r"1 objects of something else, the first 'shards/train-000009\.tar'"):
+        pack(corpus, store.uri, recipe(), tokenizer)
+    assert store.objects("") == ["shards/train-000009.tar"]
+    store.remove("shards/train-000009.tar")
+    Store(f"{store.uri}/packing").create("claim.json", json_bytes({"pack_id": "beef" * 8, "groups": {}}))
+    with pytest.raises(RequestError, match=r"the beginning of another pack \(beefbeefbeef\)"):
+        pack(corpus, store.uri, recipe(), tokenizer)
 
 
 def test_facts_of_equal_bytes_are_put_together_and_licences_must_agree(light, tmp_path):

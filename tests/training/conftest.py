@@ -16,8 +16,9 @@ from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ
 from manifests.ids import digest_json
 from manifests.packs import FORMAT_VERSION
-from manifests.store import Store, json_bytes
-from pipeline.shards import PackedDocument, write_split
+from manifests.schema import DOCUMENTS, table_of
+from manifests.store import Store, json_bytes, table_bytes
+from pipeline.shards import TarredDocument, members_of, shard_name, tarred, write_shard
 from tokenization.artifact import CodecFacts, Tokenizer, write_tokenizer
 from tokenization.interleave import Ratio
 from tokenization.text import TextTokenizer
@@ -65,7 +66,8 @@ def write_pack(folder: Path, splits: dict[str, Sequence[Spoken]], vocab_size: in
     opened = Tokenizer.open(store.uri)
     pack = Store(str(folder / "pack"))
     for split, spoken in splits.items():
-        write_split(pack, split, (document(*item) for item in spoken), MODEL_RATE_HZ, 1 << 24)
+        rows = write_shard(pack, shard_name(split, 0), (document(*item) for item in spoken))
+        pack.write(f"manifest/{split}.parquet", table_bytes(table_of(rows, DOCUMENTS)))
     full = {
         "format_version": FORMAT_VERSION,
         "pack_id": digest_json([sorted(splits), tokenizer_id, [key for spoken in splits.values() for key, _, _ in spoken]]),
@@ -80,7 +82,7 @@ def write_pack(folder: Path, splits: dict[str, Sequence[Spoken]], vocab_size: in
     return MadePack(pack.uri, store.uri)
 
 
-def document(key: str, text: str, audio: np.ndarray) -> PackedDocument:
+def document(key: str, text: str, audio: np.ndarray) -> TarredDocument:
     codes = loudness_codes(audio)
     row = {
         "key": key,
@@ -91,7 +93,7 @@ def document(key: str, text: str, audio: np.ndarray) -> PackedDocument:
         "text": text,
         "text_source": "source",
     }
-    return PackedDocument(row, {"text": text, "text_source": "source"}, audio, codes)
+    return tarred(row, members_of({"text": text, "text_source": "source"}, audio, codes, MODEL_RATE_HZ))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,264 @@
+"""Clips on their way into a pack: each with its text, its facts and its layers, kept or dropped for a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from manifests.audio import AudioReader, resample
+from manifests.contracts import Audio
+from manifests.corpus import INGEST, Corpus, UnitView, clips_output, layer_output
+from manifests.errors import MismatchError, RequestError
+from pipeline.annotate_work import AnnotateWork
+from pipeline.facts import RecordingFacts, group_of, unit_facts
+from pipeline.recipe import FilterConfig, PackRecipe
+from pipeline.shards import members_of, tarred
+from pipeline.spills import Decision
+from tokenization.artifact import Tokenizer
+from tokenization.codes import CodesConfig
+
+# Columns of the clip itself that filters may name.
+CLIP_COLUMNS = ("duration_s", "speech_share", "overlap_share")
+# Parts that a corpus is packed in, at most: enough for every worker of a cluster, few enough that their spills are large.
+MAX_PARTS = 1024
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One clip on its way into the pack."""
+
+    clip: Mapping[str, Any]  # CLIPS
+    text: str | None
+    text_source: str | None
+    facts: RecordingFacts
+    layers: Mapping[str, Mapping[str, Any]]  # name -> its row
+    group: str  # what a split keeps together
+
+    @property
+    def num_samples(self) -> int:
+        return int(self.clip["end_sample"] - self.clip["start_sample"])
+
+    @property
+    def language(self) -> str | None:
+        """As the source says, else as the model heard that gave the text."""
+        return self.facts["language"] or self._heard("language")
+
+    @property
+    def words(self) -> Any:
+        """Words with times, of the model that gave the text."""
+        return self._heard("words")
+
+    def value(self, column: str) -> float | None:
+        """A filter's column: of a layer, or one of CLIP_COLUMNS."""
+        layer, name = column.split(".")
+        if layer != "clip":
+            value = self.layers[layer].get(name)
+            return None if value is None else float(value)
+        if name == "duration_s":
+            return self.num_samples / float(self.clip["sample_rate_hz"])
+        share = {"speech_share": "speech_samples", "overlap_share": "overlap_samples"}
+        return float(self.clip[share[name]]) / self.num_samples
+
+    def _heard(self, name: str) -> Any:
+        return self.layers.get(self.text_source or "", {}).get(name)
+
+
+@dataclass(frozen=True)
+class ClipsPart:
+    """Some units of a corpus as decisions; picklable, opens what it needs where it runs."""
+
+    name: str
+    corpus: str
+    snapshot: int
+    units: tuple[str, ...]
+    recipe: PackRecipe
+    tokenizer: str | None
+    groups: Mapping[str, str]  # speaker_groups of the whole snapshot
+
+    def decisions(self, skip: int) -> Iterator[Decision]:
+        """One a clip, in the order of the units' clips, without the first ``skip``. Audio is read of kept clips only."""
+        corpus = Corpus.open(self.corpus, self.snapshot)
+        tokenizer = _opened(self.tokenizer) if self.tokenizer else None
+        passed = 0
+        for view, facts in unit_facts(corpus, self.units):
+            reader = view.audio() if self.recipe.include_audio else None
+            for candidate in candidates(view, facts, self.recipe, self.groups):
+                passed += 1
+                if passed > skip:
+                    yield decide(candidate, self.recipe, reader, tokenizer)
+
+
+@lru_cache(maxsize=1)
+def _opened(tokenizer: str) -> Tokenizer:
+    """A worker packs many parts with one tokenizer, and a large vocabulary takes a second to load."""
+    return Tokenizer.open(tokenizer)
+
+
+def clip_parts(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None, groups: Mapping[str, str]) -> list[ClipsPart]:
+    """All units of the snapshot in order, in at most MAX_PARTS parts."""
+    units = corpus.snapshot.units
+    step = max(1, -(-len(units) // MAX_PARTS))
+    return [
+        ClipsPart(
+            f"{number:06d}",
+            corpus.store.uri,
+            corpus.snapshot.number,
+            tuple(units[start : start + step]),
+            recipe,
+            tokenizer,
+            groups,
+        )
+        for number, start in enumerate(range(0, len(units), step))
+    ]
+
+
+def check_recipe(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> None:
+    """Raises RequestError or MismatchError unless all that the recipe names is there, and the codes are the tokenizer's."""
+    layers = corpus.layers()
+    if missing := sorted(recipe.layers - layers.keys()):
+        hint = "run `stepwell tokenizer encode` first" if missing == [recipe.codes_from] else "build the corpus with them"
+        raise RequestError(f"recipe {recipe.name!r} names layers {missing}; the corpus has {sorted(layers)}, {hint}")
+    units = corpus.snapshot.units
+    for layer in sorted(recipe.layers):
+        output = layer_output(corpus.clip_set, layer)
+        if lacking := sum(not corpus.has(output, unit) for unit in units):
+            raise RequestError(f"layer {layer!r} lacks {lacking} of {len(units)} units; build again to finish it")
+    for config in recipe.filters if units else ():
+        layer, column = config.column.split(".")
+        columns = CLIP_COLUMNS if layer == "clip" else UnitView(corpus, units[0]).layer(layer).column_names
+        if column not in columns:
+            raise RequestError(f"filter column {config.column!r} does not exist; {layer} has {', '.join(columns)}")
+    if recipe.codes_from:
+        if tokenizer is None:
+            raise RequestError(f"recipe {recipe.name!r} packs codes; give the tokenizer that made them with --tokenizer DIR")
+        ingest, clips = corpus.fingerprint(INGEST), corpus.fingerprint(clips_output(corpus.clip_set))
+        annotator = CodesConfig(kind="codes", tokenizer=tokenizer).build()
+        asked = AnnotateWork(recipe.codes_from, annotator, corpus.clip_set, ingest, clips, {}).fingerprint
+        if asked != layers[recipe.codes_from]:
+            raise MismatchError(
+                f"layer {recipe.codes_from!r} was made by another codec than that of {tokenizer!r}; "
+                "encode the corpus with this tokenizer first"
+            )
+
+
+def candidates(
+    view: UnitView, facts: Mapping[bytes, RecordingFacts], recipe: PackRecipe, groups: Mapping[str, str]
+) -> Iterator[Candidate]:
+    """Every clip of the unit with its text, the facts of its recording and the layers that the recipe names."""
+    clips = view.clips().to_pylist()
+    layers = {name: _layer_rows(view.layer(name), name == recipe.codes_from) for name in sorted(recipe.layers)}
+    num_clips: dict[bytes, int] = {}
+    for clip in clips:
+        num_clips[clip["recording_id"]] = num_clips.get(clip["recording_id"], 0) + 1
+    for i, clip in enumerate(clips):
+        own = {name: rows[i] for name, rows in layers.items()}
+        fact = facts[clip["recording_id"]]
+        text, origin = _text(fact, own, recipe, is_whole=num_clips[clip["recording_id"]] == 1)
+        yield Candidate(clip, text, origin, fact, own, group_of(clip["recording_id"], fact.speakers, groups))
+
+
+def _layer_rows(table: pa.Table, is_codes: bool) -> list[dict[str, Any]]:
+    """Rows of a layer; codes stay arrays: as Python integers they would take most of the time."""
+    if not is_codes:
+        return list(table.to_pylist())
+    rows = table.drop_columns(["codes"]).to_pylist()
+    for row, codes in zip(rows, table["codes"], strict=True):
+        row["codes"] = codes.values.to_numpy() if codes.is_valid else None
+    return list(rows)
+
+
+def _text(
+    facts: RecordingFacts, layers: Mapping[str, Mapping[str, Any]], recipe: PackRecipe, *, is_whole: bool
+) -> tuple[str | None, str | None]:
+    """(text, where it is from). A source's transcript speaks of the whole input: it fits only a recording's single clip."""
+    for origin in recipe.text_from:
+        text = (facts["text"] if is_whole else None) if origin == "source" else layers[origin].get("text")
+        if text and text.strip():
+            return text.strip(), origin
+    return None, None
+
+
+def decide(candidate: Candidate, recipe: PackRecipe, reader: AudioReader | None, tokenizer: Tokenizer | None) -> Decision:
+    """The candidate's document, or the first reason that holds against it. Without a ``reader`` no audio is packed."""
+    clip = candidate.clip
+    rate, split = clip["sample_rate_hz"], recipe.split_of(candidate.group)
+    reason = drop_reason(candidate, recipe)
+    if reason is not None:
+        return Decision(None, split, reason, candidate.num_samples, rate)
+    audio = codes = None
+    if reader is not None:
+        stored = reader.read(clip["recording_id"], clip["channel"], rate, clip["start_sample"], clip["end_sample"])
+        audio = resample(stored, rate, recipe.sample_rate_hz)
+    if recipe.codes_from:
+        codes = candidate.layers[recipe.codes_from]["codes"]
+    row = _row(candidate, audio, codes, tokenizer)
+    document = tarred(row, members_of(_facts(candidate, recipe), audio, codes, recipe.sample_rate_hz))
+    return Decision(document, split, None, candidate.num_samples, rate)
+
+
+def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
+    """The code of the funnel under which the candidate is left out; None when it stays."""
+    if recipe.require_text and candidate.text is None:
+        return "no_text"
+    if recipe.codes_from and candidate.layers[recipe.codes_from]["status"] != "ok":
+        return f"{recipe.codes_from}.error"
+    return next((config.drop_reason for config in recipe.filters if _is_outside(candidate.value(config.column), config)), None)
+
+
+def _is_outside(value: float | None, config: FilterConfig) -> bool:
+    if value is None:
+        return config.drop_null
+    return (config.min is not None and value < config.min) or (config.max is not None and value > config.max)
+
+
+def _row(candidate: Candidate, audio: Audio | None, codes: np.ndarray | None, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """DOCUMENTS without the place."""
+    text, clip = candidate.text, candidate.clip
+    tasks = {
+        "asr": text is not None and audio is not None,
+        "tts": text is not None and codes is not None,
+        "text": text is not None,
+    }
+    return {
+        "key": clip["clip_id"].hex(),
+        "kind": "clip",
+        "tasks": [task for task, can in tasks.items() if can],
+        "num_samples": None if audio is None else len(audio),
+        "num_codes": None if codes is None else len(codes),
+        "num_text_tokens": len(tokenizer.text.encode(text)) if tokenizer and text is not None else None,
+        "clip_id": clip["clip_id"],
+        "recording_id": clip["recording_id"],
+        "speaker": candidate.group,
+        "language": candidate.language,
+        "text": text,
+        "text_source": candidate.text_source,
+    }
+
+
+def _facts(candidate: Candidate, recipe: PackRecipe) -> dict[str, Any]:
+    """K.json: where the clip is from, its text and words, and the layers asked for."""
+    clip, facts = candidate.clip, candidate.facts
+    keys = ("channel", "sample_rate_hz", "start_sample", "end_sample", "speaker_label", "speech_samples", "overlap_samples")
+    tags = {
+        name: {k: v for k, v in candidate.layers[name].items() if k not in ("clip_id", "status", "error")}
+        for name in recipe.tags_from
+    }
+    return {
+        **{key: clip[key] for key in keys},
+        "clip_id": clip["clip_id"].hex(),
+        "recording_id": clip["recording_id"].hex(),
+        "uri": facts["uri"],
+        "source": facts["source"],
+        "licence": facts["licence"],
+        "speaker": candidate.group,
+        "language": candidate.language,
+        "text": candidate.text,
+        "text_source": candidate.text_source,
+        "words": candidate.words,
+        "tags": tags,
+    }

@@ -1,0 +1,105 @@
+"""What the inputs say of recordings: facts put together over all inputs of the same bytes, and who must share a split.
+
+A recording belongs to one unit; others may hold inputs of the same bytes (``Snapshot.shadowed``), and what those say
+counts as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.corpus import Corpus, UnitView
+from manifests.errors import RequestError
+
+
+@dataclass(frozen=True)
+class RecordingFacts:
+    """Of each fact the first that is known, in plan order; ``speakers`` are all that any input names, sorted."""
+
+    first: Mapping[str, Any]  # INPUTS
+    speakers: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.first[name]
+
+
+def unit_facts(corpus: Corpus, units: Sequence[str]) -> Iterator[tuple[UnitView, dict[bytes, RecordingFacts]]]:
+    """Each of the units with the facts of the recordings that it owns.
+
+    Raises RequestError where two inputs of the same bytes state different licences: a pack must not choose one.
+    """
+    guests: dict[bytes, list[str]] = {}
+    for unit, recordings in corpus.snapshot.shadowed.items():
+        for recording in recordings:
+            guests.setdefault(bytes.fromhex(recording), []).append(unit)
+    for unit in units:
+        owner = UnitView(corpus, unit)
+        owned = set(owner.recordings(["recording_id"])["recording_id"].to_pylist())
+        others = {other for recording in owned & guests.keys() for other in guests[recording]}
+        inputs: dict[bytes, list[dict[str, Any]]] = {}
+        for holder in sorted({unit, *others}):  # the order of ids is plan order
+            for row in UnitView(corpus, holder).inputs().to_pylist():
+                if row["recording_id"] in owned:
+                    inputs.setdefault(row["recording_id"], []).append(row)
+        yield owner, {recording: merged(rows) for recording, rows in inputs.items()}
+
+
+def merged(inputs: Sequence[Mapping[str, Any]]) -> RecordingFacts:
+    """The facts of one recording from its inputs (INPUTS rows, in plan order)."""
+    licensed = [row for row in inputs if row["licence"]]
+    for row in licensed:
+        if row["licence"] != licensed[0]["licence"]:
+            raise RequestError(
+                f"{licensed[0]['uri']!r} and {row['uri']!r} hold the same bytes under licences {licensed[0]['licence']!r} and "
+                f"{row['licence']!r}; settle which one holds"
+            )
+    first = {name: next((row[name] for row in inputs if row[name] is not None), None) for name in inputs[0]}
+    return RecordingFacts(first, tuple(sorted({f"{r['source']}:{r['speaker_label']}" for r in inputs if r["speaker_label"]})))
+
+
+def speaker_groups(links: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Speaker -> name of the group, for speakers that are linked: each link names the speakers of one recording.
+
+    Whoever is linked, over any number of links, is in one group; its name is its first speaker's in the alphabet.
+    """
+    parents: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parents.setdefault(name, name) != name:
+            parents[name] = name = parents[parents[name]]
+        return name
+
+    for link in links:
+        for left, right in itertools.pairwise(link):
+            low, high = sorted((root(left), root(right)))
+            parents[high] = low
+    return {name: root(name) for name in sorted(parents)}
+
+
+def group_of(recording_id: bytes, speakers: Sequence[str], groups: Mapping[str, str]) -> str:
+    """What a split keeps together: the speakers that the sources name, with all whom they share a recording with, else
+    the recording itself.
+
+    So no speaker, as the sources name them, and no recording is in two splits.
+    """
+    return groups.get(speakers[0], speakers[0]) if speakers else recording_id.hex()
+
+
+@dataclass(frozen=True)
+class LinksTask:
+    """Units of a snapshot whose recordings are looked through for several speakers."""
+
+    corpus: str
+    snapshot: int
+    units: tuple[str, ...]
+
+
+def find_links(task: LinksTask) -> list[tuple[str, ...]]:
+    """The speakers of each recording that has more than one. Raises RequestError where licences disagree."""
+    corpus = Corpus.open(task.corpus, task.snapshot)
+    return sorted(
+        {fact.speakers for _, facts in unit_facts(corpus, task.units) for fact in facts.values() if len(fact.speakers) > 1}
+    )

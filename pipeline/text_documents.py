@@ -1,0 +1,185 @@
+"""Plain text on its way into a pack: every row of JSONL or Parquet files is a document."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from manifests.console import ProgressBar
+from manifests.errors import RequestError
+from manifests.ids import digest_blocks, digest_bytes
+from manifests.remote import open_filesystem, os_errors
+from pipeline.recipe import PackRecipe
+from pipeline.shards import members_of, tarred
+from pipeline.spills import Decision
+from tokenization.artifact import Tokenizer
+
+TEXT_SUFFIXES = (".jsonl", ".parquet")
+# Bytes of a file that are read as one part: much less than a spill, since short lines grow twentyfold in a tar.
+PART_BYTES = 32 << 20
+READ_BYTES = 1 << 20
+READ_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """One file of a text corpus; ``name`` is its path below the folder that all files share."""
+
+    uri: str
+    name: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """The rows of a file that begin in ``[start, stop)``: bytes of JSONL, row groups of Parquet. Picklable."""
+
+    name: str
+    file: TextFile
+    start: int
+    stop: int
+    recipe: PackRecipe
+    tokenizer: str | None
+
+    def decisions(self, skip: int) -> Iterator[Decision]:
+        """One a row. Raises RequestError naming file and line (Parquet: row) of the first row without text."""
+        tokenizer = Tokenizer.open(self.tokenizer) if self.tokenizer else None
+        rows = _jsonl_rows(self) if self.file.name.endswith(".jsonl") else _parquet_rows(self)
+        for passed, (place, row) in enumerate(rows):
+            if passed < skip:
+                continue
+            # The place makes equal rows two documents; the split follows the text, so that it cannot be in two.
+            key = digest_bytes(f"{self.file.name}:{place}:{row['text']}".encode()).hex()
+            facts = {"text": row["text"], "language": row.get("language"), "text_source": "source"}
+            count = len(tokenizer.text.encode(row["text"])) if tokenizer else None
+            document = {"key": key, "kind": "text", "tasks": ["text"], "num_text_tokens": count, **facts}
+            split = self.recipe.split_of(digest_bytes(row["text"].encode()).hex())
+            yield Decision(tarred(document, members_of(facts, None, None, self.recipe.sample_rate_hz)), split, None)
+
+
+def text_files(sources: Sequence[str]) -> list[TextFile]:
+    """The .jsonl and .parquet files that the sources name (files, folders, globs), by name; none when there is none.
+
+    Raises RequestError when a source that names a file or a pattern matches nothing.
+    """
+    found: dict[str, tuple[str, int]] = {}  # URI -> (path in its filesystem, bytes)
+    for source in sources:
+        fs, path = open_filesystem(source)
+        with os_errors():
+            if fs.isfile(path):
+                details = {path: fs.info(path)} if path.endswith(TEXT_SUFFIXES) else {}
+            elif fs.isdir(path):
+                details = fs.find(path, detail=True)
+            else:
+                details = fs.glob(path, detail=True) if any(sign in path for sign in "*?[") else {}
+        named = {place: info for place, info in details.items() if info["type"] == "file" and place.endswith(TEXT_SUFFIXES)}
+        if not named and (source.endswith(TEXT_SUFFIXES) or not fs.isdir(path)):
+            raise RequestError(f"text corpus {source!r} does not exist; give .jsonl or .parquet files with a column `text`")
+        found |= {fs.unstrip_protocol(place): (place, int(info["size"])) for place, info in named.items()}
+    if not found:
+        return []
+    shared = posixpath.commonpath([posixpath.dirname(path) for path, _ in found.values()])
+    files = [TextFile(uri, posixpath.relpath(path, shared), size) for uri, (path, size) in found.items()]
+    return sorted(files, key=lambda file: file.name)
+
+
+def text_lineage(files: Sequence[TextFile], bar: ProgressBar) -> dict[str, Any]:
+    """Name and digest of every file: all that decides the documents. Reads them once; the bar counts bytes."""
+    texts = []
+    for file in files:
+        fs, path = open_filesystem(file.uri)
+        with os_errors(), fs.open(path, "rb") as opened:
+
+            def blocks(opened: Any = opened) -> Iterator[bytes]:
+                while block := opened.read(READ_BYTES):
+                    bar.advance(len(block))
+                    yield block
+
+            texts.append({"name": file.name, "digest": digest_blocks(blocks()).hex()})
+    return {"texts": texts}
+
+
+def text_parts(files: Sequence[TextFile], recipe: PackRecipe, tokenizer: str | None) -> list[TextPart]:
+    """Every row of every file in one part. Raises RequestError for a Parquet file without a column ``text``."""
+    spans = [(file, span) for file in files for span in _spans(file)]
+    return [TextPart(f"{number:06d}", file, *span, recipe, tokenizer) for number, (file, span) in enumerate(spans)]
+
+
+def _spans(file: TextFile) -> list[tuple[int, int]]:
+    if file.name.endswith(".jsonl"):
+        return [(start, min(start + PART_BYTES, file.num_bytes)) for start in range(0, file.num_bytes, PART_BYTES)]
+    with _parquet(file) as opened:
+        sizes = [opened.metadata.row_group(group).total_byte_size for group in range(opened.metadata.num_row_groups)]
+    spans: list[tuple[int, int]] = []
+    num_bytes = 0
+    for group, size in enumerate(sizes):
+        if not spans or num_bytes + size > PART_BYTES:
+            spans.append((group, group))
+            num_bytes = 0
+        spans[-1] = (spans[-1][0], group + 1)
+        num_bytes += size
+    return spans
+
+
+def _jsonl_rows(part: TextPart) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(byte offset of its line, row) of the lines that begin in the part."""
+    fs, path = open_filesystem(part.file.uri)
+    with os_errors(), fs.open(path, "rb") as opened:
+        at = part.start
+        if at:
+            # A line that begins before the part belongs to the part before; the byte before tells whether one does.
+            opened.seek(at - 1)
+            at += len(opened.readline()) - 1
+        while at < part.stop and (line := opened.readline()):
+            if line.strip():
+                yield at, _row(line, part.file, at)
+            at += len(line)
+
+
+def _row(line: bytes, file: TextFile, offset: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:  # JSON or UTF-8
+        raise RequestError(f"{_line(file, offset)} is not JSON: {error}; each line is one object with `text`") from error
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise RequestError(f"{_line(file, offset)} has no string `text`; each line is one object with one")
+    return row
+
+
+def _line(file: TextFile, offset: int) -> str:
+    """The line at an offset by its number, for people: counted only when something is wrong with it."""
+    fs, path = open_filesystem(file.uri)
+    number, left = 1, offset
+    with os_errors(), fs.open(path, "rb") as opened:
+        while left and (block := opened.read(min(left, READ_BYTES))):
+            number += block.count(b"\n")
+            left -= len(block)
+    return f"{file.uri!r} line {number}"
+
+
+def _parquet(file: TextFile) -> pq.ParquetFile:
+    """The open file. Raises RequestError when it has no column ``text``."""
+    fs, path = open_filesystem(file.uri)
+    with os_errors():
+        opened = pq.ParquetFile(fs.open(path, "rb"), pre_buffer=False)
+    if "text" not in opened.schema_arrow.names:
+        raise RequestError(f"{file.uri!r} has no column `text`; it has {', '.join(opened.schema_arrow.names)}")
+    return opened
+
+
+def _parquet_rows(part: TextPart) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number in the file, row) of the part's row groups."""
+    with os_errors(), _parquet(part.file) as opened:
+        number = sum(opened.metadata.row_group(group).num_rows for group in range(part.start))
+        columns = [name for name in ("text", "language") if name in opened.schema_arrow.names]
+        batches = opened.iter_batches(READ_ROWS, [*range(part.start, part.stop)], columns, use_threads=False)
+        for row in (row for batch in batches for row in batch.to_pylist()):
+            if not isinstance(row["text"], str):
+                raise RequestError(f"{part.file.uri!r} row {number} has no string `text`; each row needs one")
+            yield number, row
+            number += 1
