@@ -28,7 +28,12 @@ def layer_output(clip_set: str, layer: str) -> str:
 
 
 # Roles of the tables in a commit, by the first word of its output; ingest commits hold audio besides.
-TABLES = {"ingest": ("inputs", "recordings", "quarantine"), "spans": ("spans",), "clips": ("clips",), "layers": ("layer",)}
+TABLES = {
+    "ingest": ("inputs", "recordings", "quarantine"),
+    "spans": ("spans", "failures"),
+    "clips": ("clips",),
+    "layers": ("layer",),
+}
 
 
 def table_roles(output: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from manifests.ids import digest_bytes
 from manifests.lineage import fingerprint
 from manifests.schema import check_table, layer_schema, table_of
 from manifests.store import Store, table_bytes
+from manifests.tables import UnitTables
 from pipeline.units import Unit
 from pipeline.watch import Watch
 from pipeline.works import UnitFacts, one_line
@@ -118,10 +119,9 @@ class AnnotateWork:
         rows, at = [schema.empty_table()], [np.zeros(0, np.int64)]
         taken = np.zeros(clips.num_rows, bool)
         for output in self.carry_from:
-            commit = read_commit(store, output, self.fingerprint, unit.unit_id)
-            if commit is None:
+            if read_commit(store, output, self.fingerprint, unit.unit_id) is None:
                 continue
-            there = store.read_table(commit.objects["layer"].path)
+            there = UnitTables(store).read(output, self.fingerprint, unit.unit_id, "layer")
             there = there.filter(pc.not_equal(there["status"], "error"))
             found = pc.index_in(clips["clip_id"], value_set=there["clip_id"].combine_chunks()).combine_chunks()
             here = np.flatnonzero(np.asarray(found.is_valid()) & ~taken)

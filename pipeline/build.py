@@ -16,6 +16,7 @@ from manifests.errors import RequestError, WorkError
 from manifests.gates import AnnotatorConfigBase
 from manifests.recipes import RecipeModel, resolved
 from manifests.store import Store, json_bytes
+from manifests.tables import UnitTables
 from pipeline.annotate_work import AnnotateWork
 from pipeline.assembly import annotate_works, make_works
 from pipeline.engines import Engine, InlineEngine
@@ -164,12 +165,11 @@ def _checked_head(store: Store, recipe: BuildRecipe) -> dict[str, Any] | None:
 def _refused(store: Store, planned: Sequence[Unit], ingest: Work, reasons: Collection[str]) -> list[Input]:
     """Inputs whose last unit refused them for one of the reasons."""
     last = {item.input_id: (unit.unit_id, item) for unit in planned for item in unit.inputs}
-    found = []
+    found, tables = [], UnitTables(store)
     for unit in planned:
-        commit = read_commit(store, INGEST, ingest.fingerprint, unit.unit_id)
-        if commit is None:
+        if read_commit(store, INGEST, ingest.fingerprint, unit.unit_id) is None:
             continue
-        table = store.read_table(commit.objects["quarantine"].path, columns=["input_id", "reason", "outcome"])
+        table = tables.read(INGEST, ingest.fingerprint, unit.unit_id, "quarantine", ["input_id", "reason", "outcome"])
         for row in table.to_pylist():
             unit_id, item = last[row["input_id"]]
             if unit_id == unit.unit_id and row["outcome"] == "refused" and row["reason"] in reasons:

@@ -1,4 +1,4 @@
-"""Verbs of the pipeline: ``corpus build | annotate | pack | status`` and ``tokenizer encode``."""
+"""Verbs of the pipeline: ``corpus build | annotate | pack | status | simulate | ...`` and ``tokenizer encode``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ NumCpus = Annotated[int | None, typer.Option("--num-cpus", min=1, help="CPUs tha
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 PriceCoreHour = Annotated[float | None, typer.Option("--price-core-hour", min=0, help="What an hour of one CPU costs.")]
 PriceGpuHour = Annotated[float | None, typer.Option("--price-gpu-hour", min=0, help="What an hour of one GPU costs.")]
+GraceHours = Annotated[
+    float,
+    typer.Option("--grace-hours", min=0, help="Nothing younger is removed; 0 only while nothing else works on the corpus."),
+]
 Currency = Annotated[str, typer.Option("--currency", help="Name of the money that prices are in.")]
 
 
@@ -118,6 +122,22 @@ def pack(
     answer(asdict(result), as_json, result.lines())
 
 
+@app.command(epilog="Example: stepwell corpus compact ./corpus")
+def compact(
+    corpus: Annotated[str, typer.Argument(help="URI of the corpus.")],
+    grace_hours: GraceHours = 24.0,
+    as_json: Json = False,
+) -> None:
+    """Merge the tables of many units into large ones and remove what nobody needs any more; no row changes.
+
+    Safe beside a running build and running readers.
+    """
+    from pipeline import compact as job
+
+    result = job.compact(corpus, grace_s=grace_hours * 3600)
+    answer(asdict(result), as_json, result.lines())
+
+
 @app.command(epilog="Example: stepwell corpus status ./corpus --watch     or, what it cost: --costs --price-core-hour 0.04")
 def status(
     corpus: Annotated[str, typer.Argument(help="URI of the corpus.")],
@@ -145,6 +165,32 @@ def status(
     found = reader.read_status(corpus)
     table = {"costs": asdict(cost_table(found.runs, prices))} if costs else {}
     answer({**found.to_json(), **table}, as_json, lines(found))
+
+
+@app.command(epilog="Example: stepwell corpus simulate --from ./corpus --hours 1e6 --nodes 16 --cpus-per-node 64")
+def simulate(
+    measured: Annotated[str | None, typer.Option("--from", help="Corpus, or CORPUS/runs/ID, whose ledger has the rates.")] = None,
+    rates: Annotated[str | None, typer.Option("--rates", help="File of rates; --json prints those of --from.")] = None,
+    hours: Annotated[float, typer.Option("--hours", min=0.001, help="Hours of audio to build.")] = 1e6,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, all alike.")] = 1,
+    cpus_per_node: Annotated[int, typer.Option("--cpus-per-node", min=1)] = os.cpu_count() or 1,
+    gpus_per_node: Annotated[float, typer.Option("--gpus-per-node", min=0)] = 0,
+    price_core_hour: PriceCoreHour = None,
+    price_gpu_hour: PriceGpuHour = None,
+    currency: Currency = "USD",
+    as_json: Json = False,
+) -> None:
+    """What a build of so many hours would take on a cluster: days, money, the bottleneck and the pools that balance it."""
+    from pipeline import projection
+    from pipeline.costs import Prices
+    from pipeline.rates import measured_rates, read_rates
+
+    if (measured is None) == (rates is None):
+        raise RequestError("rates come from --from CORPUS or from --rates FILE; give one of the two")
+    found = measured_rates(measured) if measured is not None else read_rates(rates or "")
+    machines = projection.Nodes(nodes, cpus_per_node, gpus_per_node)
+    projected = projection.project(found, hours, machines, Prices(price_core_hour, price_gpu_hour, currency))
+    answer({**asdict(projected), "rates": found.model_dump(mode="json")}, as_json, projection.lines(projected))
 
 
 def encode(

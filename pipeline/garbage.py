@@ -1,0 +1,136 @@
+"""What nobody can need any more: objects that neither a commit nor a snapshot that may still be read names.
+
+A snapshot may still be read as long as the one after it is younger than the grace: whoever opened it just before it was
+superseded goes on for that long. An object goes only when it is older than the grace itself, for it may belong to work
+that has not committed yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from manifests.commits import Commit, parse_commit, split_commit_path
+from manifests.compacted import Compaction, read_compaction
+from manifests.errors import WorkError
+from manifests.snapshots import TABLES, Snapshot, read_snapshot, snapshot_number, table_roles
+from manifests.store import ObjectDetail, Store
+
+GRACE_S = 24 * 3600.0
+# Folders whose objects count only when something names them. Everything else in a store is left alone.
+FOLDERS = (
+    *TABLES["ingest"],
+    "audio",
+    "spans",
+    "failures",
+    "clips",
+    "layers",
+    "compacted",
+    "holdings",
+    "checkpoints",
+    "snapshots",
+)
+Details = Mapping[str, ObjectDetail]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed."""
+
+    num_objects: int
+    num_bytes: int
+
+
+def collect(store: Store, grace_s: float) -> Removed:
+    """Remove what nobody can need any more. Raises WorkError, with nothing removed, when a commit cannot be read.
+
+    Costs one listing and one read a commit.
+    """
+    now_s = time.time()
+    details = store.details()  # before the names are read: what comes after is not in it
+    snapshots = [read_snapshot(store, number) for number in kept_snapshots(details, now_s, grace_s)]
+    commits = []
+    for path, data in store.read_all(sorted(path for path in details if path.startswith("commits/") and path.endswith(".json"))):
+        try:
+            commits.append(parse_commit(data))
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkError(
+                f"commit {path!r} cannot be read ({error}): nothing is removed; run `stepwell corpus fsck`"
+            ) from error
+    return remove(store, garbage(details, Needed(store, snapshots, commits), now_s, grace_s), details)
+
+
+def remove(store: Store, paths: Iterable[str], details: Details) -> Removed:
+    """Snapshots first: a reader finds one whole or not at all."""
+    ordered = sorted(paths, key=lambda path: (not path.startswith("snapshots/"), path))
+    for path in ordered:
+        store.remove(path)
+    return Removed(len(ordered), sum(details[path].num_bytes for path in ordered))
+
+
+def kept_snapshots(details: Details, now_s: float, grace_s: float) -> list[int]:
+    """Numbers of the snapshots that may still be read: the newest, and back to the first that was superseded in the grace."""
+    numbers = sorted(number for number in map(snapshot_number, details) if number >= 0)
+    for at in range(len(numbers) - 1, 0, -1):
+        if is_old(details[Snapshot.path(numbers[at])], now_s, grace_s):
+            return numbers[at:]
+    return numbers
+
+
+def is_old(detail: ObjectDetail, now_s: float, grace_s: float) -> bool:
+    """Whether the object is past the grace; never where the store does not tell its age."""
+    return detail.modified_at_s is not None and now_s - detail.modified_at_s >= grace_s
+
+
+class Needed:
+    """What the given snapshots and commits need."""
+
+    def __init__(self, store: Store, snapshots: Sequence[Snapshot], commits: Iterable[Commit]) -> None:
+        self.paths: set[str] = set()
+        self.committed: set[tuple[str, str, str]] = set()
+        views = [_View(store, snapshot) for snapshot in snapshots]
+        for view in views:
+            self.paths |= view.paths
+        for commit in commits:
+            key = (commit.output, commit.fingerprint, commit.unit)
+            self.committed.add(key)
+            for role, fact in commit.objects.items():
+                if role not in table_roles(commit.output) or any(view.needs(key, role) for view in views) or not views:
+                    self.paths.add(fact.path)
+
+    def is_needed(self, path: str) -> bool:
+        """Whether an object in one of FOLDERS has to stay. A checkpoint stays until its unit is committed."""
+        if path.startswith("checkpoints/"):
+            key = split_commit_path("commits/" + path.removeprefix("checkpoints/").rsplit("/", 1)[0])
+            return key not in self.committed
+        return path in self.paths
+
+
+class _View:
+    """What one snapshot needs. What it does not name counts as read from its own object: it may be about to be named."""
+
+    def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        self._places: dict[tuple[str, str], Compaction] = {}
+        self.paths = {Snapshot.path(snapshot.number), *snapshot.holdings}
+        for output, made in snapshot.compacted.items():
+            for mark, path in made.items():
+                self._places[output, mark] = read_compaction(store, path)
+                self.paths |= {path, *(part.path for part in self._places[output, mark].parts)}
+
+    def needs(self, key: tuple[str, str, str], role: str) -> bool:
+        """Whether the table of a commit is read from its own object."""
+        output, fingerprint, unit = key
+        place = self._places.get((output, fingerprint))
+        return place is None or place.find(role, unit) is None
+
+
+def garbage(details: Details, needed: Needed, now_s: float, grace_s: float) -> list[str]:
+    """Paths of objects past the grace that nothing needs: orphans, what a compaction replaced, drafts and probes."""
+    found = []
+    for path, detail in details.items():
+        is_ours = path.split("/")[0] in FOLDERS and "/" in path
+        is_left_over = path.endswith(".draft") or path.startswith(".probe-")
+        if is_old(detail, now_s, grace_s) and (is_left_over or (is_ours and not needed.is_needed(path))):
+            found.append(path)
+    return found
