@@ -63,9 +63,7 @@ def test_a_part_that_fails_everywhere_stops_the_job_and_says_why(poisoned_folder
         build([str(poisoned_folder)], str(tmp_path / "corpus"), recipe, InlineEngine())
 
 
-def test_a_decoder_that_dies_makes_a_quarantine_row_that_can_be_retried(
-    poisoned_folder, poisoned_recipe, tmp_path, monkeypatch
-):
+def test_a_decoder_that_dies_makes_a_quarantine_row_that_can_be_retried(poisoned_folder, poisoned_recipe, tmp_path, monkeypatch):
     """The decoder is broken from outside, as a bad libsndfile would be: in the child, by a module that Python loads first."""
     (tmp_path / "sitecustomize.py").write_text(
         "import pipeline.ingest as ingest, os\n"
