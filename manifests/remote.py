@@ -89,7 +89,8 @@ def _meant(error: Exception) -> Exception:
         return error
     text = " ".join(f"{type(error).__name__}: {error}".split())
     status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(status, int) and 400 <= status < 500 and status not in PASSING_STATUSES:
+    # aiohttp gives an answer that it cannot parse a status of its own, and a cause.
+    if isinstance(status, int) and error.__cause__ is None and 400 <= status < 500 and status not in PASSING_STATUSES:
         if status in (404, 410):
             return FileNotFoundError(errno.ENOENT, f"HTTP {status}: {text}")
         return PermissionError(errno.EACCES, f"HTTP {status}: {text}")

@@ -85,7 +85,7 @@ def facts_of(row: Mapping[str, Any], taken: Mapping[str, str], origin: str, fold
 
     Null is no fact. Places are taken as lying beside the manifest, in ``folder``.
     """
-    found = {fact: column for fact, column in taken.items() if row.get(column) is not None}
+    found = {fact: taken[fact] for fact in FACTS if fact in taken and row.get(taken[fact]) is not None}
     if not found:
         return {}
     facts = {fact: str(row[column]) for fact, column in found.items()}

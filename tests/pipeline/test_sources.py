@@ -1,13 +1,15 @@
-"""Listing: folders, globs, manifests; what is refused before anything is written."""
+"""Listing: folders, globs, lists, manifests and their columns; what is refused before anything is written."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from manifests.errors import RequestError
-from pipeline.sources import list_inputs
+from pipeline.sources import ColumnMap, Input, list_inputs
 
 
 @pytest.fixture
@@ -64,3 +66,65 @@ def test_a_missing_source_and_an_empty_folder_are_refused(tmp_path):
         list_inputs([str(tmp_path / "nowhere")])
     with pytest.raises(RequestError, match="holds no audio"):
         list_inputs([str(tmp_path)])
+
+
+def test_a_list_names_files_relative_to_it(folder):
+    (folder / "all.txt").write_text("deep/c.OGG\n\n" + f"{folder}/b.wav\r\n")
+    found = list_inputs([f"{folder}/all.txt"])
+    assert [item.uri for item in found] == [f"{folder}/b.wav", f"{folder}/deep/c.OGG"]
+    assert all(item.facts == {} for item in found)
+    (folder / "all.txt").write_text("b.wav\ngone.wav\n")
+    with pytest.raises(RequestError, match=r"line 2: '.*gone.wav' does not exist; mend the path"):
+        list_inputs([f"{folder}/all.txt"])
+
+
+def test_columns_are_mapped_to_facts_and_the_rest_is_left(folder):
+    row = {"file": "b.wav", "transcript": "hi", "spk": 7, "lang": "en", "corpus": "c", "license": "CC0-1.0", "extra": [1]}
+    (folder / "list.jsonl").write_text(json.dumps(row))
+    pairs = ["uri=file", "text=transcript", "speaker_label=spk", "language=lang", "source=corpus", "licence=license"]
+    (item,) = list_inputs([f"{folder}/list.jsonl"], ColumnMap.parse(pairs))
+    facts_from = item.facts.pop("facts_from")
+    assert item.facts == {"text": "hi", "speaker_label": "7", "language": "en", "source": "c", "licence": "CC0-1.0"}
+    assert item.uri == f"{folder}/b.wav"
+    assert facts_from.startswith(f"{folder}/list.jsonl (")
+    assert "text=transcript" in facts_from
+
+
+def test_a_mapped_column_that_no_line_has_is_named_with_those_there_are(folder):
+    (folder / "list.jsonl").write_text('{"path": "b.wav", "words": "x"}')
+    with pytest.raises(RequestError, match=r"has no column 'transcript' \(text=transcript\); it has path, words"):
+        list_inputs([f"{folder}/list.jsonl"], ColumnMap(text="transcript"))
+
+
+@pytest.mark.parametrize("pair", ["text", "text=", "words=transcript"])
+def test_a_mapping_that_means_nothing_is_refused(pair):
+    with pytest.raises(RequestError, match=pair.split("=")[0]):
+        ColumnMap.parse([pair])
+
+
+def test_two_listings_of_one_file_are_one_input_with_the_facts_of_both(folder):
+    for name, fact in (("a", "text"), ("b", "language")):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"path": "b.wav", fact: name}))
+    (item,) = list_inputs([f"{folder}/b.wav", f"{folder}/a.jsonl", f"{folder}/b.jsonl"])
+    facts_from = f"{folder}/a.jsonl (text=text); {folder}/b.jsonl (language=language)"
+    assert item.facts == {"text": "a", "language": "b", "facts_from": facts_from}
+
+
+texts = st.text(max_size=20)
+
+
+@given(
+    uri=texts, num_bytes=st.integers(0, 1 << 40), version=texts, facts=st.dictionaries(texts, texts), name=texts,
+    offset=st.none() | st.integers(0, 1 << 40),
+)  # fmt: skip
+def test_an_input_survives_its_plan(uri, num_bytes, version, facts, name, offset):
+    item = Input(f"{uri}#{name}" if name else uri, num_bytes, version, facts, name, offset)
+    again = Input(**json.loads(json.dumps(item.to_json())))
+    assert again == item
+    assert (again.input_id, again.container) == (item.input_id, uri)
+
+
+def test_plans_from_before_containers_are_read(folder):
+    (item,) = list_inputs([f"{folder}/b.wav"])
+    old = {"uri": item.uri, "num_bytes": item.num_bytes, "version": item.version, "facts": {}}
+    assert Input(**old) == item
