@@ -1,0 +1,99 @@
+"""Facts over inputs of equal bytes, and the rule of the splits: no speaker and no recording is in two of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.corpus import Corpus
+from manifests.errors import RequestError
+from manifests.schema import INPUTS
+from pipeline.facts import LinksTask, find_links, group_of, merged, speaker_groups, unit_facts
+from pipeline.recipe import PackRecipe
+
+# (recording, source, speaker or None) of each input
+inputs = st.lists(
+    st.tuples(st.integers(0, 7), st.sampled_from("ab"), st.none() | st.sampled_from(["ann", "bob", "cy", "dee"])), max_size=20
+)
+
+
+def row(recording: int, source: str = "a", speaker_label: str | None = None, **facts: Any) -> dict[str, Any]:
+    known = {"uri": f"{source}/{recording}", "source": source, "speaker_label": speaker_label, "recording_id": bytes([recording])}
+    return {**dict.fromkeys(INPUTS.names), **known, **facts}
+
+
+@given(inputs, st.integers(1, 4))
+def test_no_speaker_and_no_recording_is_in_two_splits(listed, num_splits: int) -> None:
+    recipe = PackRecipe(name="t", splits={f"s{i}": 1 / num_splits for i in range(num_splits)})
+    by_recording: dict[int, list[dict[str, Any]]] = {}
+    for recording, source, speaker in listed:
+        by_recording.setdefault(recording, []).append(row(recording, source, speaker))
+    facts = {recording: merged(rows) for recording, rows in by_recording.items()}
+    groups = speaker_groups(fact.speakers for fact in facts.values() if len(fact.speakers) > 1)
+    splits_of: dict[str, set[str]] = {}
+    for recording, fact in facts.items():
+        split = recipe.split_of(group_of(bytes([recording]), fact.speakers, groups))
+        for _, source, speaker in (one for one in listed if one[0] == recording and one[2]):
+            splits_of.setdefault(f"{source}:{speaker}", set()).add(split)
+    assert all(len(splits) == 1 for splits in splits_of.values())
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=3, unique=True), max_size=6), st.randoms())
+def test_groups_are_what_links_reach_in_any_order(links: list[list[str]], random) -> None:
+    groups = speaker_groups(links)
+    reached = {name: {name} for link in links for name in link}
+    for _ in reached:
+        for link in links:
+            together = set().union(*(reached[name] for name in link))
+            reached |= dict.fromkeys(together, together)
+    assert groups == {name: min(others) for name, others in reached.items()}
+    assert speaker_groups(random.sample(links, len(links))) == groups
+
+
+def test_without_a_speaker_the_recording_is_the_group() -> None:
+    assert group_of(b"\x07", (), {}) == "07"
+    assert group_of(b"\x07", ("a:ann",), {}) == "a:ann"
+    assert group_of(b"\x07", ("a:bob",), {"a:ann": "a:ann", "a:bob": "a:ann"}) == "a:ann"
+
+
+def test_of_each_fact_the_first_that_is_known() -> None:
+    fact = merged([row(1, text=None, licence="MIT"), row(1, "b", "ann", text="hello"), row(1, text="other", licence="MIT")])
+    assert (fact["text"], fact["licence"], fact["source"], fact.speakers) == ("hello", "MIT", "a", ("b:ann",))
+    with pytest.raises(RequestError, match="'a/1' and 'b/1' hold the same bytes under licences 'MIT' and 'CC0'"):
+        merged([row(1, licence="MIT"), row(1, "b", licence="CC0")])
+
+
+def test_inputs_of_all_units_that_hold_a_recording_speak_of_it(twice) -> None:
+    """The second unit's input of the first unit's recording adds what the first does not say, and links its speaker."""
+    corpus = Corpus.open(twice)
+    found = [facts for _, facts in unit_facts(corpus, corpus.snapshot.units)]
+    assert [len(facts) for facts in found] == [1, 0]
+    (fact,) = found[0].values()
+    assert (fact["text"], fact["language"], fact.speakers) == ("hello", "zh", ("x:ann", "y:bob"))
+    task = LinksTask(twice, corpus.snapshot.number, tuple(corpus.snapshot.units))
+    assert find_links(task) == [("x:ann", "y:bob")]
+
+
+@pytest.fixture
+def twice(light, tmp_path) -> str:
+    """A corpus of two units whose inputs have the same bytes."""
+    import json
+    import shutil
+    from pathlib import Path
+
+    from pipeline.build import build
+    from pipeline.shipped_speech import utterances_folder
+
+    for name in ("a.wav", "b.wav"):
+        shutil.copy(Path(utterances_folder()) / "BAC009S0764W0121.wav", tmp_path / name)
+    rows = [
+        {"path": "a.wav", "source": "x", "speaker_label": "ann", "language": "zh"},
+        {"path": "b.wav", "source": "y", "speaker_label": "bob", "text": "hello", "language": "en"},
+    ]
+    (tmp_path / "sources.jsonl").write_text("\n".join(json.dumps(one) for one in rows))
+    out = str(tmp_path / "corpus")
+    build([str(tmp_path / "sources.jsonl")], out, light())
+    return out

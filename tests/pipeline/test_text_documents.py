@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from manifests.errors import RequestError
+from manifests.packs import Pack
+from manifests.store import Store
+from pipeline import text_documents
+from pipeline.pack import pack
+from pipeline.recipe import PackRecipe
+
+RECIPE = PackRecipe(name="text", include_audio=False, splits={"train": 0.5, "test": 0.5})
+TEXTS = [f"{number} " + "wörter " * (number % 7) for number in range(60)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Thirty rows of JSONL, some lines empty, and thirty of Parquet in four row groups; and a file that is no text."""
+    texts = tmp_path / "texts"
+    (texts / "b").mkdir(parents=True)
+    lines = [json.dumps({"text": text, "language": "de", "more": 1}, ensure_ascii=False) for text in TEXTS[:30]]
+    (texts / "a.jsonl").write_text("\n\n".join(lines), encoding="utf-8")
+    pq.write_table(pa.table({"text": TEXTS[30:], "id": [*range(30)]}), texts / "b" / "c.parquet", row_group_size=8)
+    (texts / "readme.md").write_text("nothing")
+    return texts
+
+
+def rows(uri: str) -> list[dict]:
+    opened = Pack.open(uri)
+    return [{**row, "split": split} for split in opened.splits for row in opened.documents(split).to_pylist()]
+
+
+def objects(uri: str) -> dict[str, bytes]:
+    store = Store(uri)
+    return {path: store.read(path) for path in store.objects("")}
+
+
+def test_folders_globs_and_lists_of_files_are_one_corpus(folder, tmp_path, monkeypatch):
+    pack(str(folder), str(tmp_path / "whole"), RECIPE)
+    assert sorted(row["text"] for row in rows(str(tmp_path / "whole"))) == sorted(TEXTS)
+    # Parts that end within lines and between row groups: every row is in one part.
+    monkeypatch.setattr(text_documents, "PART_BYTES", 150)
+    pack(str(folder), str(tmp_path / "parts"), RECIPE)
+    pack([str(folder / "b/c.parquet"), str(folder / "a.jsonl")], str(tmp_path / "list"), RECIPE)
+    for name in ("parts", "list"):
+        assert objects(str(tmp_path / name)) == objects(str(tmp_path / "whole"))
+    pack(f"{folder}/*.jsonl", str(tmp_path / "glob"), RECIPE)
+    assert sorted(row["text"] for row in rows(str(tmp_path / "glob"))) == sorted(TEXTS[:30])
+
+
+@pytest.mark.parametrize("part_bytes", range(1, 60, 7))
+def test_every_line_is_in_one_part(tmp_path, monkeypatch, part_bytes):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\n{"text": "two"}\r\n\n\n{"text": "three"}')
+    monkeypatch.setattr(text_documents, "PART_BYTES", part_bytes)
+    parts = text_documents.text_parts(text_documents.text_files([str(tmp_path)]), RECIPE, None)
+    found = [decision.document.row["text"] for part in parts for decision in part.decisions(0)]
+    assert found == ["one", "two", "three"]
+    (last,) = [part for part in parts if any(d.document.row["text"] == "three" for d in part.decisions(0))]
+    count = sum(1 for _ in last.decisions(0))
+    assert [d.document.row["text"] for d in last.decisions(count - 1)] == ["three"]
+
+
+def test_equal_texts_are_two_documents_of_one_split(tmp_path):
+    lines = [json.dumps({"text": str(number % 20)}) for number in range(60)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    pack(str(tmp_path / "a.jsonl"), str(tmp_path / "pack"), RECIPE)
+    found = rows(str(tmp_path / "pack"))
+    assert (len(found), len({row["key"] for row in found})) == (60, 60)
+    assert len({(row["text"], row["split"]) for row in found}) == 20
+
+
+def test_text_on_an_object_store_gives_the_same_pack(folder, tmp_path, s3):
+    bucket = s3.bucket()
+    for path in ("a.jsonl", "b/c.parquet"):
+        Store(bucket).write(f"texts/{path}", (folder / path).read_bytes())
+    pack(str(folder), str(tmp_path / "here"), RECIPE)
+    pack(f"{bucket}/texts", f"{bucket}/pack", RECIPE)
+    assert objects(f"{bucket}/pack") == objects(str(tmp_path / "here"))
+
+
+def test_what_is_no_text_corpus_is_told(folder, tmp_path):
+    out = str(tmp_path / "out")
+    for absent in ("nothing.jsonl", "nothing-*.jsonl"):
+        with pytest.raises(RequestError, match="does not exist"):
+            pack(str(tmp_path / absent), out, RECIPE)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError, match="no corpus at"):
+        pack(str(tmp_path / "empty"), out, RECIPE)
+    pq.write_table(pa.table({"words": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(RequestError, match="has no column `text`; it has words"):
+        pack(str(tmp_path / "other.parquet"), out, RECIPE)
+    pq.write_table(pa.table({"text": ["a", None]}), tmp_path / "null.parquet")
+    with pytest.raises(RequestError, match=r"null\.parquet' row 1 has no string `text`"):
+        pack(str(tmp_path / "null.parquet"), out, RECIPE)
+    (tmp_path / "bytes.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
+    with pytest.raises(RequestError, match=r"bytes\.jsonl' line 2 is not JSON"):
+        pack(str(tmp_path / "bytes.jsonl"), out, RECIPE)
+    assert Store(out).objects("") == []
