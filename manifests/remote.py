@@ -20,7 +20,7 @@ CONNECT_S = 10
 SILENCE_S = 60  # how long an open connection may say nothing
 MAX_ATTEMPTS = 3
 # Packages of the clients that fsspec's filesystems rest on: what they raise is a fault of the store, not of our code.
-CLIENTS = frozenset(["aiobotocore", "aiohttp", "botocore", "gcsfs", "adlfs", "huggingface_hub", "requests", "urllib3"])
+CLIENTS = frozenset(["aiobotocore", "aiohttp", "botocore", "gcsfs", "adlfs", "httpx", "huggingface_hub", "requests", "urllib3"])
 PASSING_STATUSES = frozenset([408, 425, 429])  # beside 5xx
 
 

@@ -51,7 +51,7 @@ def hub_files(source: str) -> list[str]:
     return chosen if "revision" in options else [_COMMIT.sub("", uri) for uri in chosen]
 
 
-def saved_datasets(folder: str) -> list[str]:
+def saved_folders(folder: str) -> list[str]:
     """Folders of the datasets that ``save_to_disk`` wrote at a local path: one, or one a split; none if it is no such folder."""
     if os.path.exists(splits := os.path.join(folder, "dataset_dict.json")):
         with open(splits, encoding="utf-8") as file:

@@ -64,8 +64,10 @@ class Input:
 
     @property
     def source(self) -> str:
-        """Unit of licence: as the manifest says, else the folder or the container that the input lies in."""
-        return self.facts.get("source") or (self.container if self.member else posixpath.dirname(self.uri))
+        """Unit of licence: as the manifest says, else the folder that the file lies in, or the tar or table that holds it."""
+        # A saved dataset is a folder itself.
+        is_file = not self.member or self.offset is not None or self.container.endswith(".parquet")
+        return self.facts.get("source") or (posixpath.dirname(self.container) if is_file else self.container)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that ``Input(**values)`` takes; what is empty is left out: plans hold inputs by the million."""

@@ -15,7 +15,7 @@ from pipeline.inputs import is_local
 REQUESTS_IN_FLIGHT = 16
 # From this many files of one remote folder on, its listing costs less than a request for each.
 LISTED_FROM = 100
-SHOWN_FROM = 1000  # requests; fewer are over before a bar is read
+ASKED_AT_ONCE = 1000  # requests waiting in memory; fewer in all are over before a bar is read
 
 
 class Place(NamedTuple):
@@ -39,11 +39,13 @@ def look_up(places: Sequence[Place]) -> list[Standing]:
     missing = [i for i, (fs, path) in enumerate(opened) if not is_local(fs) and path not in listed]
     if missing:
         with progress() as bars, ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
-            bar = bars.task("look up inputs", len(missing), "files") if len(missing) >= SHOWN_FROM else None
-            for i, info in zip(missing, pool.map(lambda i: _info(*opened[i], places[i]), missing), strict=True):
-                listed[opened[i][1]] = info
+            bar = bars.task("look up inputs", len(missing), "files") if len(missing) > ASKED_AT_ONCE else None
+            for first in range(0, len(missing), ASKED_AT_ONCE):
+                asked = missing[first : first + ASKED_AT_ONCE]
+                for i, info in zip(asked, pool.map(lambda i: _info(*opened[i], places[i]), asked), strict=True):
+                    listed[opened[i][1]] = info
                 if bar is not None:
-                    bar.advance()
+                    bar.advance(len(asked))
     return [
         Standing(fs, listed[path] if path in listed else _info(fs, path, place))
         for (fs, path), place in zip(opened, places, strict=True)

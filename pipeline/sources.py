@@ -15,7 +15,7 @@ from manifests.errors import RequestError
 from manifests.remote import open_filesystem, os_errors, refusal
 from pipeline.archives import list_tar
 from pipeline.columns import ColumnMap
-from pipeline.hub import PREFIX, hub_files, list_saved, saved_datasets, saved_version
+from pipeline.hub import PREFIX, hub_files, list_saved, saved_folders, saved_version
 from pipeline.inputs import (
     AUDIO_SUFFIXES,
     Input,
@@ -28,7 +28,7 @@ from pipeline.inputs import (
     uri_of,
 )
 from pipeline.places import Place, look_up
-from pipeline.tables import list_jsonl, list_parquet, read_jsonl
+from pipeline.tables import list_jsonl, list_parquet, read_jsonl, text_of
 
 __all__ = ["AUDIO_SUFFIXES", "ColumnMap", "Input", "list_inputs", "read_jsonl"]
 
@@ -84,7 +84,7 @@ class _Listing:
                     yield from self._found(fs, fs.glob(path, detail=True), TABLES)
                 elif info["type"] != "directory":
                     yield from self._file(fs, info)
-                elif is_local(fs) and (saved := saved_datasets(path)):
+                elif is_local(fs) and (saved := saved_folders(path)):
                     for folder in saved:
                         yield from self._saved(folder)
                 else:
@@ -133,7 +133,7 @@ class _Listing:
             yield from list_jsonl(fs, info, self._columns_of(path))
         elif path.endswith(".txt"):
             folder, what = folder_of(fs, info["name"]), f"list {uri_of(fs, info['name'])!r}"
-            lines = [line.strip() for line in fs.cat_file(info["name"]).decode().split("\n")]
+            lines = [line.strip() for line in text_of(fs.cat_file(info["name"]), what).split("\n")]
             yield from self._addresses([beside(folder, line) for line in lines if line], what)
         else:
             yield file_input(fs, info)

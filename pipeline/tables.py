@@ -134,10 +134,18 @@ def _named_files(
     ]
 
 
+def text_of(data: bytes, what: str) -> str:
+    """UTF-8 bytes as text. Raises RequestError naming ``what`` for others."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{what} is not UTF-8 at byte {error.start}; convert it") from error
+
+
 def read_jsonl(data: bytes, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of every line that is not empty. Raises RequestError naming the first line that is no object."""
     # Not splitlines: it also cuts at U+2028 and U+0085, which JSON strings may hold.
-    for number, line in enumerate(data.decode().split("\n"), 1):
+    for number, line in enumerate(text_of(data, repr(what)).split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from manifests.store import Store
 from pipeline.assembly import make_works
 from pipeline.build import BuildResult, annotate, build, dry_run
 from pipeline.engines import InlineEngine
+from pipeline.sources import ColumnMap
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +123,32 @@ def test_annotate_adds_a_layer_to_a_finished_corpus(recordings, light, tmp_path)
     assert Corpus.open(out).layer("prosody").num_rows == result.num_clips
     style = TypeAdapter(AnnotatorConfig).validate_python({"kind": "style"})
     assert annotate(out, {"style": style}).num_tasks_done == result.num_units
+
+
+def test_a_shard_with_facts_is_a_source_and_not_opened_again(recordings, light, tmp_path, monkeypatch):
+    shard, out = tmp_path / "s.tar", str(tmp_path / "corpus")
+    with tarfile.open(shard, "w") as tar:
+        tar.add(recordings / "BAC009S0764W0121.wav", "a.wav")
+        (tmp_path / "a.json").write_text(json.dumps({"transcript": "hi", "lang": "zh"}))
+        tar.add(tmp_path / "a.json", "a.json")
+    columns = ColumnMap(text="transcript", language="lang")
+    assert build([str(shard)], out, light(annotators={}), columns=columns).num_recordings == 1
+    (row,) = Corpus.open(out).inputs().to_pylist()
+    assert (row["uri"], row["text"], row["language"], row["source"]) == (f"{shard}#a.wav", "hi", "zh", str(tmp_path))
+    assert row["facts_from"] == f"{shard} (language=lang, text=transcript)"
+    monkeypatch.setattr(tarfile, "open", None)  # whoever opens it now fails
+    assert build([str(shard)], out, light(annotators={}), columns=columns).num_tasks_done == 0
+
+
+def test_the_command_maps_columns_and_names_one_that_is_missing(recordings, tmp_path):
+    (tmp_path / "m.jsonl").write_text(json.dumps({"path": str(recordings / "tone.flac"), "words": "x"}))
+    command = [sys.executable, "-m", "stepwell", "corpus", "build", str(tmp_path / "m.jsonl"), "--out", str(tmp_path / "corpus")]
+    wrong = subprocess.run([*command, "--column", "text=transcript"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stderr.splitlines()[-1].endswith("has no column 'transcript' (text=transcript); it has path, words")
+    right = subprocess.run([*command, "--column", "text=words", "--dry-run"], capture_output=True, text=True)
+    assert right.stdout.startswith("1 inputs listed, 1 new")
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_what_an_annotator_reads_must_be_there(light):

@@ -78,6 +78,12 @@ def test_a_list_names_files_relative_to_it(folder):
         list_inputs([f"{folder}/all.txt"])
 
 
+def test_a_list_that_is_no_text_is_refused(folder):
+    (folder / "all.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(RequestError, match=r"all.txt' is not UTF-8 at byte 0"):
+        list_inputs([f"{folder}/all.txt"])
+
+
 def test_columns_are_mapped_to_facts_and_the_rest_is_left(folder):
     row = {"file": "b.wav", "transcript": "hi", "spk": 7, "lang": "en", "corpus": "c", "license": "CC0-1.0", "extra": [1]}
     (folder / "list.jsonl").write_text(json.dumps(row))

@@ -60,7 +60,7 @@ def test_members_have_the_facts_beside_them(tmp_path):
     assert found["a.flac"].facts["facts_from"] == f"{path} (language=language, text=transcript)"
     assert {name: read(item) for name, item in found.items()} == {n: d for n, d in SHARD if n in found}
     item = found["a.flac"]
-    assert (item.uri, item.container, item.source) == (f"{path}#a.flac", str(path), str(path))
+    assert (item.uri, item.container, item.source) == (f"{path}#a.flac", str(path), str(tmp_path))
 
 
 def test_without_a_mapping_the_text_beside_a_member_is_its_transcript(tmp_path, capsys):
