@@ -1,0 +1,172 @@
+"""Layers: gates, rows carried over between clip sets, checkpoints of long units, batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotators.prosody import Prosody
+from manifests.corpus import Corpus
+from manifests.errors import RequestError, WorkError
+from manifests.store import Store
+from pipeline import annotate_work
+from pipeline.annotate_work import cut_batches
+from pipeline.assembly import make_works
+from pipeline.build import build, dry_run
+
+
+@given(st.lists(st.floats(0, 40), max_size=60), st.floats(1, 100))
+def test_batches_cover_every_clip_once_within_the_bound(durations, most_s):
+    runs = list(cut_batches(np.array(durations), most_s))
+    assert [i for start, stop in runs for i in range(start, stop)] == list(range(len(durations)))
+    for start, stop in runs:
+        assert sum(durations[start:stop]) <= most_s + 1e-6 or stop - start == 1
+
+
+def gated(light, low):
+    parts = {"signal": {"kind": "signal"}, "prosody": {"kind": "prosody", "when": {"column": "clip.duration_s", "min": low}}}
+    return light(annotators=parts)
+
+
+def test_a_gate_leaves_null_rows_and_says_what_it_saved(recordings, light, tmp_path):
+    out = str(tmp_path / "corpus")
+    result = build([str(recordings)], out, gated(light, 3.5))
+    corpus = Corpus.open(out)
+    clips, layer = corpus.clips(), corpus.layer("prosody")
+    durations_s = np.asarray(
+        pc.divide(pc.cast(pc.subtract(clips["end_sample"], clips["start_sample"]), "float64"), clips["sample_rate_hz"])
+    )
+    statuses = ["ok" if duration >= 3.5 else "gated" for duration in durations_s]
+    assert set(statuses) == {"ok", "gated"}
+    assert layer["status"].to_pylist() == statuses
+    assert layer["clip_id"].equals(clips["clip_id"])
+    shut = layer.filter(pc.equal(layer["status"], "gated"))
+    assert all(shut[name].null_count == shut.num_rows for name in shut.column_names if name not in ("clip_id", "status"))
+    rows = [row for row in ledger(out, result.run_id) if row["part"].endswith("/prosody")]
+    assert sum(row["gated_audio_s"] for row in rows) == pytest.approx(durations_s[durations_s < 3.5].sum())
+    assert sum(row["audio_s"] for row in rows) == pytest.approx(durations_s[durations_s >= 3.5].sum())
+
+
+def ledger(out, run_id):
+    from pipeline.ledger import read_ledger
+
+    return read_ledger(Store(out), run_id).to_pylist()
+
+
+def test_a_gate_reads_a_layer_and_runs_after_it(recordings, light, tmp_path):
+    parts = {
+        "prosody": {"kind": "prosody", "when": {"column": "signal.snr_db", "min": 1000.0, "on_null": False}},
+        "signal": {"kind": "signal"},
+    }
+    out = str(tmp_path / "corpus")
+    build([str(recordings)], out, light(annotators=parts))
+    assert set(Corpus.open(out).layer("prosody")["status"].to_pylist()) == {"gated"}
+    # Another threshold is another layer; the layer that the gate reads stays.
+    parts["prosody"]["when"]["min"] = 0.0
+    plan = dry_run([str(recordings)], out, light(annotators=parts))
+    why = {row["output"].split("/")[-1]: row["why"] for row in plan.outputs if row["num_tasks"]}
+    assert why == {"prosody": "annotators.prosody.when.min: 1000.0 → 0.0"}
+
+
+@pytest.mark.parametrize(
+    ("gate", "complaint"),
+    [
+        ({"column": "signal.loudness", "min": 0}, "column 'signal.loudness' does not exist; signal has"),
+        ({"column": "clip.speed", "min": 0}, "clip has duration_s, speech_share, overlap_share"),
+        ({"column": "asr.confidence", "min": 0}, "reads layer 'asr', which is not there"),
+    ],
+)
+def test_a_gate_on_what_is_not_there_is_refused(light, gate, complaint):
+    with pytest.raises(RequestError, match=complaint):
+        make_works(light(annotators={"signal": {"kind": "signal"}, "prosody": {"kind": "prosody", "when": gate}}))
+
+
+def test_a_segmenter_gate_keeps_channels_out(recordings, light, tmp_path):
+    """Who speaks is asked only where somebody speaks for long: not in the tone, not in the shorter utterance."""
+    out = str(tmp_path / "corpus")
+    second = {"kind": "silero", "onset": 0.6, "when": {"spans": "vad", "min_total_s": 4.0}}
+    result = build([str(recordings)], out, light(segmenters={"vad": {"kind": "silero"}, "again": second}, annotators={}))
+    corpus = Corpus.open(out)
+    spoken: dict[bytes, float] = {}
+    for row in corpus.spans("vad").to_pylist():
+        length_s = (row["end_sample"] - row["start_sample"]) / row["sample_rate_hz"]
+        spoken[row["recording_id"]] = spoken.get(row["recording_id"], 0.0) + length_s
+    heard = {recording for recording, total_s in spoken.items() if total_s > 4.0}
+    assert 0 < len(heard) < corpus.recordings().num_rows
+    assert set(corpus.spans("again")["recording_id"].to_pylist()) == heard
+    rows = [row for row in ledger(out, result.run_id) if row["part"] == "spans/again"]
+    lengths_s = {r["recording_id"]: r["num_samples"] / r["sample_rate_hz"] for r in corpus.recordings().to_pylist()}
+    assert sum(r["gated_audio_s"] for r in rows) == pytest.approx(sum(v for k, v in lengths_s.items() if k not in heard))
+
+
+def test_rows_of_unchanged_clips_are_carried_to_another_clip_set(recordings, light, tmp_path, monkeypatch):
+    parts = {"prosody": {"kind": "prosody"}}
+    out, alone = str(tmp_path / "corpus"), str(tmp_path / "alone")
+    first = build([str(recordings)], out, light(annotators=parts))
+    before = Corpus.open(out)
+    heard: list[bytes] = []
+    annotate = Prosody.annotate
+
+    def counting(self, batch):
+        heard.extend(batch.clips["clip_id"].to_pylist())
+        return annotate(self, batch)
+
+    monkeypatch.setattr(Prosody, "annotate", counting)
+    # Long utterances are cut, short ones stay.
+    shorter = light(annotators=parts, clip_set={"turns": None, "max_s": 4.0})
+    plan = dry_run([str(recordings)], out, shorter)
+    assert any("rows of unchanged clips are carried over" in row["why"] for row in plan.outputs)
+    second = build([str(recordings)], out, shorter)
+    after = Corpus.open(out)
+    old, new = set(before.clips()["clip_id"].to_pylist()), set(after.clips()["clip_id"].to_pylist())
+    assert first.clip_set != second.clip_set
+    assert old & new
+    assert new - old
+    assert set(heard) == new - old
+    heard.clear()
+    build([str(recordings)], alone, shorter)
+    assert after.layer("prosody").equals(Corpus.open(alone).layer("prosody"))
+    carried_s = sum(row["carried_audio_s"] for row in ledger(out, second.run_id))
+    assert carried_s > 0
+    # The first clip set stands as it was.
+    assert Corpus.open(out, first.snapshot).layer("prosody").equals(before.layer("prosody"))
+
+
+def test_a_long_unit_goes_on_at_its_last_checkpoint(recordings, light, tmp_path, monkeypatch, assert_equal_corpora):
+    """With windows of a clip each: a run that ends in the third window hears the first two only once."""
+    monkeypatch.setattr(annotate_work, "WINDOW_AUDIO_S", 0.1)
+    recipe = light(units={"max_inputs": 100}, annotators={"prosody": {"kind": "prosody"}})
+    monkeypatch.setattr(Prosody, "resources", type(Prosody.resources)(batch_audio_s=0.001))
+    out, unbroken = str(tmp_path / "broken"), str(tmp_path / "unbroken")
+    build([str(recordings)], unbroken, recipe)
+    heard: list[bytes] = []
+    annotate = Prosody.annotate
+
+    def stops(self, batch):
+        if len(heard) == 2:
+            raise KeyboardInterrupt
+        heard.extend(batch.clips["clip_id"].to_pylist())
+        return annotate(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prosody, "annotate", stops)
+        with pytest.raises(WorkError, match="interrupted"):
+            build([str(recordings)], out, recipe)
+    kept = Store(out).objects("checkpoints")
+    assert len(kept) == 2
+    done = {clip for path in kept for clip in Store(out).read_table(path)["clip_id"].to_pylist()}
+    again: list[bytes] = []
+
+    def counting(self, batch):
+        again.extend(batch.clips["clip_id"].to_pylist())
+        return annotate(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Prosody, "annotate", counting)
+        build([str(recordings)], out, recipe)
+    assert not done & set(again)
+    assert Store(out).objects("checkpoints") == []
+    assert_equal_corpora(out, unbroken)
