@@ -15,6 +15,7 @@ from typing import IO, Any
 from manifests.console import say
 from manifests.errors import RequestError
 from manifests.remote import os_errors, refusal
+from manifests.tars import Member
 from pipeline.columns import ColumnMap, facts_of
 from pipeline.inputs import Input, container_version, folder_of, is_audio_name, uri_of
 
@@ -27,7 +28,7 @@ TEXT_COLUMN = "txt"
 class _Contents:
     """What a tar holds: whole audio members in order, columns by key, and what is wrong with its end."""
 
-    audio: list[tarfile.TarInfo] = field(default_factory=list)
+    audio: list[Member] = field(default_factory=list)
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
     complaint: str = ""
 
@@ -58,7 +59,7 @@ def list_tar(fs: Any, info: dict[str, Any], columns: ColumnMap) -> Iterator[Inpu
     for member in contents.audio:
         row = _row_of(member.name, contents.columns)
         facts = facts_of(row, taken, uri, folder_of(fs, info["name"]))
-        yield Input(f"{uri}#{member.name}", member.size, version, facts, member.name, member.offset_data)
+        yield Input(f"{uri}#{member.name}", member.num_bytes, version, facts, member.name, member.offset)
 
 
 def _read(file: IO[bytes], num_bytes: int) -> _Contents:
@@ -80,7 +81,7 @@ def _read(file: IO[bytes], num_bytes: int) -> _Contents:
                 contents.complaint = f"is cut short in member {member.name!r}"
                 break
             if member.isfile():
-                _take(contents, tar, member)
+                _take(contents, file, Member(member.name, member.offset_data, member.size))
     if not contents.complaint:
         # tarfile takes whatever is no header for the end; a tar ends with blocks of zeros.
         file.seek(end)
@@ -90,24 +91,23 @@ def _read(file: IO[bytes], num_bytes: int) -> _Contents:
     return contents
 
 
-def _take(contents: _Contents, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+def _take(contents: _Contents, file: IO[bytes], member: Member) -> None:
     stem, suffix = posixpath.splitext(member.name)
     if is_audio_name(member.name):
         contents.audio.append(member)
     elif suffix == ".json":
-        row = _parsed(_data(tar, member))
+        row = _parsed(_data(file, member))
         if row is None:
             say(f"note: member {member.name!r} of tar is no JSON object; it gives no facts")
         else:
             contents.columns.setdefault(stem, {}).update(row)
     elif suffix == ".txt":
-        contents.columns.setdefault(stem, {})[TEXT_COLUMN] = _data(tar, member).decode(errors="replace").strip()
+        contents.columns.setdefault(stem, {})[TEXT_COLUMN] = _data(file, member).decode(errors="replace").strip()
 
 
-def _data(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None, "a regular file has data"
-    return file.read()
+def _data(file: IO[bytes], member: Member) -> bytes:
+    file.seek(member.offset)
+    return file.read(member.num_bytes)
 
 
 def _parsed(data: bytes) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,3 +135,13 @@ def test_plans_from_before_containers_are_read(folder):
     (item,) = list_inputs([f"{folder}/b.wav"])
     old = {"uri": item.uri, "num_bytes": item.num_bytes, "version": item.version, "facts": {}}
     assert Input(**old) == item
+
+
+def test_any_filesystem_of_fsspec_is_a_source():
+    fs = fsspec.filesystem("memory")
+    fs.pipe({"/src/a.wav": b"a", "/src/deep/b.flac": b"bb", "/src/l.txt": b"deep/b.flac"})
+    found = list_inputs(["memory://src"])
+    assert [(item.uri, item.num_bytes) for item in found] == [("memory:///src/a.wav", 1), ("memory:///src/deep/b.flac", 2)]
+    assert list_inputs(["memory://src/l.txt"]) == found[1:]
+    with pytest.raises(RequestError, match="nosuch://x"):
+        list_inputs(["nosuch://x"])
