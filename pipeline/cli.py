@@ -56,6 +56,15 @@ def build(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")] = False,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            "--sample", help="With --dry-run: build 0.1% of the inputs, or 20 of them, elsewhere and predict the whole."
+        ),
+    ] = None,
+    pack_recipe: Annotated[
+        str | None, typer.Option("--pack-recipe", help="With --sample: predict this recipe's pack too.")
+    ] = None,
     retry_quarantined: Annotated[
         list[str] | None,
         typer.Option("--retry-quarantined", metavar="REASON", help="Take inputs again that were refused for this reason."),
@@ -72,11 +81,21 @@ def build(
     from pipeline.sources import ColumnMap
 
     decoded, columns = load_recipe(BuildRecipe, "pipeline", recipe), ColumnMap.parse(column or ())
-    if dry_run:
+    if sample is not None and not dry_run:
+        raise RequestError(f"--sample {sample} only predicts; give it together with --dry-run")
+    if dry_run and sample is None:
         plan = job.dry_run(sources, out, decoded, columns)
         answer(asdict(plan), as_json, plan.lines())
         return
     runner = make_engine(engine, address, num_cpus, decoded.pools)
+    if sample is not None:
+        from pipeline.forecast import forecast
+        from pipeline.recipe import PackRecipe
+
+        packing = load_recipe(PackRecipe, "pipeline", pack_recipe) if pack_recipe else None
+        predicted = forecast(sources, decoded, sample, runner, columns=columns, pack_recipe=packing, num_cpus=num_cpus)
+        answer(asdict(predicted), as_json, predicted.lines())
+        return
     result = job.build(sources, out, decoded, runner, columns=columns, retry_quarantined=retry_quarantined or ())
     notice = [f"note: {' '.join(decoded.notice.split())}"] if decoded.notice else []
     answer(asdict(result), as_json, [*result.lines(), *notice])
@@ -107,8 +126,11 @@ def annotate(
 
 @app.command(epilog="Example: stepwell corpus pack ./corpus --out ./pack --recipe speech --tokenizer ./tokenizer")
 def pack(
-    source: Annotated[str, typer.Argument(help="URI of a corpus, or a text file (.jsonl, .parquet).")],
-    out: Annotated[str, typer.Option("--out", help="URI of the pack.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="URI of a corpus; or text: .jsonl and .parquet files, folders or globs."),
+    ],
+    out: Annotated[str, typer.Option("--out", help="URI of the pack; one that was interrupted is continued.")],
     recipe: Annotated[str, typer.Option("--recipe", help="Name (speech, text) or a .yaml file.")] = "speech",
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="Folder of the tokenizer that made the codes.")] = None,
     as_json: Json = False,
@@ -118,7 +140,7 @@ def pack(
     from pipeline import pack as job
     from pipeline.recipe import PackRecipe
 
-    result = job.pack(source, out, load_recipe(PackRecipe, "pipeline", recipe), tokenizer)
+    result = job.pack(sources, out, load_recipe(PackRecipe, "pipeline", recipe), tokenizer)
     answer(asdict(result), as_json, result.lines())
 
 
@@ -136,6 +158,28 @@ def compact(
 
     result = job.compact(corpus, grace_s=grace_hours * 3600)
     answer(asdict(result), as_json, result.lines())
+
+
+@app.command(
+    epilog="Example: stepwell corpus fsck ./corpus     or, to mend what is wrong: stepwell corpus fsck ./corpus --repair"
+)
+def fsck(
+    corpus: Annotated[str, typer.Argument(help="URI of the corpus.")],
+    repair: Annotated[bool, typer.Option("--repair", help="Mend it; what is broken is done again by the next build.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Leave out the digests of audio and of compacted parts.")] = False,
+    grace_hours: GraceHours = 24.0,
+    as_json: Json = False,
+) -> None:
+    """Verify every checksum, schema, index and cross-reference. Exit code 1 when faults are found, or left by --repair."""
+    from pipeline.fsck import check
+    from pipeline.repair import repair as mend
+
+    found = check(corpus, fast=fast, grace_s=grace_hours * 3600)
+    done = mend(found, grace_hours * 3600) if repair else None
+    mended = {"repaired": asdict(done)} if done else {}
+    answer({**found.to_json(), **mended}, as_json, [*found.lines(), *(done.lines() if done else [])])
+    if done.num_left if done else found.faults:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: stepwell corpus status ./corpus --watch     or, what it cost: --costs --price-core-hour 0.04")

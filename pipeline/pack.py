@@ -32,8 +32,18 @@ from pipeline.spills import SPILL_BYTES, Part, Spilled, SpillTask, Tally, spill
 from pipeline.text_documents import text_files, text_lineage, text_parts
 from tokenization.artifact import Tokenizer
 
-Given = TypeVar("Given")
 Result = TypeVar("Result")
+# Runs a function on many items, here or elsewhere: ``map_here`` says how. Functions, items and results are picklable.
+Map = Callable[[Callable[[Any], Any], Sequence[Any], Callable[[Any], None]], list[Any]]
+
+
+def map_here(function: Callable[[Any], Any], items: Sequence[Any], done: Callable[[Any], None]) -> list[Any]:
+    """``function`` of every item, in order, in this process; ``done`` is called with each result."""
+    results = []
+    for item in items:
+        results.append(function(item))
+        done(results[-1])
+    return results
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,13 @@ class PackResult:
         return [head, *splits, *drops]
 
 
-def pack(source: str | Sequence[str], out: str, recipe: PackRecipe, tokenizer: str | None = None) -> PackResult:
+def pack(
+    source: str | Sequence[str], out: str, recipe: PackRecipe, tokenizer: str | None = None, run: Map = map_here
+) -> PackResult:
     """Pack a corpus, or text: .jsonl or .parquet files with ``text``, as files, folders or globs.
 
-    Raises RequestError and leaves nothing behind when the request is wrong; after any other end the same call goes on.
+    ``run`` says where the parts and shards are made; without it, here, one after the other. Raises RequestError and leaves
+    nothing behind when the request is wrong; after any other end the same call goes on.
     """
     sources = [source] if isinstance(source, str) else list(source)
     opened = Tokenizer.open(tokenizer) if tokenizer else None
@@ -71,12 +84,18 @@ def pack(source: str | Sequence[str], out: str, recipe: PackRecipe, tokenizer: s
             raise RequestError(f"recipe {recipe.name!r} names layers, and {sources[0]!r} is plain text; use the recipe `text`")
         with progress() as bars:
             lineage = text_lineage(files, bars.task("read", sum(file.num_bytes for file in files), "bytes"))
-        return write_pack(out, _head(recipe, opened, lineage), dict, lambda _: text_parts(files, recipe, tokenizer), recipe)
+        return write_pack(out, _head(recipe, opened, lineage), dict, lambda _: text_parts(files, recipe, tokenizer), recipe, run)
     corpus = Corpus.open(sources[0])
     check_recipe(corpus, recipe, tokenizer)
     head = _head(recipe, opened, _corpus_lineage(corpus))
     return write_pack(
-        out, head, lambda: _groups(corpus), lambda groups: clip_parts(corpus, recipe, tokenizer, groups), recipe, has_funnel=True
+        out,
+        head,
+        lambda: _groups(corpus, run),
+        lambda groups: clip_parts(corpus, recipe, tokenizer, groups),
+        recipe,
+        run,
+        has_funnel=True,
     )
 
 
@@ -91,11 +110,11 @@ def _corpus_lineage(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _groups(corpus: Corpus) -> dict[str, str]:
+def _groups(corpus: Corpus, run: Map) -> dict[str, str]:
     """``speaker_groups`` of the snapshot. Raises RequestError where licences of equal bytes disagree."""
     units = corpus.snapshot.units
     tasks = [LinksTask(corpus.store.uri, corpus.snapshot.number, (unit,)) for unit in units]
-    return speaker_groups(link for links in each(find_links, tasks, "inputs", "units") for link in links)
+    return speaker_groups(link for links in _each(run, find_links, tasks, "inputs", "units") for link in links)
 
 
 def _head(recipe: PackRecipe, tokenizer: Tokenizer | None, lineage: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +140,7 @@ def write_pack(
     find_groups: Callable[[], dict[str, str]],
     parts_of: Callable[[dict[str, str]], Sequence[Part]],
     recipe: PackRecipe,
+    run: Map = map_here,
     *,
     has_funnel: bool = False,
     spill_bytes: int = SPILL_BYTES,
@@ -137,11 +157,11 @@ def write_pack(
     splits = tuple(head["splits"])
     try:
         tasks = [SpillTask(work.uri, pack_id, part, recipe.seed, splits, spill_bytes) for part in parts_of(groups)]
-        spilled = each(spill, tasks, "spill", "parts")
+        spilled = _each(run, spill, tasks, "spill", "parts")
         names = [name for part in spilled for name in part.spills]
         shards = cut_shards(store.uri, work, pack_id, names, splits, recipe.shard_bytes)
         done = set(work.objects("manifest"))
-        each(make_shard, [task for task in shards if task.manifest_path not in done], "shards", "shards")
+        _each(run, make_shard, [task for task in shards if task.manifest_path not in done], "shards", "shards")
         counts = {s: write_manifest(store, work, s, [t for t in shards if t.split == s], recipe.sample_rate_hz) for s in splits}
         whole = {**head, "counts": counts, "funnel": funnel(spilled) if has_funnel else []}
         is_first = store.create("pack.json", json_bytes(whole))
@@ -159,16 +179,10 @@ def write_pack(
     return _result(out, Pack.open(out).head, is_new=is_first)
 
 
-def each(function: Callable[[Given], Result], items: Iterable[Given], title: str, unit: str) -> list[Result]:
-    """``function`` of every item, in order, under a progress bar."""
-    todo = list(items)
+def _each(run: Map, function: Callable[[Any], Result], items: Sequence[Any], title: str, unit: str) -> list[Result]:
     with progress() as bars:
-        bar = bars.task(title, len(todo), unit)
-        results = []
-        for item in todo:
-            results.append(function(item))
-            bar.advance()
-    return results
+        bar = bars.task(title, len(items), unit)
+        return run(function, items, lambda _: bar.advance())
 
 
 def funnel(parts: Iterable[Spilled]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -106,6 +107,24 @@ def test_the_same_pack_is_made_byte_for_byte_and_found_again(made, tmp_path):
     assert not pack(corpus, out, recipe(), tokenizer).is_new
     with pytest.raises(RequestError, match="holds another pack"):
         pack(corpus, out, recipe(seed=1), tokenizer)
+
+
+def test_tasks_can_run_anywhere_in_any_order_and_parts_be_of_any_size(made, tmp_path, monkeypatch):
+    corpus, tokenizer, out = made
+
+    def elsewhere(function, items, done):
+        """What crosses to another process, last task first."""
+        results = []
+        for item in reversed(items):
+            result = pickle.loads(pickle.dumps(function))(pickle.loads(pickle.dumps(item)))
+            results.insert(0, pickle.loads(pickle.dumps(result)))
+            done(result)
+        return results
+
+    monkeypatch.setattr("pipeline.candidates.MAX_PARTS", 2)
+    pack(corpus, str(tmp_path / "elsewhere"), recipe(), tokenizer, elsewhere)
+    left, right = Store(out), Store(str(tmp_path / "elsewhere"))
+    assert {path: left.read(path) for path in left.objects("")} == {path: right.read(path) for path in right.objects("")}
 
 
 def test_filters_drop_with_a_reason_and_shards_are_cut_at_their_size(made, tmp_path):
