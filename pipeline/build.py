@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from manifests.commits import list_commits, read_commit
+from manifests.console import say
 from manifests.corpus import FORMAT_VERSION, INGEST, Corpus, clips_output, read_head
 from manifests.errors import RequestError, WorkError
 from manifests.gates import AnnotatorConfigBase
@@ -19,8 +20,10 @@ from manifests.store import Store, json_bytes
 from manifests.tables import UnitTables
 from pipeline.annotate_work import AnnotateWork
 from pipeline.assembly import annotate_works, make_works
+from pipeline.costs import CostTable, cost_table, lines
 from pipeline.engines import Engine, InlineEngine
 from pipeline.explain import explain
+from pipeline.heartbeat import notice, others
 from pipeline.ledger import RunLedger
 from pipeline.limits import LimitsConfig
 from pipeline.publish import publish
@@ -28,7 +31,7 @@ from pipeline.recipe import BuildRecipe
 from pipeline.recording_works import ClipWork
 from pipeline.schedule import Task
 from pipeline.sources import ColumnMap, Input, list_inputs
-from pipeline.units import Unit, claim_plan, plan_units, read_planned
+from pipeline.units import Unit, claim_plan, plan_units, read_planned, read_plans
 from pipeline.works import Work
 
 
@@ -50,6 +53,7 @@ class BuildResult:
     num_clips: int
     audio_s: float
     clip_s: float
+    costs: CostTable | None  # of this run
 
     def lines(self) -> list[str]:
         """The result for people."""
@@ -59,6 +63,7 @@ class BuildResult:
             f"{self.num_inputs} inputs: {self.num_refused} refused, {self.num_partial} kept in part (see quarantine)",
             f"{self.num_recordings} recordings, {self.audio_s / 3600:.3f} h; "
             f"{self.num_clips} clips, {self.clip_s / 3600:.3f} h ({self.clip_set})",
+            *(lines(self.costs) if self.costs else []),
         ]
 
 
@@ -81,10 +86,10 @@ def dry_run(sources: Sequence[str], out: str, recipe: BuildRecipe, columns: Colu
     """What ``build`` would do; writes nothing."""
     works, store = make_works(recipe), Store(out)
     _checked_head(store, recipe)
-    inputs = _listed(sources, columns, store)
     planned = read_planned(store)
+    inputs = _listed(sources, columns, planned)
     new_units = plan_units(planned, inputs, recipe.units)
-    run = _Run(store, [*planned, *new_units], works, recipe.limits)
+    run = _Run(store, [*planned, *new_units], works, list_commits(store), recipe.limits)
     num_tasks = [sum(task.work == w for task in run.todo) for w in range(len(works))]
     rows = explain(run.works, num_tasks, run.committed, store, resolved(recipe))
     return DryRun(len(inputs), sum(len(unit.inputs) for unit in new_units), len(run.units), rows)
@@ -105,26 +110,28 @@ def build(
     """
     works, store = make_works(recipe), Store(out)
     head = _checked_head(store, recipe)
-    inputs = _listed(sources, columns, store)
-    runner = engine or InlineEngine()
-    runner.check(works)
-    store.check_exclusive()
-    if head is None:
-        fresh = {"format_version": FORMAT_VERSION, "corpus_id": os.urandom(16).hex(), "sample_rate": recipe.store.sample_rate}
-        store.create("corpus.json", json_bytes(fresh))
+    plans = read_plans(store)
+    inputs = _listed(sources, columns, plans.units)
 
     def plan(planned: Sequence[Unit]) -> list[Unit]:
         again = _refused(store, planned, works[0], retry_quarantined) if retry_quarantined else []
         return plan_units(planned, inputs, recipe.units, again)
 
-    run = _Run(store, claim_plan(store, plan), works, recipe.limits)
+    runner, committed = engine or InlineEngine(), list_commits(store)
+    if _Run(store, [*plans.units, *plan(plans.units)], works, committed, recipe.limits).todo:
+        runner.check(works)
+    store.check_exclusive()
+    if head is None:
+        fresh = {"format_version": FORMAT_VERSION, "corpus_id": os.urandom(16).hex(), "sample_rate": recipe.store.sample_rate}
+        store.create("corpus.json", json_bytes(fresh))
+    run = _Run(store, claim_plan(store, plans, plan), works, committed, recipe.limits)
     clip_work = next(work for work in works if isinstance(work, ClipWork))
     return run.execute(runner, recipe, clip_work.clip_set)
 
 
-def _listed(sources: Sequence[str], columns: ColumnMap | None, store: Store) -> list[Input]:
+def _listed(sources: Sequence[str], columns: ColumnMap | None, planned: Sequence[Unit]) -> list[Input]:
     """Inputs of the sources; tars, tables and datasets that a plan of the corpus holds are not opened again."""
-    return list_inputs(sources, columns, (item for unit in read_planned(store) for item in unit.inputs))
+    return list_inputs(sources, columns, (item for unit in planned for item in unit.inputs))
 
 
 def annotate(
@@ -140,9 +147,10 @@ def annotate(
     # Units that a build has planned but not finished are that build's business.
     finished = set(corpus.snapshot.units)
     units = [unit for unit in read_planned(corpus.store) if unit.unit_id in finished]
-    run = _Run(corpus.store, units, works, limits or LimitsConfig())
+    run = _Run(corpus.store, units, works, list_commits(corpus.store), limits or LimitsConfig())
     runner = engine or InlineEngine()
-    runner.check(works)
+    if run.todo:
+        runner.check(works)
     return run.execute(runner, _Layers(layers=dict(layers)), corpus.clip_set)
 
 
@@ -180,9 +188,15 @@ def _refused(store: Store, planned: Sequence[Unit], ingest: Work, reasons: Colle
 class _Run:
     """One execution: what is committed, what is not, and the snapshot at the end."""
 
-    def __init__(self, store: Store, units: list[Unit], works: list[Work], limits: LimitsConfig) -> None:
-        self.store, self.units, self.limits = store, units, limits
-        self.committed = list_commits(store)
+    def __init__(
+        self,
+        store: Store,
+        units: list[Unit],
+        works: list[Work],
+        committed: Mapping[tuple[str, str], list[str]],
+        limits: LimitsConfig,
+    ) -> None:
+        self.store, self.units, self.limits, self.committed = store, units, limits, committed
         self.works = [self._carrying(work) for work in works]
         done = {key: set(units) for key, units in self.committed.items()}
         self.todo = [
@@ -204,30 +218,33 @@ class _Run:
         return replace(work, carry_from=tuple(same))
 
     def execute(self, engine: Engine, recipe: RecipeModel, clip_set: str) -> BuildResult:
-        run_id = None
+        run_id = costs = None
         if self.todo:
             now = datetime.datetime.now(datetime.UTC)
             run_id = f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
             self.store.create(f"runs/{run_id}/recipe.json", json_bytes(resolved(recipe)))
+            for other in others(self.store):
+                say(notice(other))
             try:
-                self._work(engine, run_id)
+                costs = self._work(engine, run_id)
             except KeyboardInterrupt:
                 raise WorkError("interrupted; every finished task is committed, run the same command to go on") from None
         current = {work.output: work.fingerprint for work in self.works}
         snapshot = publish(self.store, [unit.unit_id for unit in self.units], current, clip_set)
-        return self._result(run_id, snapshot.number)
+        return self._result(run_id, snapshot.number, costs)
 
-    def _work(self, engine: Engine, run_id: str) -> None:
+    def _work(self, engine: Engine, run_id: str) -> CostTable:
         totals = {work.output: sum(task.work == w for task in self.todo) for w, work in enumerate(self.works)}
         unit_bytes = {unit.unit_id: unit.num_bytes for unit in self.units}
         total_bytes = dict.fromkeys(totals, 0)
         for task in self.todo:
             total_bytes[self.works[task.work].output] += self.units[task.unit].num_bytes
-        ledger_of = RunLedger(self.store, run_id, totals, works=self.works, unit_bytes=unit_bytes, total_bytes=total_bytes)
-        with ledger_of as ledger:
+        ledger = RunLedger(self.store, run_id, totals, works=self.works, unit_bytes=unit_bytes, total_bytes=total_bytes)
+        with ledger:
             engine.run(self.store, self.units, self.works, self.todo, ledger, self.limits)
+        return cost_table([ledger.heartbeat])
 
-    def _result(self, run_id: str | None, snapshot: int) -> BuildResult:
+    def _result(self, run_id: str | None, snapshot: int, costs: CostTable | None) -> BuildResult:
         corpus = Corpus.open(self.store.uri, snapshot)
         outcomes = {row["values"]: row["counts"] for row in pc.value_counts(corpus.inputs()["outcome"]).to_pylist()}
         recordings, clips = corpus.recordings(), corpus.clips()
@@ -246,5 +263,6 @@ class _Run:
             num_recordings=recordings.num_rows,
             num_clips=clips.num_rows,
             audio_s=pc.sum(pc.divide(pc.cast(recordings["num_samples"], "float64"), recordings["sample_rate_hz"])).as_py() or 0.0,
+            costs=costs,
             clip_s=pc.sum(pc.divide(pc.cast(clip_samples, "float64"), clips["sample_rate_hz"])).as_py() or 0.0,
         )

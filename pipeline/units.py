@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import PositiveInt
 
@@ -51,17 +52,30 @@ def cut_units(inputs: Iterable[Input], config: UnitsConfig, first_number: int = 
             num_bytes = 0
         groups[-1].append(item)
         num_bytes += item.num_bytes
-    return [_unit(number, group) for number, group in enumerate(groups, first_number)]
+    return [make_unit(number, group) for number, group in enumerate(groups, first_number)]
 
 
-def _unit(number: int, group: Sequence[Input]) -> Unit:
+def make_unit(number: int, group: Sequence[Input]) -> Unit:
+    """The unit of a number and its inputs."""
     digest = digest_bytes(b"".join(item.input_id for item in group)).hex()[:8]
     return Unit(f"{number:06d}-{digest}", tuple(group))
 
 
+class Plans(NamedTuple):
+    """Every plan of a corpus as one reading found them."""
+
+    num_plans: int
+    units: list[Unit]  # of all of them, in order
+
+
+def read_plans(store: Store) -> Plans:
+    paths = store.objects(PLANS)
+    return Plans(len(paths), [unit for path in paths for unit in parse_plan(store.read(path))])
+
+
 def read_planned(store: Store) -> list[Unit]:
     """Units of every plan of the corpus, in order."""
-    return [unit for path in store.objects(PLANS) for unit in _parse(store.read(path))]
+    return read_plans(store).units
 
 
 def plan_units(planned: Sequence[Unit], listed: Iterable[Input], config: UnitsConfig, again: Iterable[Input] = ()) -> list[Unit]:
@@ -71,21 +85,27 @@ def plan_units(planned: Sequence[Unit], listed: Iterable[Input], config: UnitsCo
     return cut_units([*(item for item in listed if item.input_id not in known), *again], config, first_number)
 
 
-def claim_plan(store: Store, plan: Callable[[Sequence[Unit]], list[Unit]]) -> list[Unit]:
+def claim_plan(store: Store, plans: Plans, plan: Callable[[Sequence[Unit]], list[Unit]]) -> list[Unit]:
     """Units of the corpus with the new ones that ``plan(planned)`` makes, written before any work starts.
 
     Plans are numbered and created only if absent: of two runs that plan at once, the second sees the first's units and
     plans again, so that no input is in two units by accident. A plan appears as a whole, and never changes.
     """
     while True:
-        number = len(store.objects(PLANS))
-        planned = read_planned(store)
-        new = plan(planned)
-        rows = [{"unit_id": unit.unit_id, "inputs": [item.to_json() for item in unit.inputs]} for unit in new]
-        if not new or store.create(f"{PLANS}/{number:06d}.json", json_bytes({"units": rows})):
-            return [*planned, *new]
+        new = plan(plans.units)
+        if not new or store.create(f"{PLANS}/{plans.num_plans:06d}.json", plan_bytes(new)):
+            return [*plans.units, *new]
+        plans = read_plans(store)
 
 
-def _parse(data: bytes) -> Iterator[Unit]:
+def plan_bytes(units: Iterable[Unit]) -> bytes:
+    """A plan as it is stored."""
+    return json_bytes(
+        {"units": [{"unit_id": unit.unit_id, "inputs": [item.to_json() for item in unit.inputs]} for unit in units]}
+    )
+
+
+def parse_plan(data: bytes) -> Iterator[Unit]:
+    """Units of a stored plan."""
     for row in json.loads(data)["units"]:
         yield Unit(row["unit_id"], tuple(Input(**item) for item in row["inputs"]))

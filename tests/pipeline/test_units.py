@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from manifests.store import Store
 from pipeline.sources import Input
-from pipeline.units import UnitsConfig, claim_plan, cut_units, plan_units, read_planned
+from pipeline.units import UnitsConfig, claim_plan, cut_units, plan_units, read_planned, read_plans
 
 inputs = st.lists(st.integers(0, 500), max_size=40).map(lambda sizes: [Input(f"u{i:03d}", n, "1") for i, n in enumerate(sizes)])
 
@@ -25,7 +25,7 @@ def test_units_keep_order_and_bounds(items, max_inputs, max_bytes):
 def test_a_plan_is_replayed_and_new_inputs_make_new_units(tmp_path):
     store, config = Store(str(tmp_path)), UnitsConfig(max_inputs=2)
     first = [Input(f"a{i}", 1, "1", {"text": "hello"}) for i in range(3)]
-    claimed = claim_plan(store, lambda planned: plan_units(planned, first, config))
+    claimed = claim_plan(store, read_plans(store), lambda planned: plan_units(planned, first, config))
     planned = read_planned(store)
     assert planned == claimed
     assert [len(unit.inputs) for unit in planned] == [2, 1]
@@ -46,13 +46,13 @@ def test_of_two_runs_that_plan_at_once_the_second_plans_again(tmp_path):
     def plan(planned):
         calls.append(len(planned))
         if len(calls) == 1:  # another run plans the first three in between
-            claim_plan(store, lambda there: plan_units(there, items[:3], config))
+            claim_plan(store, read_plans(store), lambda there: plan_units(there, items[:3], config))
         return plan_units(planned, items, config)
 
-    units = claim_plan(store, plan)
+    units = claim_plan(store, read_plans(store), plan)
     assert calls == [0, 2]
     assert [item for unit in units for item in unit.inputs] == items
-    assert claim_plan(store, lambda planned: plan_units(planned, items, config)) == units
+    assert claim_plan(store, read_plans(store), lambda planned: plan_units(planned, items, config)) == units
 
 
 def test_what_is_taken_again_makes_new_units(tmp_path):
