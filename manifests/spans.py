@@ -6,6 +6,7 @@ at one rate that the caller knows; seconds never take part in arithmetic (float 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,12 @@ def merge(spans: Iterable[Span], gap_samples: int = 0) -> list[Span]:
         else:
             flat.append(span)
     return flat
+
+
+def near(flat: Sequence[Span], span: Span) -> Sequence[Span]:
+    """The spans of a flat list that share samples with ``span``; a day of speech is not walked for one clip."""
+    first = bisect_right(flat, span.start_sample, key=lambda other: other.end_sample)
+    return flat[first : bisect_left(flat, span.end_sample, key=lambda other: other.start_sample)]
 
 
 def intersect(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:

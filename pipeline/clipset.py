@@ -6,6 +6,8 @@ Nothing is thrown away: what is too short for a clip stays in the spans.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,7 +15,7 @@ from itertools import pairwise
 from pydantic import Field, PositiveFloat, model_validator
 
 from manifests.recipes import RecipeModel
-from manifests.spans import Span, clamp, intersect, merge, overlapped, total
+from manifests.spans import Span, clamp, intersect, merge, near, overlapped, total
 
 VERSION = "1"
 
@@ -71,7 +73,9 @@ def cut_clips(
     ]
     padded = _pad([part.span for part in utterances], round(config.pad_s * rate_hz), num_samples)
     return [
-        CutClip(span, part.speaker_label, total(intersect([span], flat)), total(intersect([span], overlap)))
+        CutClip(
+            span, part.speaker_label, total(intersect([span], near(flat, span))), total(intersect([span], near(overlap, span)))
+        )
         for span, part in zip(padded, utterances, strict=True)
     ]
 
@@ -82,12 +86,17 @@ def _atoms(flat: Sequence[Span], turns: Sequence[tuple[Span, str]]) -> list[Atom
     Where several speak, who spoke before goes on; else the one whose turn lasts longest from there.
     """
     edges = sorted({edge for span, _ in turns for edge in span})
+    waiting = deque(sorted(turns))
+    heard: list[tuple[Span, str]] = []  # turns that may reach into the present speech
     atoms: list[Atom] = []
     for speech in flat:
-        inner = [edge for edge in edges if speech.start_sample < edge < speech.end_sample]
+        while waiting and waiting[0][0].start_sample < speech.end_sample:
+            heard.append(waiting.popleft())
+        heard = [turn for turn in heard if turn[0].end_sample > speech.start_sample]
+        inner = edges[bisect_right(edges, speech.start_sample) : bisect_left(edges, speech.end_sample)]
         bounds = [speech.start_sample, *inner, speech.end_sample]
         for start, end in pairwise(bounds):
-            active = {label: span.end_sample for span, label in turns if span.start_sample < end and span.end_sample > start}
+            active = {label: span.end_sample for span, label in heard if span.start_sample < end and span.end_sample > start}
             before = atoms[-1].speaker_label if atoms else None
             label = before if before in active or not active else max(active, key=lambda name: (active[name], name))
             atoms.append(Atom(Span(start, end), label))
@@ -118,7 +127,7 @@ def _split(group: Atom, flat: Sequence[Span], max_samples: int) -> list[Atom]:
     rest = group.span
     while rest.num_samples > max_samples:
         window = Span(rest.start_sample + max_samples // 2, rest.start_sample + max_samples)
-        spoken = intersect([rest], flat)
+        spoken = intersect([rest], near(flat, rest))
         pauses = [Span(a.end_sample, b.start_sample) for a, b in pairwise(spoken)]
         inside = intersect(pauses, [window])
         cut = max(inside, key=lambda pause: pause.num_samples) if inside else Span(window.end_sample, window.end_sample)

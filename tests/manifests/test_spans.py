@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.spans import Span, clamp, intersect, merge, overlapped, rescale, total
+from manifests.spans import Span, clamp, intersect, merge, near, overlapped, rescale, total
 
 spans = st.builds(lambda start, length: Span(start, start + length), st.integers(0, 40), st.integers(0, 12))
 span_lists = st.lists(spans, max_size=8)
@@ -45,6 +45,12 @@ def test_merge_closes_gaps_up_to_the_bound_and_no_larger(found: list[Span], gap:
 @given(span_lists, span_lists)
 def test_intersect_is_the_common_samples(left: list[Span], right: list[Span]) -> None:
     assert samples(intersect(merge(left), merge(right))) == samples(left) & samples(right)
+
+
+@given(span_lists, spans)
+def test_near_is_what_shares_samples(found: list[Span], span: Span) -> None:
+    flat = merge(found)
+    assert list(near(flat, span)) == [other for other in flat if samples([other]) & samples([span])] or not span.num_samples
 
 
 @given(span_lists, st.integers(0, 50))
