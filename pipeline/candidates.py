@@ -15,7 +15,7 @@ from manifests.contracts import Audio
 from manifests.corpus import INGEST, Corpus, UnitView, clips_output, layer_output
 from manifests.errors import MismatchError, RequestError
 from pipeline.annotate_work import AnnotateWork
-from pipeline.facts import RecordingFacts, group_of, unit_facts
+from pipeline.facts import RecordingFacts, group_of, unit_facts, unit_groups
 from pipeline.recipe import FilterConfig, PackRecipe
 from pipeline.shards import members_of, tarred
 from pipeline.spills import Decision
@@ -24,8 +24,6 @@ from tokenization.codes import CodesConfig
 
 # Columns of the clip itself that filters may name.
 CLIP_COLUMNS = ("duration_s", "speech_share", "overlap_share")
-# Parts that a corpus is packed in, at most: enough for every worker of a cluster, few enough that their spills are large.
-MAX_PARTS = 1024
 
 
 @dataclass(frozen=True)
@@ -100,20 +98,11 @@ def _opened(tokenizer: str) -> Tokenizer:
 
 
 def clip_parts(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None, groups: Mapping[str, str]) -> list[ClipsPart]:
-    """All units of the snapshot in order, in at most MAX_PARTS parts."""
-    units = corpus.snapshot.units
-    step = max(1, -(-len(units) // MAX_PARTS))
+    """All units of the snapshot in order."""
+    corpus_uri, snapshot = corpus.store.uri, corpus.snapshot.number
     return [
-        ClipsPart(
-            f"{number:06d}",
-            corpus.store.uri,
-            corpus.snapshot.number,
-            tuple(units[start : start + step]),
-            recipe,
-            tokenizer,
-            groups,
-        )
-        for number, start in enumerate(range(0, len(units), step))
+        ClipsPart(f"{number:06d}", corpus_uri, snapshot, units, recipe, tokenizer, groups)
+        for number, units in enumerate(unit_groups(corpus))
     ]
 
 

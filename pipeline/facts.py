@@ -14,6 +14,17 @@ from typing import Any
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
 
+# Tasks that the units of a corpus are handed out in, at most: enough for every worker of a cluster, few enough that each
+# has much to do, since each opens the snapshot.
+MAX_TASKS = 1024
+
+
+def unit_groups(corpus: Corpus) -> list[tuple[str, ...]]:
+    """All units of the snapshot in order, in at most MAX_TASKS groups."""
+    units = corpus.snapshot.units
+    step = max(1, -(-len(units) // MAX_TASKS))
+    return [tuple(units[start : start + step]) for start in range(0, len(units), step)]
+
 
 @dataclass(frozen=True)
 class RecordingFacts:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from manifests.console import progress, say
 from manifests.corpus import Corpus, clips_output
-from manifests.errors import RequestError, StoreError
+from manifests.errors import RequestError, StoreError, WorkError
 from manifests.ids import digest_json
 from manifests.packs import FORMAT_VERSION, Pack
 from manifests.recipes import resolved
@@ -25,7 +25,7 @@ from manifests.schema import DOCUMENTS
 from manifests.store import Store, json_bytes
 from pipeline.candidates import check_recipe, clip_parts
 from pipeline.claims import claim, clean
-from pipeline.facts import LinksTask, find_links, speaker_groups
+from pipeline.facts import LinksTask, find_links, speaker_groups, unit_groups
 from pipeline.recipe import PackRecipe
 from pipeline.shuffle import ShardTask, cut_shards, make_shard
 from pipeline.spills import SPILL_BYTES, Part, Spilled, SpillTask, Tally, spill
@@ -112,9 +112,8 @@ def _corpus_lineage(corpus: Corpus) -> dict[str, Any]:
 
 def _groups(corpus: Corpus, run: Map) -> dict[str, str]:
     """``speaker_groups`` of the snapshot. Raises RequestError where licences of equal bytes disagree."""
-    units = corpus.snapshot.units
-    tasks = [LinksTask(corpus.store.uri, corpus.snapshot.number, (unit,)) for unit in units]
-    return speaker_groups(link for links in _each(run, find_links, tasks, "inputs", "units") for link in links)
+    tasks = [LinksTask(corpus.store.uri, corpus.snapshot.number, units) for units in unit_groups(corpus)]
+    return speaker_groups(link for links in _each(run, find_links, tasks, "inputs", "parts") for link in links)
 
 
 def _head(recipe: PackRecipe, tokenizer: Tokenizer | None, lineage: dict[str, Any]) -> dict[str, Any]:
@@ -168,10 +167,10 @@ def write_pack(
     except RequestError:  # rows that are wrong stay wrong: what was spilled of them serves nothing
         clean(store, work)
         raise
-    except (FileNotFoundError, StoreError):
+    except (OSError, StoreError) as error:
         # Whoever finishes first clears away what the others still read.
-        if not (found := _standing(store, pack_id)):
-            raise
+        if not _standing(store, pack_id):
+            raise WorkError(f"the pack at {out!r} was cut off ({error}); run the same command again to go on") from error
         is_first = False
     clean(store, work)
     if not is_first:

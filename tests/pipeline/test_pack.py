@@ -121,7 +121,7 @@ def test_tasks_can_run_anywhere_in_any_order_and_parts_be_of_any_size(made, tmp_
             done(result)
         return results
 
-    monkeypatch.setattr("pipeline.candidates.MAX_PARTS", 2)
+    monkeypatch.setattr("pipeline.facts.MAX_TASKS", 2)
     pack(corpus, str(tmp_path / "elsewhere"), recipe(), tokenizer, elsewhere)
     left, right = Store(out), Store(str(tmp_path / "elsewhere"))
     assert {path: left.read(path) for path in left.objects("")} == {path: right.read(path) for path in right.objects("")}
