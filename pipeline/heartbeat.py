@@ -30,6 +30,7 @@ class PartProgress:
     num_input_bytes: int = 0  # of the inputs of those units; 0 where nobody told
     pool: str = ""
     reads: list[str] = field(default_factory=list)  # parts
+    num_cpus: float = 1.0  # that one of its tasks holds
     num_gpus: float = 0.0  # that one of its workers holds
     num_done: int = 0
     num_input_bytes_done: int = 0

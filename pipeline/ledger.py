@@ -51,8 +51,13 @@ class RunLedger:
         makers = {work.output: work for work in works}
         for part in progress:
             if work := makers.get(part.part):
-                part.pool, part.num_gpus = work.resources.pool, work.resources.num_gpus
-                part.reads = sorted(work.reads)
+                needs = work.resources
+                part.pool, part.num_cpus, part.num_gpus, part.reads = (
+                    needs.pool,
+                    needs.num_cpus,
+                    needs.num_gpus,
+                    sorted(work.reads),
+                )
         self.heartbeat = Heartbeat(run_id, progress)
         self._progress = {part.part: part for part in progress}
         self._bars = Progress()

@@ -1,0 +1,318 @@
+"""``corpus build --dry-run --sample``: a sample is really built, and the whole source predicted from it.
+
+What a unit costs whatever it holds is measured apart, on a tenth of a second of silence, and so is the loading of models: a
+small sample in small units would count both too often. The rest grows with the bytes of the inputs, class by class of their
+size. Intervals are 90 % of a bootstrap that draws the units of each class again.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import soundfile
+
+from manifests.commits import read_commit
+from manifests.console import aligned, duration, number, volume
+from manifests.corpus import INGEST, Corpus
+from manifests.errors import RequestError
+from manifests.packs import Pack
+from manifests.store import Store
+from pipeline.build import build
+from pipeline.engines import Engine
+from pipeline.inputs import Input
+from pipeline.ledger import read_ledger
+from pipeline.pack import pack
+from pipeline.rates import Rates, measured_rates, working_cpu_s
+from pipeline.recipe import BuildRecipe, PackRecipe
+from pipeline.sample import SizeClass, draw, sample_size
+from pipeline.simulation import Cluster, pace, play
+from pipeline.sources import ColumnMap, list_inputs
+from pipeline.units import Plans, Unit, UnitsConfig, claim_plan, cut_units
+
+DRAWS = 1000
+INTERVAL = (5.0, 95.0)  # percentiles
+PLAYED_UNITS = 2000  # a longer build is predicted in closed form
+PACK_RATE_HZ = 16_000
+BY_NUMBER = "num_refused"  # grows with the number of inputs, not with their bytes
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A predicted quantity and the interval that it is in with 90 % probability, as far as the sample can tell."""
+
+    value: float
+    low: float
+    high: float
+
+    def times(self, factor: float) -> Estimate:
+        return Estimate(self.value * factor, self.low * factor, self.high * factor)
+
+
+@dataclass(frozen=True)
+class PartForecast:
+    """One part of the build."""
+
+    part: str
+    core_h: Estimate
+    gpu_h: Estimate
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A build of the whole source, as if nothing of it was committed."""
+
+    num_inputs: int
+    num_bytes: int
+    num_units: int
+    num_sampled: int
+    sampled_audio_h: float
+    num_classes: int
+    audio_h: Estimate
+    num_refused: Estimate
+    clip_h: Estimate
+    kept_h: Estimate | None  # after the filters of a pack recipe
+    parts: list[PartForecast]
+    core_h: Estimate
+    gpu_h: Estimate
+    loading_core_h: float  # models, once in every worker; in no other figure of CPU time
+    num_cpus: int
+    wall_s: Estimate
+    audio_bytes: Estimate
+    table_bytes: Estimate
+    pack_bytes: Estimate
+    num_shards: Estimate
+    method: str
+
+    def lines(self) -> list[str]:
+        """The forecast for people."""
+        rows = [["predicted", "", "90 % within"]]
+        rows += [_row("hours in", self.audio_h), _row("inputs refused", self.num_refused), _row("hours of clips", self.clip_h)]
+        rows += [_row("hours packed", self.kept_h)] if self.kept_h else []
+        rows += [_row(f"core-hours of {part.part}", part.core_h) for part in self.parts]
+        rows += [_row("core-hours", self.core_h), ["core-hours loading models", number(self.loading_core_h), ""]]
+        if self.gpu_h.high > 0:
+            rows += [_row(f"GPU-hours of {part.part}", part.gpu_h) for part in self.parts if part.gpu_h.high > 0]
+            rows.append(_row("GPU-hours", self.gpu_h))
+        rows.append(_row(f"wall time on {self.num_cpus} CPUs", self.wall_s, duration))
+        rows += [_row("stored audio", self.audio_bytes, volume), _row("tables", self.table_bytes, volume)]
+        rows += [_row("pack", self.pack_bytes, volume), _row("shards", self.num_shards)]
+        return [
+            f"{self.num_inputs} inputs, {volume(self.num_bytes)}, in {self.num_units} units",
+            f"measured: {self.num_sampled} inputs of {self.num_classes} size classes, {number(self.sampled_audio_h)} h",
+            *aligned(rows),
+            self.method,
+        ]
+
+
+def forecast(
+    sources: Sequence[str],
+    recipe: BuildRecipe,
+    asked: str,
+    engine: Engine | None = None,
+    *,
+    columns: ColumnMap | None = None,
+    pack_recipe: PackRecipe | None = None,
+    num_cpus: int | None = None,
+    num_gpus: float = 0.0,
+    seed: int = 0,
+) -> Forecast:
+    """Build a sample (``0.1%`` or a number of inputs) in a temporary place and predict the whole. Writes nothing else."""
+    inputs = list_inputs(sources, columns)
+    classes = draw(inputs, sample_size(asked, len(inputs)), recipe.units, seed)
+    units = cut_units(inputs, recipe.units)
+    with tempfile.TemporaryDirectory(prefix="stepwell-sample-") as folder:
+        corpus_uri = os.path.join(folder, "corpus")
+        store = Store(corpus_uri)
+        silent = _silent_unit(folder, sum(len(size.units) for size in classes))
+        claim_plan(Store(corpus_uri), Plans(0, []), lambda _: [*(unit for size in classes for unit in size.units), silent])
+        run_id = build([], corpus_uri, recipe, engine).run_id
+        assert run_id is not None
+        facts = _unit_facts(Corpus.open(corpus_uri), run_id)
+        if pack_recipe is not None:
+            _add_pack(facts, corpus_uri, os.path.join(folder, "pack"), pack_recipe)
+        rates = measured_rates(corpus_uri)
+    overhead = {name: value for name, value in facts.pop(silent.unit_id).items() if name.startswith(PER_UNIT)}
+    if not any(unit["audio_h"] for unit in facts.values()):
+        raise RequestError(f"none of the {len(facts)} units of the sample holds audio; take a larger --sample")
+    totals = _totals(classes, facts, overhead, len(units))
+    return _forecast(
+        inputs, units, classes, facts, totals, rates, pack_recipe, Cluster(num_cpus or os.cpu_count() or 1, num_gpus)
+    )
+
+
+PER_UNIT = ("cpu_s ", "wall_s ", "gpu_s ", "audio_bytes", "table_bytes")  # quantities of which every unit costs some
+
+
+def _silent_unit(folder: str, place: int) -> Unit:
+    path = os.path.join(folder, "silence.wav")
+    soundfile.write(path, np.zeros(PACK_RATE_HZ // 10, dtype=np.float32), PACK_RATE_HZ)
+    return cut_units([Input(path, os.path.getsize(path), "")], UnitsConfig(), place)[0]
+
+
+def _unit_facts(corpus: Corpus, run_id: str) -> dict[str, dict[str, float]]:
+    """Unit -> quantity -> what was measured."""
+    facts: dict[str, dict[str, float]] = {}
+    for view in corpus.views():
+        recordings, clips = view.recordings(), view.clips()
+        commit = read_commit(corpus.store, INGEST, corpus.fingerprint(INGEST), view.unit_id)
+        assert commit is not None
+        audio_bytes = sum(fact.num_bytes for role, fact in commit.objects.items() if role.startswith("audio"))
+        stored_s = sum(
+            row["num_channels"] * row["num_samples"] / row["sample_rate_hz"] * row["sample_rate_hz"] / PACK_RATE_HZ
+            for row in recordings.select(["num_channels", "num_samples", "sample_rate_hz"]).to_pylist()
+        )
+        clip_h = sum((row["end_sample"] - row["start_sample"]) / row["sample_rate_hz"] for row in clips.to_pylist()) / 3600
+        facts[view.unit_id] = {
+            "audio_h": sum(row["num_samples"] / row["sample_rate_hz"] for row in recordings.to_pylist()) / 3600,
+            "clip_h": clip_h,
+            BY_NUMBER: pc.sum(pc.equal(view.inputs()["outcome"], "refused")).as_py() or 0,
+            "audio_bytes": audio_bytes,
+            # FLAC at the pack's rate, clip by clip, as the stored audio came out.
+            "pack_bytes": audio_bytes * clip_h * 3600 / stored_s if stored_s else 0.0,
+            "table_bytes": -audio_bytes,
+        }
+    first: set[tuple[str, str]] = set()
+    for row in sorted(read_ledger(corpus.store, run_id).to_pylist(), key=lambda row: row["started_at_s"]):
+        unit, part, is_loading = facts[row["unit"]], row["part"], (row["worker"], row["part"]) not in first
+        first.add((row["worker"], row["part"]))
+        unit["table_bytes"] += row["num_bytes"]
+        unit[f"cpu_s {part}"] = working_cpu_s(row) if is_loading else row["cpu_s"]
+        unit[f"wall_s {part}"] = row["wall_s"] - row["setup_s"] * is_loading
+        unit[f"gpu_s {part}"] = row["gpu_s"] * unit[f"wall_s {part}"] / row["wall_s"]
+    return facts
+
+
+def _add_pack(facts: dict[str, dict[str, float]], corpus_uri: str, out: str, recipe: PackRecipe) -> None:
+    """Hours and bytes of the documents that a pack of the sample holds, to the units of their recordings."""
+    pack(corpus_uri, out, recipe)
+    made, corpus = Pack.open(out), Corpus.open(corpus_uri)
+    unit_of = {r: view.unit_id for view in corpus.views() for r in view.recordings(["recording_id"])["recording_id"].to_pylist()}
+    for unit in facts.values():
+        unit |= {"kept_h": 0.0, "pack_bytes": 0.0}
+    for split in made.splits:
+        for row in made.documents(split).to_pylist():
+            unit = facts[unit_of[row["recording_id"]]]
+            unit["kept_h"] += (row["num_samples"] or 0) / made.sample_rate_hz / 3600
+            unit["pack_bytes"] += row["num_bytes"]
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Predicted totals of the source: the estimate, and DRAWS of the bootstrap, by quantity."""
+
+    names: list[str]
+    values: np.ndarray  # [quantities]
+    draws: np.ndarray  # [DRAWS, quantities]
+
+    def of(self, *names: str) -> Estimate:
+        """The sum of some quantities, with its own interval: they move together."""
+        at = [self.names.index(name) for name in names]
+        low, high = np.percentile(self.draws[:, at].sum(axis=1), INTERVAL) if at else (0.0, 0.0)
+        return Estimate(float(self.values[at].sum()), float(low), float(high))
+
+
+def _totals(
+    classes: Sequence[SizeClass], facts: Mapping[str, Mapping[str, float]], overhead: Mapping[str, float], num_units: int
+) -> _Totals:
+    names = sorted({name for unit in facts.values() for name in unit})
+    chance = np.random.default_rng(0)
+    fixed = np.array([overhead.get(name, 0.0) for name in names])
+    is_number = np.array([name == BY_NUMBER for name in names])
+    values, draws = fixed * num_units, np.tile(fixed * num_units, (DRAWS, 1))
+    for size in classes:
+        measured = np.array([[facts[unit.unit_id].get(name, 0.0) for name in names] for unit in size.units])
+        measured = np.maximum(0.0, measured - fixed)
+        weights = np.array([[unit.num_bytes, len(unit.inputs)] for unit in size.units], dtype=np.float64)
+        whole = np.array([size.num_bytes, size.num_inputs], dtype=np.float64)
+        values = values + _scaled(measured.sum(axis=0), weights.sum(axis=0), whole, is_number)
+        again = chance.integers(len(size.units), size=(DRAWS, len(size.units)))
+        if size.is_whole:
+            again[:] = np.arange(len(size.units))
+        draws = draws + _scaled(measured[again].sum(axis=1), weights[again].sum(axis=1), whole, is_number)
+    return _Totals(names, values, draws)
+
+
+def _scaled(sums: np.ndarray, weights: np.ndarray, whole: np.ndarray, is_number: np.ndarray) -> np.ndarray:
+    """Sums [..., quantities] of units with ``weights`` [..., (bytes, inputs)], for a class of ``whole`` bytes and inputs."""
+    factors = whole / np.maximum(weights, 1e-9)
+    return sums * np.where(is_number, factors[..., 1:], factors[..., :1])
+
+
+def _forecast(
+    inputs: Sequence[Input],
+    units: Sequence[Unit],
+    classes: Sequence[SizeClass],
+    facts: Mapping[str, Mapping[str, float]],
+    totals: _Totals,
+    rates: Rates,
+    pack_recipe: PackRecipe | None,
+    cluster: Cluster,
+) -> Forecast:
+    names = [part.part for part in rates.parts]
+    core_s = totals.of(*(f"cpu_s {part}" for part in names))
+    work_s = totals.of(*(f"wall_s {part}" for part in names))
+    audio_h, pack_bytes = totals.of("audio_h"), totals.of("pack_bytes")
+    wall_s, loading_s = _wall_s(rates, totals, units, cluster)
+    shard_bytes = (pack_recipe or PackRecipe(name="")).shard_bytes
+    sampled_units = sum(len(size.units) for size in classes)
+    return Forecast(
+        num_inputs=len(inputs),
+        num_bytes=sum(item.num_bytes for item in inputs),
+        num_units=len(units),
+        num_sampled=sum(size.num_drawn for size in classes),
+        sampled_audio_h=sum(unit["audio_h"] for unit in facts.values()),
+        num_classes=len(classes),
+        audio_h=audio_h,
+        num_refused=totals.of(BY_NUMBER),
+        clip_h=totals.of("clip_h"),
+        kept_h=totals.of("kept_h") if pack_recipe else None,
+        parts=[
+            PartForecast(part, totals.of(f"cpu_s {part}").times(1 / 3600), totals.of(f"gpu_s {part}").times(1 / 3600))
+            for part in names
+        ],
+        core_h=core_s.times(1 / 3600),
+        gpu_h=totals.of(*(f"gpu_s {part}" for part in names)).times(1 / 3600),
+        loading_core_h=loading_s / 3600,
+        num_cpus=cluster.num_cpus,
+        wall_s=work_s.times(wall_s / max(work_s.value, 1e-9)),
+        audio_bytes=totals.of("audio_bytes"),
+        table_bytes=totals.of("table_bytes"),
+        pack_bytes=pack_bytes,
+        num_shards=Estimate(*(float(np.ceil(x / shard_bytes)) for x in (pack_bytes.value, pack_bytes.low, pack_bytes.high))),
+        method=f"by bytes within each size class; intervals from {DRAWS} bootstrap draws of the sample's {sampled_units} units, "
+        "which say nothing of what the sample does not hold; the pack "
+        + (f"by recipe {pack_recipe.name!r}" if pack_recipe else "is all clips, unfiltered"),
+    )
+
+
+def _wall_s(rates: Rates, totals: _Totals, units: Sequence[Unit], cluster: Cluster) -> tuple[float, float]:
+    """(wall seconds of the build on the cluster, worker seconds of loading models)."""
+    audio_s = totals.of("audio_h").value * 3600
+    a_byte = audio_s / max(1, sum(unit.num_bytes for unit in units))
+    of_source = rates.model_copy(
+        update={
+            "parts": tuple(
+                part.model_copy(update={"wall_s": totals.of(f"wall_s {part.part}").value / max(audio_s, 1e-9)})
+                for part in rates.parts
+            ),
+            "unit_audio_s": tuple(unit.num_bytes * a_byte for unit in units),
+        }
+    )
+    found = pace(of_source, cluster)
+    setup_s = {name: sum(part.setup_s for part in rates.parts if part.pool == name) for name in found.most_workers}
+    if len(units) <= PLAYED_UNITS:
+        played = play(of_source, of_source.unit_audio_s, cluster)
+        return played.wall_s, sum(setup_s[name] * count for name, count in played.num_workers.items())
+    return audio_s / found.speed + found.ramp_s, sum(setup_s[name] * found.most_workers[name] for name in setup_s)
+
+
+def _row(name: str, estimate: Estimate, said: Any = number) -> list[str]:
+    if estimate.low == estimate.high == estimate.value:
+        return [name, said(estimate.value), ""]
+    return [name, said(estimate.value), f"{said(estimate.low)} to {said(estimate.high)}"]
