@@ -177,12 +177,19 @@ class Store:
                 with os_errors():
                     self.fs.put_file(local_path, self._at(path), mode="create")
             except FileExistsError:
-                return False
+                return self._holds(path, local_path)  # as in create
             return True
         draft = f"{path}.{new_attempt_id()}.draft"
         with open(local_path, "rb") as file:
             self.write_file(draft, file)
         return self._link(draft, path)
+
+    def _holds(self, path: str, local_path: str) -> bool:
+        """Whether the object has exactly the bytes of the local file."""
+        if self.size(path) != os.path.getsize(local_path):
+            return False
+        with open(local_path, "rb") as ours, self.open(path) as theirs:
+            return all(block == theirs.read(len(block)) for block in iter(lambda: ours.read(COPY_BYTES), b""))
 
     def _link(self, draft: str, path: str) -> bool:
         """Give a draft its name, unless something has it; the draft goes."""

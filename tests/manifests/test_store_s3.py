@@ -85,7 +85,8 @@ def test_a_store_that_ignores_the_condition_is_refused(s3, s3_at, serve):
     assert store.objects("") == []
 
 
-def test_a_creation_whose_answer_is_lost_is_still_won(s3, s3_at, serve):
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_creation_whose_answer_is_lost_is_still_won(s3, s3_at, serve, tmp_path, is_file):
     uri, lost = s3.bucket(), []
 
     def answers_lost(environ, start_response):
@@ -98,9 +99,15 @@ def test_a_creation_whose_answer_is_lost_is_still_won(s3, s3_at, serve):
 
     s3_at(serve(answers_lost))
     store = Store(f"{uri}/corpus")
-    assert store.create("commits/a.json", b"ours")
+
+    def create(data):
+        (tmp_path / "file").write_bytes(data)
+        return store.create_file("commits/a.json", str(tmp_path / "file")) if is_file else store.create("commits/a.json", data)
+
+    assert create(b"ours")
     assert lost
-    assert not store.create("commits/a.json", b"theirs")
+    assert not create(b"them")
+    assert not create(b"theirs")
     assert store.read("commits/a.json") == b"ours"
 
 
