@@ -104,4 +104,9 @@ def read_compaction(store: Store, path: str) -> Compaction:
 
 @lru_cache(maxsize=32)
 def _read_compaction(uri: str, path: str) -> Compaction:
-    return Compaction.from_json(json.loads(Store(uri).read(path)))
+    return parse_compaction(Store(uri).read(path))
+
+
+def parse_compaction(data: bytes) -> Compaction:
+    """A stored compaction. Raises ValueError, KeyError or TypeError for anything else."""
+    return Compaction.from_json(json.loads(data))

@@ -8,7 +8,7 @@ that has not committed yet.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from manifests.commits import Commit, parse_commit, split_commit_path
@@ -50,15 +50,15 @@ def collect(store: Store, grace_s: float) -> Removed:
     now_s = time.time()
     details = store.details()  # before the names are read: what comes after is not in it
     snapshots = [read_snapshot(store, number) for number in kept_snapshots(details, now_s, grace_s)]
-    commits = []
+    needed = Needed(store, snapshots)
     for path, data in store.read_all(sorted(path for path in details if path.startswith("commits/") and path.endswith(".json"))):
         try:
-            commits.append(parse_commit(data))
+            needed.add(parse_commit(data))
         except (ValueError, KeyError, TypeError) as error:
             raise WorkError(
                 f"commit {path!r} cannot be read ({error}): nothing is removed; run `stepwell corpus fsck`"
             ) from error
-    return remove(store, garbage(details, Needed(store, snapshots, commits), now_s, grace_s), details)
+    return remove(store, garbage(details, needed, now_s, grace_s), details)
 
 
 def remove(store: Store, paths: Iterable[str], details: Details) -> Removed:
@@ -84,27 +84,28 @@ def is_old(detail: ObjectDetail, now_s: float, grace_s: float) -> bool:
 
 
 class Needed:
-    """What the given snapshots and commits need."""
+    """What snapshots need, and the commits that are added."""
 
-    def __init__(self, store: Store, snapshots: Sequence[Snapshot], commits: Iterable[Commit]) -> None:
-        self.paths: set[str] = set()
-        self.committed: set[tuple[str, str, str]] = set()
-        views = [_View(store, snapshot) for snapshot in snapshots]
-        for view in views:
-            self.paths |= view.paths
-        for commit in commits:
-            key = (commit.output, commit.fingerprint, commit.unit)
-            self.committed.add(key)
-            for role, fact in commit.objects.items():
-                if role not in table_roles(commit.output) or any(view.needs(key, role) for view in views) or not views:
-                    self.paths.add(fact.path)
+    def __init__(self, store: Store, snapshots: Iterable[Snapshot]) -> None:
+        self._views = [_View(store, snapshot) for snapshot in snapshots]
+        self._paths = set[str]().union(*(view.paths for view in self._views))
+        self._committed: set[tuple[str, str, str]] = set()
+
+    def add(self, commit: Commit, *, replaced: bool = False) -> None:
+        """A commit's objects are needed; of its tables with ``replaced``, also those that every snapshot has in a part."""
+        key = (commit.output, commit.fingerprint, commit.unit)
+        self._committed.add(key)
+        for role, fact in commit.objects.items():
+            is_table = role in table_roles(commit.output)
+            if replaced or not is_table or not self._views or any(view.needs(key, role) for view in self._views):
+                self._paths.add(fact.path)
 
     def is_needed(self, path: str) -> bool:
         """Whether an object in one of FOLDERS has to stay. A checkpoint stays until its unit is committed."""
         if path.startswith("checkpoints/"):
             key = split_commit_path("commits/" + path.removeprefix("checkpoints/").rsplit("/", 1)[0])
-            return key not in self.committed
-        return path in self.paths
+            return key not in self._committed
+        return path in self._paths
 
 
 class _View:

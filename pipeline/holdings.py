@@ -45,12 +45,13 @@ class Ownership:
 
 def held_by(tables: UnitTables, ingest: str, units: Iterable[str]) -> pa.Table:
     """HOLDINGS of some units, from their inputs."""
-    parts = [HOLDINGS.empty_table()]
-    for unit in units:
-        rows = tables.read(INGEST, ingest, unit, "inputs", ["input_id", "recording_id"])
-        names = pa.array([unit], pa.string()).take(pa.array([0] * rows.num_rows, pa.int32()))
-        parts.append(pa.table([names, *rows.columns], schema=HOLDINGS))
-    return pa.concat_tables(parts)
+    read = (holding(unit, tables.read(INGEST, ingest, unit, "inputs", ["input_id", "recording_id"])) for unit in units)
+    return pa.concat_tables([HOLDINGS.empty_table(), *read])
+
+
+def holding(unit: str, inputs: pa.Table) -> pa.Table:
+    """HOLDINGS of one unit from the columns ``input_id`` and ``recording_id`` of its inputs."""
+    return pa.table([pa.repeat(unit, inputs.num_rows), *inputs.columns], schema=HOLDINGS)
 
 
 def settle(known: Ownership, store: Store, objects: Sequence[str], fresh: pa.Table) -> Ownership:
@@ -82,6 +83,11 @@ def write_holdings(store: Store, objects: Sequence[str], fresh: pa.Table) -> lis
             file.append(part.slice(start, ROWS_AT_ONCE))
     made = file.put(store, f"{FOLDER}/{new_attempt_id()}.parquet").path
     return [made] if merged else [*objects, made]
+
+
+def read_holdings(store: Store, objects: Sequence[str]) -> pa.Table:
+    """All rows of the holdings."""
+    return pa.concat_tables([HOLDINGS.empty_table(), *_row_groups(store, objects)])
 
 
 def _row_groups(store: Store, objects: Sequence[str]) -> Iterator[pa.Table]:

@@ -64,13 +64,14 @@ def make_unit(number: int, group: Sequence[Input]) -> Unit:
 class Plans(NamedTuple):
     """Every plan of a corpus as one reading found them."""
 
-    num_plans: int
+    next_number: int  # of the plan that comes next; a plan that was lost leaves its number free
     units: list[Unit]  # of all of them, in order
 
 
 def read_plans(store: Store) -> Plans:
     paths = store.objects(PLANS)
-    return Plans(len(paths), [unit for path in paths for unit in parse_plan(store.read(path))])
+    next_number = int(paths[-1].removeprefix(f"{PLANS}/").removesuffix(".json")) + 1 if paths else 0
+    return Plans(next_number, [unit for path in paths for unit in parse_plan(store.read(path))])
 
 
 def read_planned(store: Store) -> list[Unit]:
@@ -93,7 +94,7 @@ def claim_plan(store: Store, plans: Plans, plan: Callable[[Sequence[Unit]], list
     """
     while True:
         new = plan(plans.units)
-        if not new or store.create(f"{PLANS}/{plans.num_plans:06d}.json", plan_bytes(new)):
+        if not new or store.create(f"{PLANS}/{plans.next_number:06d}.json", plan_bytes(new)):
             return [*plans.units, *new]
         plans = read_plans(store)
 

@@ -1,0 +1,110 @@
+"""``corpus fsck --repair``: rebuild indexes, mend plans, take back what cannot be trusted, publish what is left.
+
+What is broken is done again by the next build, and nothing else: its commits go, and those that read it; the objects
+become orphans. Nothing is invented: what is not in the corpus any more comes from its source again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from manifests.commits import Commit, commit_path, list_commits, parse_commit
+from manifests.compacted import Compaction, write_compaction
+from manifests.snapshots import Snapshot, latest_snapshot_number, publish_snapshot, snapshot_number
+from manifests.store import Store
+from pipeline.faults import PUBLISH, Key
+from pipeline.fsck import Findings
+from pipeline.garbage import Removed, collect
+from pipeline.publish import assemble
+
+IN_PARTS = ("compaction_unreadable", "part_missing", "part_size", "part_digest", "part_rows")
+BY_HAND = ("head_unreadable", "unit_unplanned")
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did. ``scheduled`` are the commits that were taken back: the next build makes them again."""
+
+    num_mended: int
+    scheduled: list[Key]
+    snapshot: int
+    removed: Removed
+    num_left: int  # faults that need a person
+
+    def lines(self) -> list[str]:
+        """The repair for people."""
+        units = len({unit for _, _, unit in self.scheduled})
+        return [
+            f"{self.num_mended} indexes and plans mended, {self.removed.num_objects} objects removed; the newest snapshot is {self.snapshot}",
+            f"{len(self.scheduled)} outputs of {units} units are to be done again: run the build again"
+            if self.scheduled
+            else "nothing is to be done again",
+        ]
+
+
+def repair(found: Findings, grace_s: float) -> Repaired:
+    """Mend what was found. Run again after an interruption, it goes on."""
+    store = Store(found.corpus_uri)
+    for path, data in found.mended.items():
+        store.replace(path, data)
+    broken = {key for fault in found.faults for key in fault.breaks} | found.lost
+    scheduled = _with_readers(store, broken)
+    for key in scheduled:
+        store.remove(commit_path(*key))
+    if scheduled or any(fault.remedy == PUBLISH or fault.code in IN_PARTS for fault in found.faults):
+        _republish(store, found, set(scheduled))
+    removed = collect(store, grace_s)
+    num_left = sum(fault.code in BY_HAND and not fault.breaks for fault in found.faults)
+    return Repaired(len(found.mended), scheduled, latest_snapshot_number(store), removed, num_left)
+
+
+def _with_readers(store: Store, broken: set[Key]) -> list[Key]:
+    """The commits and all that read them, the readers first: whoever is interrupted finds the cause again."""
+    units = {unit for _, _, unit in broken}
+    keys = [(output, mark, unit) for (output, mark), done in list_commits(store).items() for unit in done if unit in units]
+    commits: list[Commit] = []
+    for _, data in store.read_all([commit_path(*key) for key in keys if key not in broken]):
+        commits.append(parse_commit(data))
+    ordered, added = sorted(broken & set(keys)), set(broken)
+    while True:
+        readers = [c for c in commits if any((output, mark, c.unit) in added for output, mark in c.reads.items())]
+        new = {(c.output, c.fingerprint, c.unit) for c in readers} - added
+        if not new:
+            return ordered
+        ordered, added = [*sorted(new), *ordered], added | new
+
+
+def _republish(store: Store, found: Findings, gone: set[Key]) -> None:
+    """Publish what is committed and in order; snapshots before it, which name what is gone, go."""
+    before = found.newest
+    if before is None:
+        return  # nothing was published yet: the build will
+    compacted = _without(store, found, before, gone)
+    left = {unit for done in list_commits(store).values() for unit in done}
+    while True:
+        number = latest_snapshot_number(store) + 1
+        units = [unit for unit in before.units if unit in left]
+        # From nothing: what the snapshot before says of owners may be what is wrong.
+        if publish_snapshot(store, assemble(store, number, None, units, before.current, before.clip_set, compacted)):
+            break
+    for path in store.objects("snapshots"):
+        if 0 <= snapshot_number(path) < number:
+            store.remove(path)
+
+
+def _without(store: Store, found: Findings, before: Snapshot, gone: Iterable[Key]) -> dict[str, dict[str, str]]:
+    """The snapshot's ``compacted`` without damaged parts and without what was taken back."""
+    taken: dict[tuple[str, str], set[str]] = {}
+    for output, mark, unit in gone:
+        taken.setdefault((output, mark), set()).add(unit)
+    compacted: dict[str, dict[str, str]] = {}
+    for (output, mark), compaction in found.places.compactions.items():
+        well = [part for part in compaction.parts if part.path not in found.places.bad_parts]
+        parts = [part.without(taken.get((output, mark), ())) for part in well]
+        kept = [part for part in parts if part.units]
+        path = before.compacted[output][mark]
+        if kept:
+            same = kept == compaction.parts
+            compacted.setdefault(output, {})[mark] = path if same else write_compaction(store, Compaction(output, mark, kept))
+    return compacted
