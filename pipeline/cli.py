@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -133,6 +134,9 @@ def pack(
     out: Annotated[str, typer.Option("--out", help="URI of the pack; one that was interrupted is continued.")],
     recipe: Annotated[str, typer.Option("--recipe", help="Name (speech, text) or a .yaml file.")] = "speech",
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="Folder of the tokenizer that made the codes.")] = None,
+    engine: EngineName = "inline",
+    address: Address = None,
+    num_cpus: NumCpus = None,
     as_json: Json = False,
 ) -> None:
     """Make the training set: shuffled WebDataset shards with indexes, a manifest and the funnel."""
@@ -140,7 +144,8 @@ def pack(
     from pipeline import pack as job
     from pipeline.recipe import PackRecipe
 
-    result = job.pack(sources, out, load_recipe(PackRecipe, "pipeline", recipe), tokenizer)
+    with closing(make_engine(engine, address, num_cpus)) as runner:
+        result = job.pack(sources, out, load_recipe(PackRecipe, "pipeline", recipe), tokenizer, runner.map)
     answer(asdict(result), as_json, result.lines())
 
 
@@ -219,6 +224,9 @@ def simulate(
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines, all alike.")] = 1,
     cpus_per_node: Annotated[int, typer.Option("--cpus-per-node", min=1)] = os.cpu_count() or 1,
     gpus_per_node: Annotated[float, typer.Option("--gpus-per-node", min=0)] = 0,
+    unit_minutes: Annotated[
+        float | None, typer.Option("--unit-minutes", min=0.001, help="Audio of a unit on average; as measured by default.")
+    ] = None,
     price_core_hour: PriceCoreHour = None,
     price_gpu_hour: PriceGpuHour = None,
     currency: Currency = "USD",
@@ -233,7 +241,8 @@ def simulate(
         raise RequestError("rates come from --from CORPUS or from --rates FILE; give one of the two")
     found = measured_rates(measured) if measured is not None else read_rates(rates or "")
     machines = projection.Nodes(nodes, cpus_per_node, gpus_per_node)
-    projected = projection.project(found, hours, machines, Prices(price_core_hour, price_gpu_hour, currency))
+    prices = Prices(price_core_hour, price_gpu_hour, currency)
+    projected = projection.project(found, hours, machines, prices, unit_minutes * 60 if unit_minutes else None)
     answer({**asdict(projected), "rates": found.model_dump(mode="json")}, as_json, projection.lines(projected))
 
 

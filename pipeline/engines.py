@@ -55,6 +55,17 @@ class Engine(Protocol):
         limits: LimitsConfig,
     ) -> None: ...
 
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any], done: Callable[[Any], None]) -> list[Any]:
+        """Results of independent calls, in the order of the items; ``done`` hears each result as it comes.
+
+        Functions, items and results are picklable; a call may be made again, so it does the same each time.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds between calls of ``map``."""
+        ...
+
 
 class InlineEngine:
     """Everything in this process, one task at a time. An input that takes its process down takes down this one."""
@@ -72,6 +83,16 @@ class InlineEngine:
         limits: LimitsConfig,
     ) -> None:
         _one_by_one(lambda task: do(works[task.work], store, units[task.unit], Watch()), units, works, todo, journal, limits)
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any], done: Callable[[Any], None]) -> list[Any]:
+        results = []
+        for item in items:
+            results.append(function(item))
+            done(results[-1])
+        return results
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class LocalEngine(InlineEngine):

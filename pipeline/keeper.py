@@ -174,19 +174,19 @@ def serve() -> None:
         try:
             answer: tuple[str, Any] = ("done", do(works[work], store, unit, watch, limits))
         except Exception as error:
-            answer = ("error", failure(error, works[work].output, unit))
+            answer = ("error", portable(error, f"{works[work].output} on unit {unit.unit_id}"))
         pipe.send(answer)
 
 
-def failure(error: Exception, output: str, unit: Unit) -> Exception:
+def portable(error: Exception, what: str) -> Exception:
     """What crosses to another process: our own errors and the store's as they are, others in words."""
-    if isinstance(error, StepwellError | OSError):
-        try:
-            pickle.loads(pickle.dumps(error))
-            return error
-        except Exception:  # exceptions of libraries pickle in their own ways, or not at all
-            return OSError(one_line(error)) if isinstance(error, OSError) else WorkError(one_line(error))
-    return WorkError(f"{output} on unit {unit.unit_id}: {one_line(error)}; what is committed stays")
+    if not isinstance(error, StepwellError | OSError):
+        return WorkError(f"{what}: {one_line(error)}; what is committed stays")
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:  # exceptions of libraries pickle in their own ways, or not at all
+        return OSError(one_line(error)) if isinstance(error, OSError) else WorkError(one_line(error))
 
 
 def _die_with(parent: int) -> None:

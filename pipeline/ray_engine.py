@@ -17,18 +17,18 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from manifests.errors import RequestError, WorkError
 from manifests.store import Store
 from pipeline.engines import Journal
-from pipeline.keeper import Keeper, failure
+from pipeline.keeper import Keeper, portable
 from pipeline.limits import LIMITED_ENV, ErrorBudget, LimitsConfig
 from pipeline.pools import Pool, PoolConfig, make_pools
-from pipeline.schedule import Schedule, Task
+from pipeline.schedule import MAX_ATTEMPTS, Schedule, Task
 from pipeline.units import Unit
 from pipeline.watch import Watch
 from pipeline.works import Work, do
@@ -70,7 +70,7 @@ class Worker:
                     return keeper.run(work, unit)
             return do(self._works[work], self._store, unit, Watch(limits=self._limits), self._limits)
         except Exception as error:
-            return failure(error, self._works[work].output, unit)
+            return portable(error, f"{self._works[work].output} on unit {unit.unit_id}")
 
 
 class RayEngine:
@@ -123,7 +123,41 @@ class RayEngine:
             pools = make_pools(works, self._configs)
             _Run(store, units, works, pools, Schedule(works, todo), limits, self._num_cpus).drive(journal)
         finally:
-            self._disconnect()
+            self.close()
+
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any], done: Callable[[Any], None]) -> list[Any]:
+        """Results of independent calls, in the order of the items; ``done`` hears each result as it comes.
+
+        A call that is lost with its worker, or meets an OSError, is tried again; other errors end the whole.
+        """
+        import ray
+
+        if not ray.is_initialized():
+            self._connect()
+        most = max(1, _Cluster.now(self._num_cpus).num_cpus)
+        call = ray.remote(_call).options(num_cpus=1, max_retries=MAX_ATTEMPTS, runtime_env={"env_vars": WORKER_ENV})
+        results: dict[int, Any] = {}
+        attempts = dict.fromkeys(range(len(items)), 0)
+        waiting, running = deque(range(len(items))), dict[Any, int]()
+        while waiting or running:
+            while waiting and len(running) < most:
+                number = waiting.popleft()
+                running[call.remote(function, items[number])] = number
+            for ref in ray.wait(list(running), num_returns=1)[0]:
+                number = running.pop(ref)
+                try:
+                    answer = ray.get(ref)
+                except ray.exceptions.RayError as error:
+                    raise WorkError(f"{function.__name__} on Ray: {_first_line(error)}; run the same command to go on") from error
+                attempts[number] += 1
+                if isinstance(answer, OSError) and attempts[number] < MAX_ATTEMPTS:
+                    waiting.append(number)
+                elif isinstance(answer, Exception):
+                    raise answer
+                else:
+                    results[number] = answer
+                    done(answer)
+        return [results[number] for number in range(len(items))]
 
     def _connect(self) -> None:
         import ray
@@ -146,13 +180,13 @@ class RayEngine:
                 **local,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            self._disconnect()
+            self.close()
             reason = " ".join(str(error).split())[:200]
             raise RequestError(
                 f"Ray at {self._address or 'a cluster of our own'} cannot be used: {reason}; check --address"
             ) from error
 
-    def _disconnect(self) -> None:
+    def close(self) -> None:
         """Leave a joined cluster; stop one that was started here and remove its folder. One found running is left alone."""
         import ray
 
@@ -357,6 +391,14 @@ class _Run:
         if member in self._workers:
             self._workers.remove(member)
         ray.kill(member.actor)
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    """The result, or the error in a form that travels."""
+    try:
+        return function(item)
+    except Exception as error:
+        return portable(error, function.__name__)
 
 
 def _first_line(error: BaseException) -> str:

@@ -110,3 +110,31 @@ def _worker_pids(node: object) -> list[int]:
 
     raylet = node.all_processes["raylet"][0].process.pid
     return [child.pid for child in psutil.Process(raylet).children() if "ray::" in " ".join(child.cmdline()[:1])]
+
+
+def test_a_pack_on_ray_is_the_pack_of_one_process(cluster, recordings, light, tmp_path):
+    from pipeline.pack import pack
+    from pipeline.recipe import PackRecipe
+
+    corpus = str(tmp_path / "corpus")
+    build([str(recordings)], corpus, light())
+    recipe = PackRecipe(name="all", require_text=False, text_from=[], shard_bytes=100_000)
+    here = pack(corpus, str(tmp_path / "here"), recipe)
+    there = pack(corpus, str(tmp_path / "there"), recipe, run=RayEngine().map)
+    assert here.pack_id == there.pack_id
+    names = [path for path in Store(str(tmp_path / "here")).objects("") if path != "pack.json"]
+    assert len(names) > 4
+    for name in names:
+        assert Store(str(tmp_path / "here")).read(name) == Store(str(tmp_path / "there")).read(name), name
+
+
+def test_a_pool_sees_its_own_environment(cluster, recordings, light, tmp_path, monkeypatch):
+    """Parts whose pins clash live in processes with other environments: here, one variable that the other pool lacks."""
+    custom = {"kind": "custom", "target": "poison_parts:EnvironmentAnnotator", "parameters": {"pool": "mine"}}
+    recipe = light(
+        annotators={"seen": custom}, pools={"mine": {"max_workers": 1, "runtime_env": {"env_vars": {"PINNED_VERSION": "7"}}}}
+    )
+    build([str(recordings)], str(tmp_path / "corpus"), recipe, RayEngine(pools=recipe.pools))
+    layer = Corpus.open(str(tmp_path / "corpus")).layer("seen")
+    assert set(layer["pinned"].to_pylist()) == {"7"}
+    assert len(set(layer["pid"].to_pylist())) == 1  # one worker at most, as the pool says
