@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.store import Store, json_bytes
 
 CLAIM = "claim.json"
@@ -17,11 +17,13 @@ def claim(store: Store, work: Store, pack_id: str, find_groups: Callable[[], dic
     """Take the place for this pack, or join those that took it for the same one; the groups that all of them use.
 
     Raises RequestError when another pack was begun there, or when shards lie there that no claim explains: taking them
-    away is not ours to decide, and a glob would read them with the pack.
+    away is not ours to decide, and a glob would read them with the pack. Raises WorkError when a pack has just come there.
     """
     found = _read(work)
     if found is None and (left := [*store.objects("shards"), *store.objects("manifest")]):
         found = _read(work)  # another run may have begun between the two looks
+        if found is None and store.exists("pack.json"):
+            raise WorkError(f"another run finished a pack at {store.uri!r} just now; run the same command again to see which")
         if found is None:
             raise RequestError(
                 f"{store.uri!r} holds {len(left)} objects of something else, the first {left[0]!r}; remove them or choose another --out"

@@ -82,9 +82,12 @@ def pack(
     if files:
         if recipe.filters or recipe.codes_from or recipe.tags_from:
             raise RequestError(f"recipe {recipe.name!r} names layers, and {sources[0]!r} is plain text; use the recipe `text`")
+        parts = text_parts(files, recipe, tokenizer)
+        if not parts:
+            raise RequestError(f"text corpus {sources[0]!r} holds no rows in {len(files)} files; a pack needs some")
         with progress() as bars:
             lineage = text_lineage(files, bars.task("read", sum(file.num_bytes for file in files), "bytes"))
-        return write_pack(out, _head(recipe, opened, lineage), dict, lambda _: text_parts(files, recipe, tokenizer), recipe, run)
+        return write_pack(out, _head(recipe, opened, lineage), dict, lambda _: parts, recipe, run)
     corpus = Corpus.open(sources[0])
     check_recipe(corpus, recipe, tokenizer)
     head = _head(recipe, opened, _corpus_lineage(corpus))

@@ -114,15 +114,17 @@ def _spans(file: TextFile) -> list[tuple[int, int]]:
     if file.name.endswith(".jsonl"):
         return [(start, min(start + PART_BYTES, file.num_bytes)) for start in range(0, file.num_bytes, PART_BYTES)]
     with _parquet(file) as opened:
-        sizes = [opened.metadata.row_group(group).total_byte_size for group in range(opened.metadata.num_row_groups)]
+        groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
     spans: list[tuple[int, int]] = []
     num_bytes = 0
-    for group, size in enumerate(sizes):
-        if not spans or num_bytes + size > PART_BYTES:
-            spans.append((group, group))
+    for number, group in enumerate(groups):
+        if not group.num_rows:
+            continue
+        if not spans or num_bytes + group.total_byte_size > PART_BYTES:
+            spans.append((number, number))
             num_bytes = 0
-        spans[-1] = (spans[-1][0], group + 1)
-        num_bytes += size
+        spans[-1] = (spans[-1][0], number + 1)
+        num_bytes += group.total_byte_size
     return spans
 
 

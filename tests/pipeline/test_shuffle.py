@@ -180,6 +180,16 @@ def test_a_run_that_comes_second_to_the_end_says_so(whole, tmp_path, capsys, mon
     assert "another run finished the same pack" in capsys.readouterr().err
 
 
+def test_a_run_that_finds_the_others_end_at_its_own_beginning_says_so(whole, tmp_path, monkeypatch) -> None:
+    out = str(tmp_path)
+    made(out, [0, 80])
+    monkeypatch.setattr("pipeline.pack._standing", lambda store, pack_id: None)  # it looked before the end
+    with pytest.raises(WorkError, match="another run finished a pack at"):
+        made(out, [0, 80])
+    monkeypatch.undo()
+    assert made(out, [0, 80]) == whole
+
+
 def test_what_else_wrote_a_shard_is_not_taken_for_ours(tmp_path) -> None:
     out = str(tmp_path)
     with pytest.raises(WorkError, match="the machine went away"):

@@ -100,4 +100,8 @@ def test_what_is_no_text_corpus_is_told(folder, tmp_path):
     (tmp_path / "bytes.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
     with pytest.raises(RequestError, match=r"bytes\.jsonl' line 2 is not JSON"):
         pack(str(tmp_path / "bytes.jsonl"), out, RECIPE)
+    (tmp_path / "empty" / "a.jsonl").write_text("")
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "empty" / "b.parquet")
+    with pytest.raises(RequestError, match="holds no rows in 2 files"):
+        pack(str(tmp_path / "empty"), out, RECIPE)
     assert Store(out).objects("") == []
