@@ -143,6 +143,20 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def hours(value_h: float) -> str:
+    """Hours for people, in the unit that fits: ``1,234 h``, ``45.2 min``, ``16.3 s``."""
+    if value_h >= 1 or value_h == 0:
+        return f"{number(value_h)} h"
+    return f"{number(value_h * 60)} min" if value_h * 60 >= 1 else f"{number(value_h * 3600)} s"
+
+
+def money(value: float, currency: str) -> str:
+    """``39,682 USD``, ``1.27 USD``, ``<0.01 USD``."""
+    if 0 < value < 0.01:
+        return f"<0.01 {currency}"
+    return f"{value:,.0f} {currency}" if value >= 100 else f"{value:.2f} {currency}"
+
+
 def share(value: float | None) -> str:
     """A fraction as a percentage; a dash where there is none."""
     return "-" if value is None else f"{value:.0%}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manifests.console import aligned, duration, number, share, volume
+from manifests.console import aligned, duration, hours, money, number, share, volume
 from pipeline.heartbeat import SUMMED, Heartbeat, PartProgress
 
 
@@ -100,30 +100,30 @@ def lines(table: CostTable) -> list[str]:
     if not table.parts:
         return ["no unit was worked on: no costs"]
     has_gpu, has_price = table.gpu_h > 0, any(part.cost is not None for part in table.parts)
-    head = ["part", "units", "audio h", "core h", "h/core-h", *(["h/GPU-h"] if has_gpu else []), "in model", "loading"]
-    head += ["gated h", "carried h", "errors", "written", "peak memory", *([table.currency] if has_price else [])]
+    head = ["part", "units", "audio", "CPU time", "h/core-h", *(["h/GPU-h"] if has_gpu else []), "in model", "loading"]
+    head += ["gated", "carried", "errors", "written", "peak memory", *(["cost"] if has_price else [])]
     rows = [head]
     for part in table.parts:
         rows.append(
             [
-                *(part.part, number(part.num_units), number(part.audio_h), number(part.core_h)),
+                *(part.part, number(part.num_units), hours(part.audio_h), hours(part.core_h)),
                 number(part.audio_h_per_core_h),
                 *([number(part.audio_h_per_gpu_h)] if has_gpu else []),
-                *(share(part.model_share), share(part.setup_share), number(part.gated_audio_h), number(part.carried_audio_h)),
+                *(share(part.model_share), share(part.setup_share), hours(part.gated_audio_h), hours(part.carried_audio_h)),
                 *(number(part.num_errors), volume(part.num_bytes), volume(part.peak_rss_bytes)),
-                *([number(part.cost)] if has_price else []),
+                *([money(part.cost or 0.0, table.currency)] if has_price else []),
             ]
         )
     return [*aligned(rows), _whole(table), "peak memory: " + _peaks(table.processes)]
 
 
 def _whole(table: CostTable) -> str:
-    said = f"{duration(table.wall_s)} of wall time, {number(table.core_h)} core-hours"
-    said += f", {number(table.gpu_h)} GPU-hours" if table.gpu_h else ""
+    said = f"{duration(table.wall_s)} of wall time, {hours(table.core_h)} of CPU time"
+    said += f", {hours(table.gpu_h)} of GPUs" if table.gpu_h else ""
     if table.paid_core_h is not None:
-        said += f" in {number(table.paid_core_h)} CPU-hours held: {share(table.idle_share)} idle"
+        said += f"; CPUs were held for {hours(table.paid_core_h)}, {share(table.idle_share)} of it idle"
     if table.cost is not None:
-        said += f"; {number(table.cost)} {table.currency} for the time the CPUs and GPUs were held"
+        said += f"; {money(table.cost, table.currency)} for all that was held"
     return said
 
 

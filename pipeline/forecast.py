@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 import soundfile
 
 from manifests.commits import read_commit
-from manifests.console import aligned, duration, number, volume
+from manifests.console import aligned, duration, hours, number, volume
 from manifests.corpus import INGEST, Corpus
 from manifests.errors import RequestError
 from manifests.packs import Pack
 from manifests.store import Store
 from pipeline.build import build
 from pipeline.engines import Engine
+from pipeline.estimates import DRAWS, Estimate, Totals, totals
 from pipeline.inputs import Input
 from pipeline.ledger import read_ledger
 from pipeline.pack import pack
@@ -35,23 +36,9 @@ from pipeline.simulation import Cluster, pace, play
 from pipeline.sources import ColumnMap, list_inputs
 from pipeline.units import Plans, Unit, UnitsConfig, claim_plan, cut_units
 
-DRAWS = 1000
-INTERVAL = (5.0, 95.0)  # percentiles
 PLAYED_UNITS = 2000  # a longer build is predicted in closed form
 PACK_RATE_HZ = 16_000
 BY_NUMBER = "num_refused"  # grows with the number of inputs, not with their bytes
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A predicted quantity and the interval that it is in with 90 % probability, as far as the sample can tell."""
-
-    value: float
-    low: float
-    high: float
-
-    def times(self, factor: float) -> Estimate:
-        return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
 @dataclass(frozen=True)
@@ -91,20 +78,20 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """The forecast for people."""
-        rows = [["predicted", "", "90 % within"]]
-        rows += [_row("hours in", self.audio_h), _row("inputs refused", self.num_refused), _row("hours of clips", self.clip_h)]
-        rows += [_row("hours packed", self.kept_h)] if self.kept_h else []
-        rows += [_row(f"core-hours of {part.part}", part.core_h) for part in self.parts]
-        rows += [_row("core-hours", self.core_h), ["core-hours loading models", number(self.loading_core_h), ""]]
+        rows = [["predicted", "", "90 % within"], _row("audio in", self.audio_h, hours), _row("inputs refused", self.num_refused)]
+        rows += [_row("audio in clips", self.clip_h, hours)]
+        rows += [_row("audio in the pack", self.kept_h, hours)] if self.kept_h else []
+        rows += [_row(f"CPU time of {part.part}", part.core_h, hours) for part in self.parts]
+        rows += [_row("CPU time", self.core_h, hours), ["CPU time of loading models", hours(self.loading_core_h), ""]]
         if self.gpu_h.high > 0:
-            rows += [_row(f"GPU-hours of {part.part}", part.gpu_h) for part in self.parts if part.gpu_h.high > 0]
-            rows.append(_row("GPU-hours", self.gpu_h))
+            rows += [_row(f"GPUs of {part.part}", part.gpu_h, hours) for part in self.parts if part.gpu_h.high > 0]
+            rows.append(_row("GPUs", self.gpu_h, hours))
         rows.append(_row(f"wall time on {self.num_cpus} CPUs", self.wall_s, duration))
         rows += [_row("stored audio", self.audio_bytes, volume), _row("tables", self.table_bytes, volume)]
         rows += [_row("pack", self.pack_bytes, volume), _row("shards", self.num_shards)]
         return [
             f"{self.num_inputs} inputs, {volume(self.num_bytes)}, in {self.num_units} units",
-            f"measured: {self.num_sampled} inputs of {self.num_classes} size classes, {number(self.sampled_audio_h)} h",
+            f"measured: {self.num_sampled} inputs of {self.num_classes} size classes, {hours(self.sampled_audio_h)}",
             *aligned(rows),
             self.method,
         ]
@@ -128,7 +115,6 @@ def forecast(
     units = cut_units(inputs, recipe.units)
     with tempfile.TemporaryDirectory(prefix="stepwell-sample-") as folder:
         corpus_uri = os.path.join(folder, "corpus")
-        store = Store(corpus_uri)
         silent = _silent_unit(folder, sum(len(size.units) for size in classes))
         claim_plan(Store(corpus_uri), Plans(0, []), lambda _: [*(unit for size in classes for unit in size.units), silent])
         run_id = build([], corpus_uri, recipe, engine).run_id
@@ -140,10 +126,8 @@ def forecast(
     overhead = {name: value for name, value in facts.pop(silent.unit_id).items() if name.startswith(PER_UNIT)}
     if not any(unit["audio_h"] for unit in facts.values()):
         raise RequestError(f"none of the {len(facts)} units of the sample holds audio; take a larger --sample")
-    totals = _totals(classes, facts, overhead, len(units))
-    return _forecast(
-        inputs, units, classes, facts, totals, rates, pack_recipe, Cluster(num_cpus or os.cpu_count() or 1, num_gpus)
-    )
+    found = totals(classes, facts, overhead, len(units), [BY_NUMBER])
+    return _forecast(inputs, units, classes, facts, found, rates, pack_recipe, Cluster(num_cpus or os.cpu_count() or 1, num_gpus))
 
 
 PER_UNIT = ("cpu_s ", "wall_s ", "gpu_s ", "audio_bytes", "table_bytes")  # quantities of which every unit costs some
@@ -202,63 +186,21 @@ def _add_pack(facts: dict[str, dict[str, float]], corpus_uri: str, out: str, rec
             unit["pack_bytes"] += row["num_bytes"]
 
 
-@dataclass(frozen=True)
-class _Totals:
-    """Predicted totals of the source: the estimate, and DRAWS of the bootstrap, by quantity."""
-
-    names: list[str]
-    values: np.ndarray  # [quantities]
-    draws: np.ndarray  # [DRAWS, quantities]
-
-    def of(self, *names: str) -> Estimate:
-        """The sum of some quantities, with its own interval: they move together."""
-        at = [self.names.index(name) for name in names]
-        low, high = np.percentile(self.draws[:, at].sum(axis=1), INTERVAL) if at else (0.0, 0.0)
-        return Estimate(float(self.values[at].sum()), float(low), float(high))
-
-
-def _totals(
-    classes: Sequence[SizeClass], facts: Mapping[str, Mapping[str, float]], overhead: Mapping[str, float], num_units: int
-) -> _Totals:
-    names = sorted({name for unit in facts.values() for name in unit})
-    chance = np.random.default_rng(0)
-    fixed = np.array([overhead.get(name, 0.0) for name in names])
-    is_number = np.array([name == BY_NUMBER for name in names])
-    values, draws = fixed * num_units, np.tile(fixed * num_units, (DRAWS, 1))
-    for size in classes:
-        measured = np.array([[facts[unit.unit_id].get(name, 0.0) for name in names] for unit in size.units])
-        measured = np.maximum(0.0, measured - fixed)
-        weights = np.array([[unit.num_bytes, len(unit.inputs)] for unit in size.units], dtype=np.float64)
-        whole = np.array([size.num_bytes, size.num_inputs], dtype=np.float64)
-        values = values + _scaled(measured.sum(axis=0), weights.sum(axis=0), whole, is_number)
-        again = chance.integers(len(size.units), size=(DRAWS, len(size.units)))
-        if size.is_whole:
-            again[:] = np.arange(len(size.units))
-        draws = draws + _scaled(measured[again].sum(axis=1), weights[again].sum(axis=1), whole, is_number)
-    return _Totals(names, values, draws)
-
-
-def _scaled(sums: np.ndarray, weights: np.ndarray, whole: np.ndarray, is_number: np.ndarray) -> np.ndarray:
-    """Sums [..., quantities] of units with ``weights`` [..., (bytes, inputs)], for a class of ``whole`` bytes and inputs."""
-    factors = whole / np.maximum(weights, 1e-9)
-    return sums * np.where(is_number, factors[..., 1:], factors[..., :1])
-
-
 def _forecast(
     inputs: Sequence[Input],
     units: Sequence[Unit],
     classes: Sequence[SizeClass],
     facts: Mapping[str, Mapping[str, float]],
-    totals: _Totals,
+    found: Totals,
     rates: Rates,
     pack_recipe: PackRecipe | None,
     cluster: Cluster,
 ) -> Forecast:
     names = [part.part for part in rates.parts]
-    core_s = totals.of(*(f"cpu_s {part}" for part in names))
-    work_s = totals.of(*(f"wall_s {part}" for part in names))
-    audio_h, pack_bytes = totals.of("audio_h"), totals.of("pack_bytes")
-    wall_s, loading_s = _wall_s(rates, totals, units, cluster)
+    core_s = found.of(*(f"cpu_s {part}" for part in names))
+    work_s = found.of(*(f"wall_s {part}" for part in names))
+    audio_h, pack_bytes = found.of("audio_h"), found.of("pack_bytes")
+    wall_s, loading_s = _wall_s(rates, found, units, cluster)
     shard_bytes = (pack_recipe or PackRecipe(name="")).shard_bytes
     sampled_units = sum(len(size.units) for size in classes)
     return Forecast(
@@ -269,20 +211,20 @@ def _forecast(
         sampled_audio_h=sum(unit["audio_h"] for unit in facts.values()),
         num_classes=len(classes),
         audio_h=audio_h,
-        num_refused=totals.of(BY_NUMBER),
-        clip_h=totals.of("clip_h"),
-        kept_h=totals.of("kept_h") if pack_recipe else None,
+        num_refused=found.of(BY_NUMBER),
+        clip_h=found.of("clip_h"),
+        kept_h=found.of("kept_h") if pack_recipe else None,
         parts=[
-            PartForecast(part, totals.of(f"cpu_s {part}").times(1 / 3600), totals.of(f"gpu_s {part}").times(1 / 3600))
+            PartForecast(part, found.of(f"cpu_s {part}").times(1 / 3600), found.of(f"gpu_s {part}").times(1 / 3600))
             for part in names
         ],
         core_h=core_s.times(1 / 3600),
-        gpu_h=totals.of(*(f"gpu_s {part}" for part in names)).times(1 / 3600),
+        gpu_h=found.of(*(f"gpu_s {part}" for part in names)).times(1 / 3600),
         loading_core_h=loading_s / 3600,
         num_cpus=cluster.num_cpus,
         wall_s=work_s.times(wall_s / max(work_s.value, 1e-9)),
-        audio_bytes=totals.of("audio_bytes"),
-        table_bytes=totals.of("table_bytes"),
+        audio_bytes=found.of("audio_bytes"),
+        table_bytes=found.of("table_bytes"),
         pack_bytes=pack_bytes,
         num_shards=Estimate(*(float(np.ceil(x / shard_bytes)) for x in (pack_bytes.value, pack_bytes.low, pack_bytes.high))),
         method=f"by bytes within each size class; intervals from {DRAWS} bootstrap draws of the sample's {sampled_units} units, "
@@ -291,25 +233,25 @@ def _forecast(
     )
 
 
-def _wall_s(rates: Rates, totals: _Totals, units: Sequence[Unit], cluster: Cluster) -> tuple[float, float]:
+def _wall_s(rates: Rates, found: Totals, units: Sequence[Unit], cluster: Cluster) -> tuple[float, float]:
     """(wall seconds of the build on the cluster, worker seconds of loading models)."""
-    audio_s = totals.of("audio_h").value * 3600
+    audio_s = found.of("audio_h").value * 3600
     a_byte = audio_s / max(1, sum(unit.num_bytes for unit in units))
     of_source = rates.model_copy(
         update={
             "parts": tuple(
-                part.model_copy(update={"wall_s": totals.of(f"wall_s {part.part}").value / max(audio_s, 1e-9)})
+                part.model_copy(update={"wall_s": found.of(f"wall_s {part.part}").value / max(audio_s, 1e-9)})
                 for part in rates.parts
             ),
             "unit_audio_s": tuple(unit.num_bytes * a_byte for unit in units),
         }
     )
-    found = pace(of_source, cluster)
-    setup_s = {name: sum(part.setup_s for part in rates.parts if part.pool == name) for name in found.most_workers}
+    steady = pace(of_source, cluster)
+    setup_s = {name: sum(part.setup_s for part in rates.parts if part.pool == name) for name in steady.most_workers}
     if len(units) <= PLAYED_UNITS:
         played = play(of_source, of_source.unit_audio_s, cluster)
         return played.wall_s, sum(setup_s[name] * count for name, count in played.num_workers.items())
-    return audio_s / found.speed + found.ramp_s, sum(setup_s[name] * found.most_workers[name] for name in setup_s)
+    return audio_s / steady.speed + steady.ramp_s, sum(setup_s[name] * steady.most_workers[name] for name in setup_s)
 
 
 def _row(name: str, estimate: Estimate, said: Any = number) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from manifests.console import Progress, ProgressBar, number, say
+from manifests.console import Progress, ProgressBar, hours, number, say
 from manifests.schema import LEDGER, table_of
 from manifests.store import Store, table_bytes
 from pipeline.heartbeat import Heartbeat, PartProgress, heartbeat_path
@@ -82,7 +82,7 @@ class RunLedger:
         part.add(row, num_input_bytes)
         _, peak = self.heartbeat.processes.get(row["worker"], ("worker", 0))
         self.heartbeat.processes[row["worker"]] = ("worker", max(peak, row["peak_rss_bytes"]))
-        note = f"{number(part.audio_s / 3600)} h at {number(part.audio_s / max(part.wall_s, 1e-9))}x a worker"
+        note = f"{hours(part.audio_s / 3600)} at {number(part.audio_s / max(part.wall_s, 1e-9))}x a worker"
         self._shown[row["part"]].advance(note=note, weight=num_input_bytes)
         self._rows.append(row)
         self.tick()

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manifests.console import aligned, duration, number, share, volume
+from manifests.console import aligned, duration, hours, money, number, share, volume
 from pipeline.costs import Prices
 from pipeline.rates import Rates
 from pipeline.simulation import S3_WRITES_A_S, Cluster, Pace, make_pools, most_workers, pace, play
@@ -61,6 +61,7 @@ class Projection:
     currency: str
     num_bytes: float
     num_units: int
+    unit_audio_s: float  # of one, on average
     num_tasks: int
     tasks_a_s: float
     writes_a_s: float
@@ -68,9 +69,14 @@ class Projection:
     list_requests: int  # to list all commits once
 
 
-def project(rates: Rates, audio_h: float, nodes: Nodes, prices: Prices | None = None) -> Projection:
-    """A build of ``audio_h`` hours by measured rates, in units as they were measured."""
+def project(
+    rates: Rates, audio_h: float, nodes: Nodes, prices: Prices | None = None, unit_audio_s: float | None = None
+) -> Projection:
+    """A build of ``audio_h`` hours by measured rates, in units as they were measured or of ``unit_audio_s`` on average."""
     prices = prices or Prices()
+    if unit_audio_s is not None:
+        factor = unit_audio_s * len(rates.unit_audio_s) / max(sum(rates.unit_audio_s), 1e-9)
+        rates = rates.model_copy(update={"unit_audio_s": tuple(length * factor for length in rates.unit_audio_s)})
     audio_s, cluster = audio_h * 3600, nodes.cluster
     found = pace(rates, cluster)
     mean_s = sum(rates.unit_audio_s) / len(rates.unit_audio_s)
@@ -96,6 +102,7 @@ def project(rates: Rates, audio_h: float, nodes: Nodes, prices: Prices | None = 
         currency=prices.currency,
         num_bytes=audio_s * sum(part.num_bytes for part in rates.parts),
         num_units=num_units,
+        unit_audio_s=mean_s,
         num_tasks=num_tasks,
         tasks_a_s=num_tasks / played_wall_s,
         writes_a_s=num_units * sum(part.num_objects for part in rates.parts) / played_wall_s,
@@ -151,19 +158,20 @@ def lines(projection: Projection) -> list[str]:
     """The projection for people."""
     nodes = projection.nodes
     machines = f"{nodes.num_nodes} nodes of {nodes.cpus} CPUs" + (f" and {number(nodes.gpus)} GPUs" if nodes.gpus else "")
+    played = "all nodes" if projection.played_nodes == nodes.num_nodes else "one node's share"
     return [
         f"{number(projection.audio_h)} audio-hours on {machines}: {duration(projection.played_wall_s)} "
-        f"(schedule played on {projection.played_nodes} nodes; {duration(projection.wall_s)} in closed form)",
+        f"by playing the schedule of {played}, {duration(projection.wall_s)} in closed form",
         f"{number(projection.speed)} audio-hours an hour, bounded by: {projection.bottleneck}; CPUs {share(projection.busy_cpu_share)} busy",
-        f"{number(projection.core_h)} core-hours, {number(projection.gpu_h)} GPU-hours"
-        + ("" if projection.cost is None else f"; {number(projection.cost)} {projection.currency} for all machines, idle or not"),
+        f"{hours(projection.core_h)} of CPU time, {hours(projection.gpu_h)} of GPUs"
+        + ("" if projection.cost is None else f"; {money(projection.cost, projection.currency)} for all machines, idle or not"),
         "",
         *aligned([["what could bound it", "audio-hours an hour"], *_limit_rows(projection)]),
         "",
         *aligned([["pool", "workers", "busy", "balanced"], *_pool_rows(projection.pools)]),
         f"balanced: workers that all machines together keep busy, {number(projection.balanced_speed)} audio-hours an hour",
         "",
-        f"storage {volume(projection.num_bytes)}; {number(projection.num_units)} units, {number(projection.num_commits)} commits, "
+        f"storage {volume(projection.num_bytes)}; {number(projection.num_units)} units of {duration(projection.unit_audio_s)}, {number(projection.num_commits)} commits, "
         f"{number(projection.list_requests)} requests to list them",
         f"store: {number(projection.writes_a_s)} writes a second (S3 takes {number(S3_WRITES_A_S)} for one prefix); "
         f"driver: {number(projection.tasks_a_s)} tasks a second",

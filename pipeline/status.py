@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from manifests.commits import list_commits
-from manifests.console import aligned, bar, duration, number, volume
+from manifests.console import aligned, bar, duration, hours, number, volume
 from manifests.corpus import read_head
 from manifests.errors import RequestError
 from manifests.store import Store
@@ -120,13 +120,13 @@ def _headline(run: Heartbeat, now_s: float) -> str:
 
 
 def _progress(run: Heartbeat) -> list[list[str]]:
-    head = ["part", "", "units", "audio h", "h an hour", "errors", "peak memory"]
+    head = ["part", "", "units", "audio", "h an hour", "errors", "peak memory"]
     return [head, *(_progress_row(part, run.wall_s) for part in run.parts if part.num_units)]
 
 
 def _progress_row(part: PartProgress, wall_s: float) -> list[str]:
     speed = number(part.audio_s / wall_s) if wall_s > 0 else "-"
-    facts = [number(part.audio_s / 3600), speed, number(part.num_errors), volume(part.peak_rss_bytes)]
+    facts = [hours(part.audio_s / 3600), speed, number(part.num_errors), volume(part.peak_rss_bytes)]
     return [part.part, *_units(part.num_done, part.num_units), *facts]
 
 

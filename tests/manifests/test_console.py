@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import console
-from manifests.console import Progress, aligned, bar, duration, number, volume
+from manifests.console import Progress, aligned, bar, duration, hours, money, number, volume
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,11 @@ def test_durations(seconds, said):
 )
 def test_volumes(num_bytes, said):
     assert volume(num_bytes) == said
+
+
+def test_hours_and_money():
+    assert [hours(value) for value in (0, 1e6, 1.5, 0.5, 0.001)] == ["0 h", "1,000,000 h", "1.5 h", "30 min", "3.6 s"]
+    assert [money(value, "EUR") for value in (0, 0.001, 1.274, 39_682.1)] == ["0.00 EUR", "<0.01 EUR", "1.27 EUR", "39,682 EUR"]
 
 
 def test_numbers():

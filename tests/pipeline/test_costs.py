@@ -36,7 +36,7 @@ def test_one_part_of_one_run():
     assert table.idle_share == pytest.approx(1 - 72 / 200)
     assert table.cost == pytest.approx(200 / 3600 * 0.04)
     said = "\n".join(lines(table))
-    for figure in ("h/core-h", "75%", "10%", "1 GiB", "64% idle", "driver 100 MiB", "USD"):
+    for figure in ("h/core-h", "75%", "10%", "1 GiB", "64% of it idle", "driver 100 MiB", "USD"):
         assert figure in said
     assert "GPU" not in said.splitlines()[0]
 
@@ -47,7 +47,7 @@ def test_gpu_time_is_paid_for_and_shown():
     assert table.parts[0].cost == pytest.approx(90 / 3600 * 0.04 + 36 / 3600 * 2.5)
     assert table.cost == pytest.approx(200 / 3600 * 0.04 + 100 / 3600 * 2.5)
     assert "h/GPU-h" in lines(table)[0]
-    assert "EUR" in lines(table)[0]
+    assert "EUR" in lines(table)[1]
 
 
 def test_without_prices_and_cpus_told_nothing_is_made_up():

@@ -15,7 +15,8 @@ from manifests.store import Store
 from pipeline.build import build
 from pipeline.cli import app
 from pipeline.engines import InlineEngine
-from pipeline.forecast import Estimate, forecast
+from pipeline.estimates import Estimate
+from pipeline.forecast import forecast
 from pipeline.heartbeat import read_heartbeats
 from pipeline.ledger import read_ledger
 from pipeline.rates import working_cpu_s
@@ -81,7 +82,7 @@ def test_a_sample_predicts_the_build_of_the_whole(source, recipe, real):
     assert 0.6 < found.core_h.value * 3600 / work_cpu_s(Store(real.corpus_uri), real.run_id) < 1.8
     assert 0.5 < found.wall_s.value / run.wall_s < 2
     said = "\n".join(found.lines())
-    for line in ("hours in", "core-hours of ingest", "wall time on 1 CPUs", "shards", "bootstrap draws", "size classes"):
+    for line in ("audio in", "CPU time of ingest", "wall time on 1 CPUs", "shards", "bootstrap draws", "size classes"):
         assert line in said
 
 
@@ -115,7 +116,7 @@ def test_a_pack_recipe_says_what_is_kept(source, recipe, real):
     assert found.kept_h is not None
     assert 0 < found.kept_h.value < found.clip_h.value
     assert found.num_shards.value == math.ceil(found.pack_bytes.value / packing.shard_bytes) == 1
-    assert "hours packed" in "\n".join(found.lines())
+    assert "audio in the pack" in "\n".join(found.lines())
 
 
 @pytest.mark.slow

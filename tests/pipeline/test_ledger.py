@@ -160,3 +160,16 @@ def test_a_heartbeat_is_plain_json(store):
     facts = json.loads(store.read("runs/r/heartbeat.json"))
     assert facts["state"] == "done"
     assert facts["parts"][0]["num_done"] == 1
+
+
+@pytest.mark.usefixtures("_at_once")
+def test_a_ledger_in_an_object_store(s3):
+    store = Store(f"{s3.bucket()}/corpus")
+    with RunLedger(store, "r", {"ingest": 3}) as ledger:
+        ledger.add(row(unit="a"))
+        ledger.add(row(unit="b"))
+        assert read_heartbeat(store, "r").parts[0].num_done == 2
+        assert read_ledger(store, "r")["unit"].to_pylist() == ["a", "b"]
+    assert read_heartbeat(store, "r").state == "done"
+    assert read_ledger(store, "r")["unit"].to_pylist() == ["a", "b"]
+    assert [path.split("/")[-1] for path in store.objects("runs")] == ["heartbeat.json", "ledger.parquet"]

@@ -132,7 +132,7 @@ def test_a_million_hours():
     paid = projection.played_wall_s / 3600 * 16 * (64 * 0.04 + 8 * 2.5)
     assert projection.cost == pytest.approx(paid)
     said = "\n".join(lines(projection))
-    for figure in ("bounded by: pool asr", "audio-hours an hour", "TiB", "writes a second", "USD", "balanced"):
+    for figure in ("bounded by: pool asr", "audio-hours an hour", "units of 1 min 00 s", "writes a second", "USD", "balanced"):
         assert figure in said
 
 
