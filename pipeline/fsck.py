@@ -125,8 +125,8 @@ class _Inspection:
         return None
 
     def _check_plans(self) -> None:
-        paths = [path for path in self._details if path.startswith(f"{PLANS}/") and path.endswith(".json")]
-        for path, data in self._store.read_all(paths):
+        # Listed again: the plan of a unit that came while the first listing went on may not be in that.
+        for path, data in self._store.read_all(self._store.objects(PLANS)):
             try:
                 units = list(parse_plan(data))
             except (ValueError, KeyError, TypeError) as error:

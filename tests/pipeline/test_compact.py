@@ -123,6 +123,7 @@ def test_new_units_join_the_last_group_and_no_other(corpus, snippets, light, tmp
     assert num_tables(corpus) <= LONE_TABLES
 
 
+@pytest.mark.slow
 def test_works_read_what_was_compacted(corpus, light, rows_of, tmp_path, snippets):
     """A layer is added when the tables that it reads are in parts alone, carried rows come from parts, refusals too."""
     compact(corpus, part_bytes=PART_BYTES, grace_s=0)
@@ -162,6 +163,7 @@ def test_a_table_that_is_not_what_its_commit_says_is_not_passed_on(corpus):
     assert store.objects("") == before
 
 
+@pytest.mark.slow
 def test_a_build_readers_and_two_compactions_at_once(snippets, light, tmp_path, original, rows_of):
     """Files come one by one while two threads compact without pause and a reader reads: rows are those of one build."""
     out, files = str(tmp_path / "corpus"), sorted(snippets.iterdir())
@@ -229,6 +231,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_the_rest_is_collected(orig
     assert opened.store.objects("snapshots") == [Snapshot.path(opened.snapshot.number)]
 
 
+@pytest.mark.slow
 def test_compaction_on_s3(s3, snippets, light, rows_of, tmp_path):
     out, local = f"{s3.bucket()}/corpus", str(tmp_path / "corpus")
     few = [str(path) for path in sorted(snippets.iterdir())[:4]]

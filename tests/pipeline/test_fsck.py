@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 
@@ -481,6 +482,46 @@ def test_a_damaged_part_costs_nothing_while_its_tables_are_there(clean, tmp_path
     }
 
 
+@pytest.mark.slow
+def test_nothing_is_invented_beside_a_build_and_a_compaction(recordings, light, tmp_path):
+    uri, files = str(tmp_path / "corpus"), sorted(str(path) for path in recordings.iterdir())
+    build(files[:1], uri, light(**RECIPE))
+    is_done, found = threading.Event(), []
+
+    def inspect():
+        while not is_done.is_set():
+            found.append(check(uri, grace_s=3600))
+
+    thread = threading.Thread(target=inspect)
+    thread.start()
+    try:
+        for count in range(2, len(files) + 1):
+            build(files[:count], uri, light(**RECIPE))
+            compact(uri, grace_s=3600)
+    finally:
+        is_done.set()
+        thread.join()
+    assert len(found) > 3
+    assert [fault.line() for findings in found for fault in findings.faults] == []
+
+
+@pytest.mark.slow
+def test_fsck_and_repair_on_s3(s3, recordings, light):
+    uri = f"{s3.bucket()}/corpus"
+    recipe = light(**RECIPE, annotators={"signal": {"kind": "signal"}})
+    build([str(recordings)], uri, recipe)
+    assert codes(uri) == set()
+    damage = Damage(uri)
+    damage.store.remove(damage.commit(INGEST).objects["audio_index"].path)
+    damage.flip(damage.commit("signal").objects["layer"].path)
+    assert codes(uri) == {"index_missing", "object_digest"}
+    assert [unit for _, _, unit in repair(check(uri, grace_s=0), grace_s=0).scheduled] == [damage.unit]
+    assert build([str(recordings)], uri, recipe).num_tasks_done == 1
+    compact(uri, grace_s=0)
+    assert codes(uri) == set()
+
+
+@pytest.mark.slow
 def test_the_command_names_faults_and_says_so_in_its_exit_code(clean, tmp_path):
     uri = shutil.copytree(clean, str(tmp_path / "corpus"))
 
