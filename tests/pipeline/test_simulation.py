@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.costs import Prices
-from pipeline.projection import Nodes, lines, project
 from pipeline.rates import PartRate, Rates
 from pipeline.simulation import Cluster, make_pools, most_workers, pace, play
 
@@ -118,29 +116,6 @@ def test_the_store_bounds_a_build_of_tiny_units():
     found = pace(rates(unit_audio_s=(0.01,), dispatch_s=0.0), Cluster(10_000))
     assert found.bottleneck == "store writes"
     assert found.speed == pytest.approx(3500 * 0.01 / 14)
-
-
-def test_a_million_hours():
-    projection = project(with_gpu(), 1e6, Nodes(16, 64, 8), Prices(0.04, 2.5))
-    assert projection.bottleneck == "pool asr"
-    assert projection.played_nodes == 1
-    assert projection.played_wall_s == pytest.approx(projection.wall_s, rel=0.05)
-    # 64 workers of the ASR at 0.05 s (and its dispatch) an audio-second.
-    assert projection.speed == pytest.approx(64 / (0.05 + 0.005 / 60))
-    assert projection.num_units == 60_000_000
-    assert projection.num_bytes == pytest.approx(1e6 * 3600 * 16_000)
-    paid = projection.played_wall_s / 3600 * 16 * (64 * 0.04 + 8 * 2.5)
-    assert projection.cost == pytest.approx(paid)
-    said = "\n".join(lines(projection))
-    for figure in ("bounded by: pool asr", "audio-hours an hour", "units of 1 min 00 s", "writes a second", "USD", "balanced"):
-        assert figure in said
-
-
-def test_a_cluster_that_does_not_divide_is_played_as_a_whole():
-    """Three pools on one GPU a node: a node cannot hold its share of two of them."""
-    projection = project(with_gpu(asr=1.0, codes=1.0), 100, Nodes(4, 8, 1))
-    assert projection.played_nodes == 4
-    assert projection.played_wall_s == pytest.approx(projection.wall_s, rel=0.1)
 
 
 def test_pools_take_what_their_most_demanding_part_needs():
