@@ -16,10 +16,13 @@ from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
 from annotators.signal import SignalConfig
 from annotators.silero import SileroConfig
+from annotators.speaker_change import SpeakerChangeConfig
 from annotators.style import StyleConfig
 from annotators.whisperx_asr import WhisperxConfig
 
-SegmenterConfig = Annotated[SileroConfig | DiarizationConfig | CustomSegmenterConfig, Field(discriminator="kind")]
+SegmenterConfig = Annotated[
+    SileroConfig | SpeakerChangeConfig | DiarizationConfig | CustomSegmenterConfig, Field(discriminator="kind")
+]
 
 AnnotatorConfig = Annotated[
     PocketsphinxConfig | WhisperxConfig | DnsmosConfig | SignalConfig | ProsodyConfig | StyleConfig | CustomAnnotatorConfig,
