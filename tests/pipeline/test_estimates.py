@@ -36,11 +36,11 @@ def test_a_sample_of_everything_leaves_nothing_to_chance(sizes, seed):
     classes = draw(inputs, len(inputs), UnitsConfig())
     facts = {u.unit_id: {"h": chance.exponential(), "n": chance.integers(5)} for size in classes for u in size.units}
     found = totals(classes, facts, {}, 7, ["n"])
-    if all(size.is_whole for size in classes):
-        for name in ("h", "n"):
-            truth = sum(unit[name] for unit in facts.values())
-            estimate = found.of(name)
-            assert (estimate.low, estimate.value, estimate.high) == pytest.approx((truth, truth, truth))
+    assert all(size.is_whole for size in classes)
+    for name in ("h", "n"):
+        truth = sum(unit[name] for unit in facts.values())
+        estimate = found.of(name)
+        assert (estimate.low, estimate.value, estimate.high) == pytest.approx((truth, truth, truth))
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
