@@ -29,7 +29,7 @@ import numpy as np
 from manifests.ids import digest_bytes, digest_json
 from manifests.packs import FORMAT_VERSION
 from manifests.store import json_bytes
-from pipeline.pack import Map, map_here, write_pack
+from pipeline.pack import INLINE, Map, write_pack
 from pipeline.recipe import PackRecipe
 from pipeline.shards import tarred
 from pipeline.spills import Decision
@@ -78,7 +78,7 @@ class Synthetic:
             yield Decision(tarred(row, members), RECIPE.split_of(facts["speaker"]), None, 160_000, 16_000)
 
 
-def shuffled(out: str, num_documents: int, audio_bytes: int, run: Map = map_here) -> None:
+def shuffled(out: str, num_documents: int, audio_bytes: int, run: Map = INLINE.map) -> None:
     """As ``corpus pack`` does it."""
     steps = range(0, num_documents, PART_DOCUMENTS)
     parts = [Synthetic(start, min(start + PART_DOCUMENTS, num_documents), audio_bytes) for start in steps]

@@ -25,6 +25,7 @@ from manifests.schema import DOCUMENTS
 from manifests.store import Store, json_bytes
 from pipeline.candidates import check_recipe, clip_parts
 from pipeline.claims import claim, clean
+from pipeline.engines import InlineEngine
 from pipeline.facts import LinksTask, find_links, speaker_groups, unit_groups
 from pipeline.recipe import PackRecipe
 from pipeline.shuffle import ShardTask, cut_shards, make_shard
@@ -33,17 +34,9 @@ from pipeline.text_documents import text_files, text_lineage, text_parts
 from tokenization.artifact import Tokenizer
 
 Result = TypeVar("Result")
-# Runs a function on many items, here or elsewhere: ``map_here`` says how. Functions, items and results are picklable.
+# Runs a function on many items, here or elsewhere, as ``Engine.map`` says.
 Map = Callable[[Callable[[Any], Any], Sequence[Any], Callable[[Any], None]], list[Any]]
-
-
-def map_here(function: Callable[[Any], Any], items: Sequence[Any], done: Callable[[Any], None]) -> list[Any]:
-    """``function`` of every item, in order, in this process; ``done`` is called with each result."""
-    results = []
-    for item in items:
-        results.append(function(item))
-        done(results[-1])
-    return results
+INLINE = InlineEngine()
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ class PackResult:
 
 
 def pack(
-    source: str | Sequence[str], out: str, recipe: PackRecipe, tokenizer: str | None = None, run: Map = map_here
+    source: str | Sequence[str], out: str, recipe: PackRecipe, tokenizer: str | None = None, run: Map = INLINE.map
 ) -> PackResult:
     """Pack a corpus, or text: .jsonl or .parquet files with ``text``, as files, folders or globs.
 
@@ -142,7 +135,7 @@ def write_pack(
     find_groups: Callable[[], dict[str, str]],
     parts_of: Callable[[dict[str, str]], Sequence[Part]],
     recipe: PackRecipe,
-    run: Map = map_here,
+    run: Map = INLINE.map,
     *,
     has_funnel: bool = False,
     spill_bytes: int = SPILL_BYTES,

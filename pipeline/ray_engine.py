@@ -74,7 +74,7 @@ class Worker:
 
 
 class RayEngine:
-    """``address`` joins a cluster; without one, a cluster that this process holds is used, or one is started.
+    """``address`` (or RAY_ADDRESS) joins a cluster; without one, a cluster that this process holds is used, or one is started.
 
     ``num_cpus`` is what a started cluster declares, and the most that a joined one is used for.
     """
@@ -82,7 +82,8 @@ class RayEngine:
     def __init__(
         self, address: str | None = None, num_cpus: int | None = None, pools: Mapping[str, PoolConfig] | None = None
     ) -> None:
-        self._address, self._num_cpus = address, num_cpus
+        # A job of `ray job submit` finds its cluster in the environment, as Ray's own programs do.
+        self._address, self._num_cpus = address or os.environ.get("RAY_ADDRESS"), num_cpus
         self._configs = dict(pools or {})
         self._folder: str | None = None  # of a cluster started here
 
