@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.commits import Commit, ObjectFact, read_commit
+from manifests.commits import Commit, ObjectFact, commit_path, parse_commit
 from manifests.compacted import RowGroup, read_compaction
 from manifests.errors import WorkError
 from manifests.ids import digest_blocks
@@ -39,15 +39,21 @@ class UnitTables:
         """Commit of one unit, remembered for a while. Raises WorkError when there is none."""
         key = (output, fingerprint, unit)
         if key not in self._commits:
-            found = read_commit(self.store, *key)
-            if found is None:
-                raise WorkError(
-                    f"unit {unit}: {output!r} ({fingerprint}) is not committed; finish the build, or run `stepwell corpus fsck`"
-                )
-            if len(self._commits) >= HELD_COMMITS:
-                self._commits.clear()
-            self._commits[key] = found
+            self.load([key])
+        if key not in self._commits:
+            raise WorkError(
+                f"unit {unit}: {output!r} ({fingerprint}) is not committed; finish the build, or run `stepwell corpus fsck`"
+            )
         return self._commits[key]
+
+    def load(self, keys: Iterable[tuple[str, str, str]]) -> None:
+        """Read the commits of (output, fingerprint, unit) that there are: an object store answers many at a time."""
+        missing = [commit_path(*key) for key in keys if key not in self._commits]
+        if len(self._commits) + len(missing) > HELD_COMMITS:
+            self._commits.clear()
+        for _, data in self.store.read_all(missing):
+            commit = parse_commit(data)
+            self._commits[commit.output, commit.fingerprint, commit.unit] = commit
 
     def read(self, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None = None) -> pa.Table:
         """Rows of one unit; only ``columns``, in their order, when given. Raises WorkError when they are nowhere."""

@@ -7,7 +7,7 @@ group is open to more of them. The work goes in rounds, each published, so that 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -26,6 +26,7 @@ from pipeline.garbage import GRACE_S, Removed, collect
 
 PART_BYTES = 256 << 20
 ROUND_BYTES = 16 << 30
+READ_AT_ONCE = 64  # units whose tables are in memory together
 Output = tuple[str, str]  # output, fingerprint
 
 
@@ -107,6 +108,7 @@ class _Round:
         self._done = {key: set(units) for key, units in done.items() if table_roles(key[0])}
         self._before = {key: self._compaction(*key) for key in self._done}
         self._compactions: list[str] = []
+        self._sizes: dict[str, int] = {}
         self._made: dict[Output, list[CompactedPart]] = {}
 
     @property
@@ -151,44 +153,64 @@ class _Round:
 
     def _groups(self, outputs: Sequence[Output]) -> Iterator[tuple[str, list[str]]]:
         """Groups as they were cut before, the last one growing up to the size of a part."""
-        done = set().union(*(self._done[key] for key in outputs))
+        done = set[str]().union(*(self._done[key] for key in outputs))
         units = [unit for unit in self._snapshot.units if unit in done]
         cuts = {part.group for key in outputs for part in self._before[key].parts}
-        return cut_groups(units, cuts, lambda unit: self._num_bytes(outputs, unit), self._part_bytes)
+        return cut_groups(units, cuts, lambda unit: self._num_bytes(outputs, units, unit), self._part_bytes)
 
-    def _num_bytes(self, outputs: Iterable[Output], unit: str) -> int:
+    def _num_bytes(self, outputs: Iterable[Output], units: Sequence[str], unit: str) -> int:
         """Size of the unit's largest table among the outputs, as it was committed: groups do not depend on what ran before."""
-        commits = [self._tables.commit(*key, unit) for key in outputs if unit in self._done[key]]
-        return max((c.objects[role].num_bytes for c in commits for role in table_roles(c.output)), default=0)
+        if unit not in self._sizes:
+            at = bisect_left(units, unit)
+            some = [(*key, other) for key in outputs for other in units[at : at + READ_AT_ONCE] if other in self._done[key]]
+            self._tables.load(some)
+            self._sizes = {}
+            for output, mark, other in some:
+                facts = self._tables.commit(output, mark, other).objects
+                largest = max(facts[role].num_bytes for role in table_roles(output))
+                self._sizes[other] = max(largest, self._sizes.get(other, 0))
+        return self._sizes[unit]
 
     def _part(self, key: Output, role: str, group: str, units: list[str]) -> CompactedPart | None:
         """Write the part of these units; None where it is there already, or would hold one table alone."""
         there = self._before[key].part_of(role, group)
         if len(units) < 2 or (there is not None and (there.group, there.units) == (group, units)):
             return None
-        file = TableFile(self._table(key, role, units[0]).schema)
+        file: TableFile | None = None
         row_groups, num_rows = [], []
-        for unit in units:
-            table = self._table(key, role, unit)
+        for table in self._read(key, role, units):
+            file = file or TableFile(table.schema)
             row_groups.append(file.append(table))
             num_rows.append(table.num_rows)
+        assert file is not None
         fact = file.put(self._store, f"{compaction_folder(*key)}/{role}-{group}-{new_attempt_id()}.parquet")
         part = CompactedPart(role, group, fact.path, fact.num_bytes, fact.digest, units, row_groups, num_rows)
         self._made.setdefault(key, []).append(part)
         return part
 
-    def _table(self, key: Output, role: str, unit: str) -> pa.Table:
-        """A unit's table, from the part that holds it or from its object, whose digest must be that of the commit."""
-        if self._before[key].find(role, unit):
-            return self._tables.read(*key, unit, role)
-        fact = self._tables.commit(*key, unit).objects[role]
-        data = self._store.read(fact.path)
-        if digest_bytes(data).hex() != fact.digest:
-            raise WorkError(f"{fact.path!r} is not what its commit says; run `stepwell corpus fsck --repair`, then compact")
-        return parse_table(data)
+    def _read(self, key: Output, role: str, units: Sequence[str]) -> Iterator[pa.Table]:
+        """Their tables in order: from the part that holds one, or from its object, whose digest must be that of the commit."""
+        for start in range(0, len(units), READ_AT_ONCE):
+            some = units[start : start + READ_AT_ONCE]
+            alone = [unit for unit in some if not self._before[key].find(role, unit)]
+            self._tables.load((*key, unit) for unit in alone)
+            facts = {unit: self._tables.commit(*key, unit).objects[role] for unit in alone}
+            found = dict(self._store.read_all([fact.path for fact in facts.values()]))
+            for unit in some:
+                if unit not in facts:
+                    yield self._tables.read(*key, unit, role)
+                    continue
+                path = facts[unit].path
+                if path not in found:
+                    raise FileNotFoundError(path)
+                if digest_bytes(found[path]).hex() != facts[unit].digest:
+                    raise WorkError(f"{path!r} is not what its commit says; run `stepwell corpus fsck --repair`, then compact")
+                yield parse_table(found[path])
 
     def publish(self) -> bool:
         """Name the parts in a new snapshot. False, and they are gone, when what they were made from holds no more."""
+        if not self._made:
+            return False
         compacted = {output: dict(made) for output, made in self._snapshot.compacted.items()}
         for key, made in self._made.items():
             renewed = {(part.role, part.group) for part in made}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from manifests.commits import Commit, parse_commit, split_commit_path
@@ -49,7 +50,10 @@ def collect(store: Store, grace_s: float) -> Removed:
     """
     now_s = time.time()
     details = store.details()  # before the names are read: what comes after is not in it
-    snapshots = [read_snapshot(store, number) for number in kept_snapshots(details, now_s, grace_s)]
+    kept = kept_snapshots(details, now_s, grace_s)
+    snapshots = _still_there(store, kept)
+    if kept and (not snapshots or snapshots[-1].number != kept[-1]):
+        return Removed(0, 0)  # the listing is older than what other collections have removed since: theirs do
     needed = Needed(store, snapshots)
     for path, data in store.read_all(sorted(path for path in details if path.startswith("commits/") and path.endswith(".json"))):
         try:
@@ -59,6 +63,18 @@ def collect(store: Store, grace_s: float) -> Removed:
                 f"commit {path!r} cannot be read ({error}): nothing is removed; run `stepwell corpus fsck`"
             ) from error
     return remove(store, garbage(details, needed, now_s, grace_s), details)
+
+
+def _still_there(store: Store, numbers: Iterable[int]) -> list[Snapshot]:
+    """The snapshots that no other collection has removed since they were listed."""
+    found = []
+    for number in numbers:
+        with suppress(FileNotFoundError):
+            snapshot = read_snapshot(store, number)
+            for path in (path for made in snapshot.compacted.values() for path in made.values()):
+                read_compaction(store, path)
+            found.append(snapshot)
+    return found
 
 
 def remove(store: Store, paths: Iterable[str], details: Details) -> Removed:

@@ -43,11 +43,14 @@ class UnitCheck:
         self.inputs: dict[str, pa.Table] = {}
         self.rebuilt: dict[str, bytes] = {}
         self._store, self._details, self._places, self._fast = store, details, places, fast
+        self._data: dict[str, bytes] = {}  # objects of tables
         self._tables: dict[tuple[str, str, str], pa.Table] = {}  # output, fingerprint, role: those that can be trusted
 
     def run(self, outputs: Collection[Output], planned: Collection[bytes] | None, reader: UnitTables) -> None:
         """Check the commits of these outputs; ``planned`` are the unit's inputs, ``reader`` reads compacted tables."""
         self._read_commits(outputs)
+        facts = [commit.objects[role] for key, commit in self.commits.items() for role in table_roles(key[0])]
+        self._data = dict(self._store.read_all([fact.path for fact in facts if fact.path in self._details]))
         for key, commit in self.commits.items():
             for role in table_roles(key[0]):
                 self._check_object(key, role, commit.objects[role], reader)
@@ -85,7 +88,9 @@ class UnitCheck:
         """A table, in its own object, in a part, or (until the grace is over) in both."""
         compaction = self._places.compactions.get(key)
         place = compaction.find(role, self.unit) if compaction else None
-        there = fact.path in self._details or (place is None and self._store.exists(fact.path))
+        if place is None and fact.path not in self._data:  # it may have come after the listing
+            self._data |= dict(self._store.read_all([fact.path]))
+        there = fact.path in self._data
         table = self._parsed(key, fact, counts=place is None) if there else None
         if place is not None and place.path not in self._places.bad_parts:
             kept = self._from_part(key, fact, role, place, reader)
@@ -102,10 +107,7 @@ class UnitCheck:
 
     def _parsed(self, key: Output, fact: ObjectFact, counts: bool) -> pa.Table | None:
         """The table in an object; one that a part replaced (``counts`` is False) breaks nothing when it is damaged."""
-        try:
-            data = self._store.read(fact.path)
-        except FileNotFoundError:  # a garbage collection beside us
-            return None
+        data = self._data[fact.path]
         broken = [key] if counts else []
         if len(data) != fact.num_bytes:
             self._fault("object_size", fact.path, f"{len(data)} bytes; its commit says {fact.num_bytes}", *broken)

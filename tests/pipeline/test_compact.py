@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def test_a_build_readers_and_two_compactions_at_once(snippets, light, tmp_path, 
         is_built.set()
         for thread in threads:
             thread.join()
-    assert not faults, faults
+    assert not faults, ["".join(traceback.format_exception(fault)) for fault in faults]
     assert len(seen) > 2
     assert seen == sorted(seen)
     compact(out, part_bytes=PART_BYTES, grace_s=0)
