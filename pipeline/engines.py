@@ -26,6 +26,10 @@ class Journal(Protocol):
         """A task is done: its LEDGER row."""
         ...
 
+    def found(self, part: str, unit: str) -> None:
+        """A task of ours was committed by another run meanwhile."""
+        ...
+
     def tick(
         self,
         *,
@@ -132,6 +136,13 @@ def _one_by_one(
             continue
         schedule.finish(task)
         journal.tick(num_cpus=1)
-        if row is not None:
-            journal.add(row)
-            budget.add(row)
+        settle(row, works[task.work], units[task.unit], journal, budget)
+
+
+def settle(row: dict[str, Any] | None, work: Work, unit: Unit, journal: Journal, budget: ErrorBudget) -> None:
+    """Write down a finished task. Raises WorkError where it spends the error budget."""
+    if row is None:
+        journal.found(work.output, unit.unit_id)
+    else:
+        journal.add(row)
+        budget.add(row)

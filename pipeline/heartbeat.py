@@ -49,11 +49,15 @@ class PartProgress:
 
     def add(self, row: dict[str, Any], num_input_bytes: int) -> None:
         """Count a LEDGER row of this part, of a unit with inputs of that size."""
-        self.num_done += 1
-        self.num_input_bytes_done += num_input_bytes
+        self.found(num_input_bytes)
         for name in SUMMED:
             setattr(self, name, getattr(self, name) + row[name])
         self.peak_rss_bytes = max(self.peak_rss_bytes, row["peak_rss_bytes"])
+
+    def found(self, num_input_bytes: int) -> None:
+        """Count a unit as done; by another run, when no row comes with it."""
+        self.num_done += 1
+        self.num_input_bytes_done += num_input_bytes
 
     @property
     def done_share(self) -> float:

@@ -87,6 +87,12 @@ class RunLedger:
         self._rows.append(row)
         self.tick()
 
+    def found(self, part: str, unit: str) -> None:
+        """One task was committed by another run meanwhile."""
+        num_input_bytes = self._unit_bytes.get(unit, 0)
+        self._progress[part].found(num_input_bytes)
+        self._shown[part].advance(weight=num_input_bytes)
+
     def tick(
         self,
         *,

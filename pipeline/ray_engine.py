@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from manifests.errors import RequestError, WorkError
 from manifests.store import Store
-from pipeline.engines import Journal
+from pipeline.engines import Journal, settle
 from pipeline.keeper import Keeper, portable
 from pipeline.limits import LIMITED_ENV, ErrorBudget, LimitsConfig
 from pipeline.pools import Pool, PoolConfig, make_pools
@@ -259,13 +259,11 @@ class _Run:
         while self._schedule:
             self._start_ready()
             if not self._running:
-                time.sleep(min(TICK_S, self._schedule.rest_s()))
+                # All that is left rests after a failure, or waits for nodes to come back.
+                time.sleep(min(TICK_S, self._schedule.rest_s() or TICK_S / 10))
             finished = ray.wait(list(self._running), num_returns=1, timeout=TICK_S)[0] if self._running else []
             for ref in finished:
-                row = self._collect(ref, self._running.pop(ref))
-                if row is not None:
-                    journal.add(row)
-                    budget.add(row)
+                self._collect(ref, self._running.pop(ref), journal, budget)
             workers = Counter(member.pool.name for member in self._workers)
             has = {"num_cpus": self._cluster.num_cpus, "num_gpus": self._cluster.num_gpus}
             journal.tick(num_in_flight=len(self._running), workers=workers, **has)
@@ -330,8 +328,8 @@ class _Run:
         self._workers.append(member)
         return member
 
-    def _collect(self, ref: ObjectRef, member: _Member) -> dict[str, Any] | None:
-        """The finished task's LEDGER row; None when it will be tried again, or another run committed it."""
+    def _collect(self, ref: ObjectRef, member: _Member, journal: Journal, budget: ErrorBudget) -> None:
+        """Write down a task that ended, or have it tried again. Raises WorkError and what else ends the run."""
         import ray
 
         task = member.running
@@ -347,15 +345,14 @@ class _Run:
             raise WorkError(f"pool {member.pool.name!r}: a worker cannot start: {_first_line(error.cause or error)}") from error
         except ray.exceptions.RayError as error:
             self._lost(member, task, unit, error)
-            return None
+            return
         if isinstance(answer, OSError):
             self._schedule.retry(task, unit, f"{type(answer).__name__}: {answer}")
-            return None
+            return
         if isinstance(answer, Exception):
             raise answer
         self._schedule.finish(task)
-        row: dict[str, Any] | None = answer
-        return row
+        settle(answer, self._works[task.work], unit, journal, budget)
 
     def _lost(self, member: _Member, task: Task, unit: Unit, error: Exception) -> None:
         """A worker died with its task. When its node went with it, the task is not to blame."""

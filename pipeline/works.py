@@ -54,8 +54,9 @@ def do(work: Work, store: Store, unit: Unit, watch: Watch, limits: LimitsConfig 
     started_at_s, wall, cpu = time.time(), time.perf_counter(), time.process_time()
     if store.exists(commit_path(work.output, work.fingerprint, unit.unit_id)):
         return None
+    loading = time.perf_counter()
     work.setup()
-    setup_s = time.perf_counter() - wall
+    setup_s = time.perf_counter() - loading
     attempt = Attempt(store, work.output, work.fingerprint, unit.unit_id, dict(work.reads))
     # What CUDA maps on the host says nothing of the work.
     memory_bytes = limits.memory_bytes if limits and not work.resources.num_gpus else None
