@@ -17,16 +17,16 @@ from manifests.audio import AudioReader
 from manifests.commits import Commit
 from manifests.errors import RequestError
 from manifests.schema import CLIPS, FAILURES, INPUTS, QUARANTINE, RECORDINGS, SPANS
-from manifests.snapshots import FORMAT_VERSION as FORMAT_VERSION
-from manifests.snapshots import INGEST as INGEST
-from manifests.snapshots import Snapshot as Snapshot
-from manifests.snapshots import clips_output as clips_output
-from manifests.snapshots import latest_snapshot_number as latest_snapshot_number
-from manifests.snapshots import layer_output as layer_output
-from manifests.snapshots import publish_snapshot as publish_snapshot
-from manifests.snapshots import read_head as read_head
-from manifests.snapshots import read_snapshot as read_snapshot
-from manifests.snapshots import spans_output as spans_output
+from manifests.snapshots import (
+    INGEST,
+    Snapshot,
+    clips_output,
+    latest_snapshot_number,
+    layer_output,
+    read_head,
+    read_snapshot,
+    spans_output,
+)
 from manifests.store import Store
 from manifests.tables import UnitTables
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from manifests.corpus import INGEST, Corpus, layer_output, spans_output
+from manifests.corpus import Corpus
 from manifests.packs import Pack
 from manifests.scoring import Scores
+from manifests.snapshots import INGEST, layer_output, spans_output
 from manifests.spans import Span, merge, total
 from manifests.store import Store
 

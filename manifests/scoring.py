@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from manifests.corpus import Corpus, layer_output, spans_output
+from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.snapshots import layer_output, spans_output
 
 CHARACTER_LANGUAGES = ("ja", "ko", "yue", "zh")
 

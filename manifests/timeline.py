@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from manifests.corpus import Corpus, spans_output
+from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.scoring import DiarizationScore, Segment, Turn, corpus_turns, read_rttm, read_stm, score_diarization
+from manifests.snapshots import spans_output
 
 SHOWN_S = 180.0  # a page is for looking; longer recordings are shown up to here
 GRID_S = 0.01

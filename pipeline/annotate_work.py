@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from manifests.audio import AudioReader, resample
 from manifests.commits import Attempt, read_commit
 from manifests.contracts import MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing, Resources
-from manifests.corpus import INGEST, clips_output, layer_output
 from manifests.errors import ContractError, StepwellError
 from manifests.gates import ColumnGate, clip_column
 from manifests.ids import digest_bytes
 from manifests.lineage import fingerprint
 from manifests.schema import check_table, layer_schema, table_of
+from manifests.snapshots import INGEST, clips_output, layer_output
 from manifests.store import Store, table_bytes
 from manifests.tables import UnitTables
 from pipeline.units import Unit

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from manifests.commits import list_commits, read_commit
 from manifests.console import say
-from manifests.corpus import FORMAT_VERSION, INGEST, Corpus, clips_output, read_head
+from manifests.corpus import Corpus
 from manifests.errors import RequestError, WorkError
 from manifests.gates import AnnotatorConfigBase
 from manifests.recipes import RecipeModel, resolved
+from manifests.snapshots import FORMAT_VERSION, INGEST, clips_output, read_head
 from manifests.store import Store, json_bytes
 from manifests.tables import UnitTables
 from pipeline.annotate_work import AnnotateWork

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from manifests.audio import AudioReader, resample
 from manifests.contracts import Audio
-from manifests.corpus import INGEST, Corpus, UnitView, clips_output, layer_output
+from manifests.corpus import Corpus, UnitView
 from manifests.errors import MismatchError, RequestError
+from manifests.snapshots import INGEST, clips_output, layer_output
 from pipeline.annotate_work import AnnotateWork
 from pipeline.facts import RecordingFacts, group_of, unit_facts, unit_groups
 from pipeline.recipe import FilterConfig, PackRecipe

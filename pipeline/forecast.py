@@ -19,9 +19,10 @@ import soundfile
 
 from manifests.commits import read_commit
 from manifests.console import aligned, duration, hours, number, volume
-from manifests.corpus import INGEST, Corpus
+from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.packs import Pack
+from manifests.snapshots import INGEST
 from manifests.store import Store
 from pipeline.build import build
 from pipeline.engines import Engine

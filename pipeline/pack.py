@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.console import progress, say
-from manifests.corpus import Corpus, clips_output
+from manifests.corpus import Corpus
 from manifests.errors import RequestError, StoreError, WorkError
 from manifests.ids import digest_json
 from manifests.packs import FORMAT_VERSION, Pack
 from manifests.recipes import resolved
 from manifests.schema import DOCUMENTS
+from manifests.snapshots import clips_output
 from manifests.store import Store, json_bytes
 from pipeline.candidates import check_recipe, clip_parts
 from pipeline.claims import claim, clean

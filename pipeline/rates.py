@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from manifests.commits import list_commits, read_commit
-from manifests.corpus import INGEST
 from manifests.errors import RequestError
 from manifests.recipes import RecipeModel, decode_recipe
+from manifests.snapshots import INGEST
 from manifests.store import Store
 from pipeline.heartbeat import Heartbeat, read_heartbeats
 from pipeline.ledger import read_ledger

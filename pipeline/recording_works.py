@@ -13,11 +13,11 @@ from manifests import ids
 from manifests.audio import HEARD_VERSION, HeardAudio
 from manifests.commits import Attempt
 from manifests.contracts import MODEL_RATE_HZ, ChannelAudio, HeardSpan, Resources, Segmenter
-from manifests.corpus import INGEST, clips_output, spans_output
 from manifests.errors import StepwellError
 from manifests.gates import SpanGate
 from manifests.lineage import fingerprint
 from manifests.schema import CLIPS, FAILURES, INPUTS, QUARANTINE, RECORDINGS, SPANS, table_of
+from manifests.snapshots import INGEST, clips_output, spans_output
 from manifests.spans import Span, clamp, merge, rescale, total
 from manifests.store import Store
 from manifests.tars import TarWriter

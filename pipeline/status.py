@@ -14,8 +14,8 @@ from typing import Any
 
 from manifests.commits import list_commits
 from manifests.console import aligned, bar, duration, hours, number, volume
-from manifests.corpus import read_head
 from manifests.errors import RequestError
+from manifests.snapshots import read_head
 from manifests.store import Store
 from pipeline.costs import CostTable
 from pipeline.costs import lines as cost_lines

@@ -18,7 +18,7 @@ import pyarrow as pa
 from manifests.audio import AudioReader
 from manifests.commits import Attempt, commit_path
 from manifests.contracts import Resources
-from manifests.corpus import INGEST
+from manifests.snapshots import INGEST
 from manifests.store import Store
 from manifests.tables import UnitTables
 from pipeline.limits import LimitsConfig, limited_memory

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests.console import progress
-from manifests.corpus import INGEST, Corpus
+from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.ids import canonical_json, digest_bytes
 from manifests.recipes import recipe_digest, resolved
+from manifests.snapshots import INGEST
 from manifests.store import Store, json_bytes
 from tokenization.artifact import CodecFacts, Tokenizer, codec_facts, read_head, write_tokenizer
 from tokenization.codec import WEIGHTS, FsqCodec, save_codec

@@ -13,15 +13,6 @@ import pytest
 
 from manifests.audio import PIECE_S, encode_flac, piece_name
 from manifests.commits import Attempt
-from manifests.corpus import (
-    FORMAT_VERSION,
-    INGEST,
-    Snapshot,
-    clips_output,
-    layer_output,
-    publish_snapshot,
-    spans_output,
-)
 from manifests.ids import clip_id, digest_bytes, input_id, recording_id
 from manifests.schema import (
     CLIPS,
@@ -35,6 +26,7 @@ from manifests.schema import (
     layer_schema,
     table_of,
 )
+from manifests.snapshots import FORMAT_VERSION, INGEST, Snapshot, clips_output, layer_output, publish_snapshot, spans_output
 from manifests.store import Store, json_bytes, table_bytes
 from manifests.tars import TarWriter
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.corpus import Corpus, Snapshot
+from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.scoring import Segment, Turn, read_rttm, read_stm, score_corpus, score_diarization, score_words, scored_tokens
+from manifests.snapshots import Snapshot
 
 REFERENCE = [Turn(0.0, 4.0, "ada"), Turn(4.0, 8.0, "bob")]
 

@@ -11,8 +11,8 @@ from threading import Barrier
 import pyarrow as pa
 import pytest
 
-from manifests.corpus import read_head
 from manifests.errors import RequestError, StoreError
+from manifests.snapshots import read_head
 from manifests.store import Store, table_bytes
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from manifests.corpus import FORMAT_VERSION
 from manifests.errors import RequestError
+from manifests.snapshots import FORMAT_VERSION
 from manifests.store import Store, json_bytes
 from pipeline import status as module
 from pipeline.cli import app

@@ -12,9 +12,12 @@ import pytest
 from manifests.audio import encode_flac, piece_name, resample
 from manifests.commits import Attempt
 from manifests.contracts import Audio, ClipBatch
-from manifests.corpus import (
+from manifests.corpus import Corpus
+from manifests.ids import clip_id, digest_bytes
+from manifests.recipes import decode_recipe
+from manifests.schema import CLIPS, INPUTS, QUARANTINE, RECORDINGS, field, layer_schema, table_of
+from manifests.snapshots import (
     INGEST,
-    Corpus,
     Snapshot,
     clips_output,
     latest_snapshot_number,
@@ -22,9 +25,6 @@ from manifests.corpus import (
     publish_snapshot,
     read_snapshot,
 )
-from manifests.ids import clip_id, digest_bytes
-from manifests.recipes import decode_recipe
-from manifests.schema import CLIPS, INPUTS, QUARANTINE, RECORDINGS, field, layer_schema, table_of
 from manifests.store import Store, json_bytes
 from manifests.tars import TarWriter
 from tokenization.build import TokenizerResult, build_tokenizer
