@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 QUIET := OTEL_SDK_DISABLED=true PYANNOTE_METRICS_ENABLED=0 TOKENIZERS_PARALLELISM=false
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(QUIET)
 
-.PHONY: env demo test check bench quality clean
+.PHONY: env demo test check soak bench quality clean
 
 env: $(STAMP)
 
@@ -37,8 +37,15 @@ check: env
 	$(BIN)/lint-imports
 	$(ONE_THREAD) $(BIN)/python -m pytest -m "not slow and not ray"
 
+# Hours: twenty kills of a build with every part on Ray, a hundred thousand inputs, five hours in one recording.
+soak: env
+	STEPWELL_SOAK=1 $(ONE_THREAD) $(BIN)/python -m pytest -s --timeout 0 \
+		tests/faults/test_kills.py tests/pipeline/test_many_inputs.py tests/pipeline/test_long_recordings.py
+
 bench: env
-	$(ONE_THREAD) $(BIN)/python benchmarks/build_speed.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/sequential.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/pack_speed.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/simulation_check.py
 
 quality: env
 	$(ONE_THREAD) $(BIN)/python benchmarks/diarization_threshold.py
