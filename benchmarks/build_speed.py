@@ -22,10 +22,12 @@ from manifests.recipes import load_recipe
 from manifests.store import Store
 from pipeline.build import BuildResult, build
 from pipeline.cli import make_engine
+from pipeline.ledger import read_ledger
 from pipeline.recipe import BuildRecipe
 from pipeline.sources import list_inputs
 
 READ = Path(__file__).parents[1].parent / "shared" / "speech" / "read"
+SUMMED = ("audio_s", "gated_audio_s", "wall_s", "cpu_s", "model_cpu_s", "setup_s")  # columns of the ledger
 FLAC_BYTES_A_MINUTE = 1_000_000  # of 16 kHz read speech, near enough to choose how many files make some minutes
 
 
@@ -37,47 +39,59 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="take files until about so much audio")
     parser.add_argument("--out", default="benchmarks/results", help="folder for the JSON and the table")
     options = parser.parse_args()
-    result = measure(options.sources, options.recipe, options.engine, options.minutes)
-    folder = Path(options.out)
+    files = choose(options.sources, options.minutes)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = load_recipe(BuildRecipe, "pipeline", options.recipe)
+        result = measure(files, recipe, options.engine, f"{folder}/corpus")
+    write_result(result, options.out, "build_speed", table(result))
+
+
+def write_result(result: dict[str, Any], out: str, name: str, text: str) -> None:
+    """The result as ``<name>.json`` and its table as ``<name>.md`` in the folder ``out``, and the table on the screen."""
+    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "build_speed.json").write_text(json.dumps(result, indent=2) + "\n")
-    (folder / "build_speed.md").write_text(table(result) + "\n")
-    print(table(result))
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / f"{name}.md").write_text(text + "\n")
+    print(text)
 
 
-def measure(sources: list[str], recipe_name: str, engine: str, minutes: float) -> dict[str, Any]:
-    """Build a part of the sources into a temporary corpus and sum its ledger."""
+def choose(sources: list[str], minutes: float) -> list[str]:
+    """The first inputs of the sources that hold about so much audio."""
     chosen, num_bytes = [], 0
     for item in list_inputs(sources):
         if num_bytes > minutes * FLAC_BYTES_A_MINUTE:
             break
         chosen.append(item.uri)
         num_bytes += item.num_bytes
-    recipe = load_recipe(BuildRecipe, "pipeline", recipe_name)
+    return chosen
+
+
+def measure(files: list[str], recipe: BuildRecipe, engine: str, corpus_uri: str) -> dict[str, Any]:
+    """Build a new corpus and sum its ledger by part."""
     # Enough units that two workers of a pool can share them.
-    units = recipe.units.model_copy(update={"max_inputs": max(1, len(chosen) // 8)})
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        built = build(chosen, f"{folder}/corpus", recipe.model_copy(update={"units": units}), make_engine(engine))
-        wall_s = time.perf_counter() - began
-        assert isinstance(built, BuildResult)
-        ledger = Store(f"{folder}/corpus").read_table(f"runs/{built.run_id}/ledger.parquet").to_pylist()
+    units = recipe.units.model_copy(update={"max_inputs": max(1, len(files) // 8)})
+    began, began_cpu = time.perf_counter(), time.process_time()
+    built = build(files, corpus_uri, recipe.model_copy(update={"units": units}), make_engine(engine))
+    wall_s, driver_cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
+    assert isinstance(built, BuildResult)
+    assert built.run_id is not None
     parts: dict[str, dict[str, float]] = {}
-    for row in ledger:
+    for row in read_ledger(Store(corpus_uri), built.run_id).to_pylist():
         name = row["part"].split("/")[0] if row["part"].startswith("clips/") else row["part"].split("/")[-1]
-        part = parts.setdefault(name, dict.fromkeys(("audio_s", "wall_s", "cpu_s", "model_cpu_s"), 0.0))
-        for key in part:
+        part = parts.setdefault(name, dict.fromkeys(SUMMED, 0.0))
+        for key in SUMMED:
             part[key] += row[key]
     cpu_s = sum(part["cpu_s"] for part in parts.values())
     return {
         "machine": machine(),
-        "recipe": recipe_name,
+        "recipe": recipe.name,
         "engine": engine,
         "num_inputs": built.num_inputs,
         "audio_s": built.audio_s,
         "wall_s": wall_s,
         "audio_s_per_s": built.audio_s / wall_s,
         "cpu_s": cpu_s,
+        "driver_cpu_s": driver_cpu_s,
         "model_cpu_share": sum(part["model_cpu_s"] for part in parts.values()) / cpu_s,
         "parts": parts,
     }
