@@ -62,7 +62,8 @@ class Keeper:
     def run(self, work: int, unit: Unit) -> dict[str, Any] | None:
         """What ``works.do`` returns, with the items that take the child down written as failures.
 
-        Raises what the work raises, and WorkError when the child keeps dying while no single item is to blame.
+        Raises what the work raises, and WorkError when the child keeps dying while no single item is to blame, or when
+        too many are.
         """
         poison: dict[int, str] = {}
         deaths = 0
@@ -73,6 +74,7 @@ class Keeper:
             item = self._culprit(work, unit, poison, ended)
             if item is not None:
                 poison[item] = ended.reason
+                self._check_poison(work, unit, poison)
                 continue
             deaths += 1
             if deaths >= MAX_DEATHS:
@@ -81,6 +83,16 @@ class Keeper:
                     f"{self._works[work].output} on unit {unit.unit_id}: its process was lost {deaths} times ({ended.how}; {where}) "
                     "and no single input is to blame; give it more memory, a smaller batch_audio_s or other limits"
                 )
+
+    def _check_poison(self, work: int, unit: Unit, poison: Mapping[int, str]) -> None:
+        """Raises WorkError once a unit holds more poison than the limits bear: each costs a search of many processes."""
+        if len(poison) > self._limits.max_poison:
+            item, reason = list(poison.items())[-1]
+            raise WorkError(
+                f"{self._works[work].output} on unit {unit.unit_id}: {len(poison)} of its inputs took the process down, the last "
+                f"(item {item}) {reason}; a unit may hold {self._limits.max_poison}. Mend the part, or raise limits.max_poison; "
+                "what is committed stays"
+            )
 
     def _culprit(self, work: int, unit: Unit, poison: Mapping[int, str], death: _Death) -> int | None:
         """The item that takes the child down by itself; None when those that were in flight pass this time."""
@@ -112,14 +124,10 @@ class Keeper:
                         return _Death("timed_out", f"no answer for {timeout_s:.0f} s", items)
                     continue
                 kind, value = pipe.recv()
-                if kind == "items":
-                    start, stop, timeout_s = value
-                    items, since = ((start, stop) if stop > start else None), time.monotonic()
-                elif kind == "done":
-                    row: dict[str, Any] | None = value
-                    return row
-                else:
-                    raise value
+                if kind != "items":
+                    break
+                since, start, stop, timeout_s = value
+                items = (start, stop) if stop > start else None
         except (EOFError, BrokenPipeError, ConnectionResetError):
             how = self._end()
             if timeout_s is not None and time.monotonic() - since >= timeout_s:
@@ -128,6 +136,11 @@ class Keeper:
         except BaseException:
             self._end()
             raise
+        # Outside: a connection that the store reset is the work's error, not the end of the child.
+        if kind == "error":
+            raise value
+        row: dict[str, Any] | None = value
+        return row
 
     def _started(self) -> Connection:
         if self._child is not None and self._pipe is not None and self._child.poll() is None:
@@ -165,12 +178,17 @@ def serve() -> None:
     pipe: Connection = Connection(int(sys.argv[1]))
     parent, store, works, limits = pickle.loads(pipe.recv_bytes())
     _die_with(parent)
+
+    def announce(start: int, stop: int, timeout_s: float | None) -> None:
+        # With the moment (one clock for the machine): a keeper that was busy with a slow store hears of it late.
+        pipe.send(("items", (time.monotonic(), start, stop, timeout_s)))
+
     while True:
         try:
             work, unit, poison, only = pipe.recv()
         except EOFError:
             return
-        watch = Watch(poison=poison, only=only, announce=lambda *items: pipe.send(("items", items)), limits=limits)
+        watch = Watch(poison=poison, only=only, announce=announce, limits=limits)
         try:
             answer: tuple[str, Any] = ("done", do(works[work], store, unit, watch, limits))
         except Exception as error:

@@ -29,6 +29,8 @@ class LimitsConfig(RecipeModel):
     max_error_share: float = Field(default=0.5, gt=0, le=1)
     # Rows of a part before its share of errors is judged.
     min_rows: PositiveInt = 200
+    # Inputs of one unit that may take their process down before the job stops: the part is broken, not so much audio.
+    max_poison: PositiveInt = 50
 
 
 class ErrorBudget:

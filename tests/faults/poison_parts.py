@@ -28,21 +28,36 @@ def _suffer(how: str) -> None:
         held = []
         while True:
             held.append(np.ones(16 << 20))  # 128 MB each, written to
+    elif how == "reset":
+        _reset_three_times(os.environ["RESETS"])
     elif how == "raise":
         raise ValueError("no such sound")
     else:
         time.sleep(float(how))
 
 
+def _reset_three_times(counter: str) -> None:
+    """A store that breaks the connection; ``counter`` is a file with a mark for each time."""
+    with open(counter, "r+") as file:
+        if len(file.read()) < 3:
+            file.write("x")
+            raise ConnectionResetError("reset by peer")
+
+
 class PoisonedAnnotator:
-    """Counts samples. Does ``how`` on clips that hold a whole second of full-scale square wave; once only with ``flag``."""
+    """Counts samples. Does ``how`` on clips that hold a whole second of full-scale square wave; once only with ``flag``.
+
+    ``spares=False``: on every clip.
+    """
 
     name, version, reads, hears = "poisoned", "1", (), Hearing.MODEL
     adds = pa.schema([pa.field("num_heard", pa.int64())])
     batch_tolerance = 0.0
 
-    def __init__(self, how: str, flag: str | None = None, batch_audio_s: float = 300.0, pool: str = "poisoned") -> None:
-        self.how, self.flag = how, flag
+    def __init__(
+        self, how: str, flag: str | None = None, batch_audio_s: float = 300.0, pool: str = "poisoned", spares: bool = True
+    ) -> None:
+        self.how, self.flag, self.spares = how, flag, spares
         self.resources = Resources(pool=pool, batch_audio_s=batch_audio_s)
 
     def fingerprint(self) -> str:
@@ -53,7 +68,7 @@ class PoisonedAnnotator:
 
     def annotate(self, batch: ClipBatch) -> pa.Table:
         for audio in batch.audio:
-            if is_poison(audio) and not (self.flag and os.path.exists(self.flag)):
+            if (is_poison(audio) or not self.spares) and not (self.flag and os.path.exists(self.flag)):
                 if self.flag:
                     open(self.flag, "w").close()
                 _suffer(self.how)

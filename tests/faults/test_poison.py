@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from manifests.corpus import Corpus
@@ -9,6 +11,7 @@ from manifests.errors import WorkError
 from manifests.store import Store
 from pipeline.build import build
 from pipeline.engines import InlineEngine, LocalEngine
+from pipeline.keeper import MAX_DEATHS
 
 REASONS = {"crash": "crashed", "kill": "crashed", "hang": "timed_out", "eat": "out_of_memory", "raise": "ValueError"}
 
@@ -88,3 +91,30 @@ def test_a_decoder_that_dies_makes_a_quarantine_row_that_can_be_retried(poisoned
     assert (mended.num_inputs, mended.num_refused, mended.num_recordings, mended.num_clips) == (7, 0, 7, 7)
     assert Corpus.open(out).quarantine().num_rows == 0
     assert len(Store(out).objects("plans")) == 2
+
+
+def test_a_part_that_kills_on_everything_stops_the_job_and_says_why(poisoned_folder, poisoned_recipe, tmp_path):
+    """Each poisoned clip costs a search of several processes: a unit of thousands of them would never end."""
+    recipe = poisoned_recipe("annotator", "crash", limits={"max_poison": 2}, spares=False)
+    with pytest.raises(WorkError, match=r"heard on unit \S+: 3 of its inputs took the process down, .* a unit may hold 2\. Mend"):
+        build([str(poisoned_folder)], str(tmp_path / "corpus"), recipe, LocalEngine())
+
+
+def test_a_connection_that_the_store_resets_is_tried_again_and_is_no_death(poisoned_folder, poisoned_recipe, tmp_path):
+    """More often than a child may die: the last of four attempts goes well, and the corpus is whole."""
+    recipe = poisoned_recipe("segmenter", "reset")
+    (tmp_path / "resets").write_text("")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RESETS", str(tmp_path / "resets"))
+        build([str(poisoned_folder)], str(tmp_path / "corpus"), recipe, LocalEngine())
+    assert len((tmp_path / "resets").read_text()) == MAX_DEATHS
+    assert Corpus.open(str(tmp_path / "corpus")).clips().num_rows == 7
+
+
+def test_a_hang_is_told_from_a_crash_while_the_keeper_is_busy(poisoned_folder, poisoned_recipe, tmp_path, monkeypatch):
+    """Ticks take most of the time limit, as on a slow store: what began meanwhile is heard of late."""
+    monkeypatch.setattr("pipeline.ledger.RunLedger.tick", lambda *_, **__: time.sleep(0.4))
+    monkeypatch.setattr("pipeline.keeper.TICK_S", 0.02)
+    out = str(tmp_path / "corpus")
+    build([str(poisoned_folder)], out, poisoned_recipe("annotator", "hang", limits={"timeout_s": 0.6}), LocalEngine())
+    assert Corpus.open(out).layer("heard")["error"][3].as_py().startswith("timed_out")
