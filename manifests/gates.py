@@ -43,6 +43,11 @@ class ColumnGate(RecipeModel):
         layer = self.column.split(".")[0]
         return None if layer == "clip" else layer
 
+    @property
+    def is_of_clip_set(self) -> bool:
+        """Whether what it reads may differ between two clip sets that hold the same clip."""
+        return self.layer is None and self.column != "clip.duration_s"
+
     def open_for(self, clips: pa.Table, layers: Mapping[str, pa.Table]) -> np.ndarray:
         """Bool ``[num_clips]``: where the part runs."""
         layer, name = self.column.split(".")

@@ -57,8 +57,10 @@ class AnnotateWork:
 
     @property
     def fingerprint(self) -> str:
-        # Without the clip set: a layer row depends on its clip alone, so unchanged clips can carry it over.
-        reads = {"audio": self.ingest_fingerprint, **self.layer_fingerprints}
+        # Without the clip set: a layer row depends on its clip alone, so unchanged clips can carry it over. But how much
+        # of a clip is speech is what this clip set's segmenters heard: such a gate may open in one set and not in another.
+        clips = {"clip set": self.clips_fingerprint} if self.gate and self.gate.is_of_clip_set else {}
+        reads = {"audio": self.ingest_fingerprint, **clips, **self.layer_fingerprints}
         gate = {"gate": self.gate.model_dump(mode="json")} if self.gate else {}
         return fingerprint(
             self.annotator.name, self.annotator.version, {"part": self.annotator.fingerprint(), **gate}, reads=reads

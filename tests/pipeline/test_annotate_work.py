@@ -135,6 +135,54 @@ def test_rows_of_unchanged_clips_are_carried_to_another_clip_set(recordings, lig
     assert Corpus.open(out, first.snapshot).layer("prosody").equals(before.layer("prosody"))
 
 
+PAUSING = '''
+from manifests.contracts import HeardSpan, Resources
+from manifests.spans import Span
+
+
+class Pausing:
+    """Speech from the first to the last sample, but for a pause in the middle."""
+
+    name, version, resources = "pausing", "1", Resources()
+
+    def __init__(self, pause_s):
+        self.pause = round(pause_s * 16_000)
+
+    def fingerprint(self):
+        return f"pausing-{self.pause}"
+
+    def setup(self):
+        pass
+
+    def segment(self, channel):
+        num_samples = len(channel.audio)
+        half = (num_samples - self.pause) // 2
+        return [HeardSpan(Span(0, half)), HeardSpan(Span(half + self.pause, num_samples))]
+'''
+
+
+def test_a_gate_on_what_the_clip_set_says_is_decided_for_each_clip_set(recordings, light, tmp_path, monkeypatch):
+    """The same clip, with little speech by one segmenter and with much by the other: its row is not carried over."""
+    (tmp_path / "pausing.py").write_text(PAUSING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gate = {"column": "clip.speech_share", "min": 0.75}
+
+    def heard(pause_s):
+        vad = {"kind": "custom", "target": "pausing:Pausing", "parameters": {"pause_s": pause_s}}
+        recipe = light(
+            segmenters={"vad": vad},
+            clip_set={"turns": None, "max_s": 100.0, "max_pause_s": 10.0},
+            annotators={"prosody": {"kind": "prosody", "when": gate}},
+        )
+        build([str(recordings / "tone.flac")], str(tmp_path / "corpus"), recipe)
+        corpus = Corpus.open(str(tmp_path / "corpus"))
+        return corpus.clips()["clip_id"].to_pylist(), corpus.layer("prosody")["status"].to_pylist()
+
+    clips, statuses = heard(pause_s=1.0)
+    assert statuses == ["gated"]
+    assert heard(pause_s=0.1) == (clips, ["ok"])
+
+
 def test_a_long_unit_goes_on_at_its_last_checkpoint(recordings, light, tmp_path, monkeypatch, assert_equal_corpora):
     """With windows of a clip each: a run that ends in the third window hears the first two only once."""
     monkeypatch.setattr(annotate_work, "WINDOW_AUDIO_S", 0.1)
