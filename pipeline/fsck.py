@@ -42,7 +42,8 @@ class Findings:
     num_bytes: int = 0
     audio_s: float = 0.0
     wall_s: float = 0.0
-    newest: Snapshot | None = None  # that can be read
+    last_snapshot: int = -1  # number of the newest that was there, readable or not
+    newest: Snapshot | None = None  # that can be read, or what stands for it
     places: Places = field(default_factory=Places)
     lost: set[Key] = field(default_factory=set)  # commits whose tables were in parts that are damaged, and nowhere else
     mended: dict[str, bytes] = field(default_factory=dict)  # index or plan -> its right bytes
@@ -103,6 +104,7 @@ class _Inspection:
         self._snapshots.run()
         self.found.faults += self._snapshots.faults
         self.found.newest, self.found.places = self._snapshots.newest, self._snapshots.places
+        self.found.last_snapshot = self._snapshots.last_number
         needed, unsure = self._check_units(outputs)
         self._check_owners()
         self._check_garbage(garbage(self._details, needed, now_s, grace_s), unsure)

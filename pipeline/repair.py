@@ -6,17 +6,17 @@ become orphans. Nothing is invented: what is not in the corpus any more comes fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from manifests.commits import Commit, commit_path, list_commits, parse_commit
-from manifests.compacted import Compaction, write_compaction
-from manifests.snapshots import Snapshot, latest_snapshot_number, publish_snapshot, snapshot_number
+from manifests.compacted import Compaction, read_compaction, write_compaction
+from manifests.snapshots import Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot, snapshot_number
 from manifests.store import Store
 from pipeline.faults import PUBLISH, Key
 from pipeline.fsck import Findings
 from pipeline.garbage import Removed, collect
-from pipeline.publish import assemble
+from pipeline.publish import assemble, discard
 
 IN_PARTS = ("compaction_unreadable", "part_missing", "part_size", "part_digest", "part_rows")
 BY_HAND = ("head_unreadable", "unit_unplanned")
@@ -75,36 +75,48 @@ def _with_readers(store: Store, broken: set[Key]) -> list[Key]:
         ordered, added = [*sorted(new), *ordered], added | new
 
 
-def _republish(store: Store, found: Findings, gone: set[Key]) -> None:
+def _republish(store: Store, found: Findings, gone: Collection[Key]) -> None:
     """Publish what is committed and in order; snapshots before it, which name what is gone, go."""
-    before = found.newest
-    if before is None:
-        return  # nothing was published yet: the build will
-    compacted = _without(store, found, before, gone)
-    left = {unit for done in list_commits(store).values() for unit in done}
     while True:
-        number = latest_snapshot_number(store) + 1
+        before = _newest(store, found)
+        if before is None:
+            return  # nothing was published yet: the build will
+        number, committed = latest_snapshot_number(store) + 1, list_commits(store)
+        left = {unit for done in committed.values() for unit in done}
         units = [unit for unit in before.units if unit in left]
+        compacted = _without(store, found, before, gone, committed)
         # From nothing: what the snapshot before says of owners may be what is wrong.
-        if publish_snapshot(store, assemble(store, number, None, units, before.current, before.clip_set, compacted)):
+        made = assemble(store, number, None, units, before.current, before.clip_set, compacted)
+        if publish_snapshot(store, made):
             break
+        discard(store, made, None)
     for path in store.objects("snapshots"):
         if 0 <= snapshot_number(path) < number:
             store.remove(path)
 
 
-def _without(store: Store, found: Findings, before: Snapshot, gone: Iterable[Key]) -> dict[str, dict[str, str]]:
-    """The snapshot's ``compacted`` without damaged parts and without what was taken back."""
+def _newest(store: Store, found: Findings) -> Snapshot | None:
+    """What a run has published since the check, else what the check has for the newest snapshot."""
+    number = latest_snapshot_number(store)
+    return read_snapshot(store, number) if number > found.last_snapshot else found.newest
+
+
+def _without(
+    store: Store, found: Findings, before: Snapshot, gone: Iterable[Key], committed: Mapping[tuple[str, str], Iterable[str]]
+) -> dict[str, dict[str, str]]:
+    """The snapshot's ``compacted`` without damaged parts, what was taken back, and what an earlier repair took back."""
     taken: dict[tuple[str, str], set[str]] = {}
     for output, mark, unit in gone:
         taken.setdefault((output, mark), set()).add(unit)
     compacted: dict[str, dict[str, str]] = {}
-    for (output, mark), compaction in found.places.compactions.items():
+    for key, path in (((output, mark), path) for output, made in before.compacted.items() for mark, path in made.items()):
+        if key in found.places.bad_compactions:
+            continue
+        compaction, left = read_compaction(store, path), set(committed.get(key, ())) - taken.get(key, set())
         well = [part for part in compaction.parts if part.path not in found.places.bad_parts]
-        parts = [part.without(taken.get((output, mark), ())) for part in well]
+        parts = [part.without(set(part.units) - left) for part in well]
         kept = [part for part in parts if part.units]
-        path = before.compacted[output][mark]
         if kept:
             same = kept == compaction.parts
-            compacted.setdefault(output, {})[mark] = path if same else write_compaction(store, Compaction(output, mark, kept))
+            compacted.setdefault(key[0], {})[key[1]] = path if same else write_compaction(store, Compaction(*key, kept))
     return compacted

@@ -43,6 +43,7 @@ class SnapshotCheck:
         self.faults: list[Fault] = []
         self.snapshots: list[Snapshot] = []
         self.newest: Snapshot | None = None
+        self.last_number = -1  # of the newest that is there, whether it can be read or not
         self.places = Places()
         self.is_newest_lost = False
         self.unreadable: set[Output] = set()  # those of which some compaction cannot be read: nobody knows its parts
@@ -50,6 +51,7 @@ class SnapshotCheck:
 
     def run(self) -> None:
         numbers = sorted(number for number in map(snapshot_number, self._details) if number >= 0)
+        self.last_number = max(numbers, default=-1)
         for before, after in pairwise(numbers):
             if after != before + 1:
                 self._fault("snapshot_gap", Snapshot.path(before), f"the next number is {after}; numbers have no gaps")

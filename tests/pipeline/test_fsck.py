@@ -482,6 +482,52 @@ def test_a_damaged_part_costs_nothing_while_its_tables_are_there(clean, tmp_path
     }
 
 
+def test_units_published_and_compacted_between_check_and_repair_stay(recordings, light, tmp_path):
+    uri, files = str(tmp_path / "corpus"), sorted(str(path) for path in recordings.iterdir())
+    build(files[1:3], uri, light(**RECIPE))
+    damage = Damage(uri)
+    damage.store.remove(damage.commit(INGEST).objects["audio"].path)
+    found = check(uri, grace_s=0)
+    build(files, uri, light(**RECIPE))
+    compact(uri, grace_s=3600)
+    published = Corpus.open(uri).snapshot
+    assert {unit for _, _, unit in repair(found, grace_s=3600).scheduled} == {damage.unit}
+    mended = Corpus.open(uri).snapshot
+    assert mended.units == [unit for unit in published.units if unit != damage.unit]
+    assert mended.current == published.current
+    assert mended.compacted.keys() == published.compacted.keys()
+    assert codes(uri, grace_s=3600) == set()
+    build(files, uri, light(**RECIPE))
+    assert Corpus.open(uri).snapshot.units == published.units
+    assert codes(uri, grace_s=3600) == set()
+
+
+def test_a_repair_that_was_cut_off_goes_on(
+    clean, clean_compacted, tmp_path, monkeypatch, recordings, light, assert_equal_corpora
+):
+    uri = shutil.copytree(clean_compacted, str(tmp_path / "corpus"))
+    damage = Damage(uri)
+    damage.flip(in_part("clips")(damage))
+    found = check(uri, grace_s=0)
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.repair._republish", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            repair(found, grace_s=0)
+    repair(check(uri, grace_s=0), grace_s=0)
+    committed = list_commits(damage.store)
+    for output, made in Corpus.open(uri).snapshot.compacted.items():
+        for mark, path in made.items():
+            held = {unit for part in read_compaction(damage.store, path).parts for unit in part.units}
+            assert held <= set(committed.get((output, mark), ()))
+    build([str(recordings)], uri, light(**RECIPE))
+    assert codes(uri) == set()
+    assert_equal_corpora(uri, clean)
+
+
 @pytest.mark.slow
 def test_nothing_is_invented_beside_a_build_and_a_compaction(recordings, light, tmp_path):
     uri, files = str(tmp_path / "corpus"), sorted(str(path) for path in recordings.iterdir())
