@@ -8,7 +8,7 @@ group is open to more of them. The work goes in rounds, each published, so that 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -152,11 +152,13 @@ class _Round:
                     return
 
     def _groups(self, outputs: Sequence[Output]) -> Iterator[tuple[str, list[str]]]:
-        """Groups as they were cut before, the last one growing up to the size of a part."""
+        """Groups as they were cut before, the last one growing up to the size of a part, and groups of what is in none."""
         done = set[str]().union(*(self._done[key] for key in outputs))
         units = [unit for unit in self._snapshot.units if unit in done]
-        cuts = {part.group for key in outputs for part in self._before[key].parts}
-        return cut_groups(units, cuts, lambda unit: self._num_bytes(outputs, units, unit), self._part_bytes)
+        ends: dict[str, str] = {}
+        for part in (part for key in outputs for part in self._before[key].parts if part.units):
+            ends[part.group] = max(part.units[-1], ends.get(part.group, ""))
+        return cut_groups(units, ends, lambda unit: self._num_bytes(outputs, units, unit), self._part_bytes)
 
     def _num_bytes(self, outputs: Iterable[Output], units: Sequence[str], unit: str) -> int:
         """Size of the unit's largest table among the outputs, as it was committed: groups do not depend on what ran before."""
@@ -233,23 +235,25 @@ class _Round:
 
 
 def cut_groups(
-    units: Sequence[str], cuts: Iterable[str], num_bytes: Callable[[str], int], part_bytes: int
+    units: Sequence[str], ends: Mapping[str, str], num_bytes: Callable[[str], int], part_bytes: int
 ) -> Iterator[tuple[str, list[str]]]:
     """(name, units) of the groups of ``units``, which are in order.
 
-    A group begins at each of ``cuts``, its name; from the last cut on also where the next unit would pass ``part_bytes``.
+    ``ends`` maps the groups that were cut before, named by their first units, to their last. All but the last of these are
+    closed: they keep what lies in them. Elsewhere a group ends where the next unit would pass ``part_bytes``.
     """
-    names = sorted(cut for cut in cuts if units and cut <= units[-1])
-    name, group, held, place = "", list[str](), 0, -1
+    names = sorted(name for name in ends if units and name <= units[-1])
+    name, group, held, place = "", list[str](), 0, (-1, False)
     for unit in units:
         now = bisect_right(names, unit)
-        size = num_bytes(unit) if now == len(names) else 0
-        if now != place or (group and held + size > part_bytes):
+        is_closed = 0 < now < len(names) and unit <= ends[names[now - 1]]
+        size = 0 if is_closed else num_bytes(unit)
+        if place != (now, is_closed) or (group and held + size > part_bytes):
             if group:
                 yield name, group
-            name, group, held = (names[now - 1] if now and now != place else unit), [], 0
+            name, group, held = (names[now - 1] if now and now != place[0] else unit), [], 0
         group.append(unit)
-        held, place = held + size, now
+        held, place = held + size, (now, is_closed)
     if group:
         yield name, group
 

@@ -284,24 +284,34 @@ def test_a_snapshot_is_kept_while_the_one_after_it_is_young(ages, grace):
 
 @given(
     sizes=st.lists(st.integers(1, 9), max_size=12),
-    cuts=st.sets(st.integers(0, 12)),
+    cuts=st.lists(st.integers(0, 12), unique=True).map(sorted),
     bound=st.integers(1, 20),
     gone=st.integers(0, 12),
 )
 def test_groups_hold_every_unit_once_in_order_and_begin_at_every_cut(sizes, cuts, bound, gone):
     units = [f"{n:02d}" for n in range(len(sizes)) if n != gone]
-    names = sorted(f"{n:02d}" for n in cuts)
-    groups = list(cut_groups(units, names, lambda unit: sizes[int(unit)], bound))
+    names = [f"{n:02d}" for n in cuts]
+    ends = {name: f"{max(after - 2, cut):02d}" for name, cut, after in zip(names, cuts, [*cuts[1:], 14], strict=False)}
+    groups = list(cut_groups(units, ends, lambda unit: sizes[int(unit)], bound))
     assert [unit for _, group in groups for unit in group] == units
     for name, group in groups:
         assert name <= group[0]
         assert not [cut for cut in names if name < cut <= group[-1]]
-        is_last = not names or group[0] >= names[-1]
-        assert not is_last or len(group) == 1 or sum(sizes[int(unit)] for unit in group) <= bound
+        is_closed = name in names[:-1] and group[-1] <= ends[name] and name != max(n for n in [*names, ""] if n <= units[-1])
+        assert is_closed or len(group) == 1 or sum(sizes[int(unit)] for unit in group) <= bound
     assert [name for name, _ in groups] == sorted({name for name, _ in groups})
-    # Cut again, nothing moves.
-    again = cut_groups(units, sorted(name for name, _ in groups), lambda unit: sizes[int(unit)], bound)
-    assert list(again) == groups
+
+
+@given(sizes=st.lists(st.integers(1, 9), max_size=12), bound=st.integers(1, 20), more=st.lists(st.integers(1, 9), max_size=4))
+def test_groups_stay_when_cut_again_and_units_that_fit_into_none_stay_alone(sizes, bound, more):
+    units = [f"{n:02d}" for n in range(len(sizes))]
+    groups = list(cut_groups(units, {}, lambda unit: sizes[int(unit)], bound))
+    # A group of one unit makes no part, so nobody knows it the next time.
+    ends = {name: group[-1] for name, group in groups if len(group) > 1}
+    assert list(cut_groups(units, ends, lambda unit: sizes[int(unit)], bound)) == groups
+    grown = [*sizes, *more]
+    units = [f"{n:02d}" for n in range(len(grown))]
+    assert list(cut_groups(units, ends, lambda unit: grown[int(unit)], bound))[: max(0, len(groups) - 1)] == groups[:-1]
 
 
 def test_every_table_role_is_one_that_works_write(corpus):
