@@ -7,6 +7,7 @@ A recording's channel is stored as ``<recording_id hex>.<channel>.<piece>.flac``
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterable
 
 import numpy as np
@@ -99,6 +100,7 @@ class HeardAudio:
         self._rate_hz, self._num_stored = sample_rate_hz, num_samples
         self._num_samples = round(num_samples * MODEL_RATE_HZ / sample_rate_hz)
         self._held: tuple[int, Audio] = (-1, np.zeros(0, np.float32))
+        self.read_cpu_s = 0.0  # spent on reading and resampling so far
 
     def __len__(self) -> int:
         return self._num_samples
@@ -119,6 +121,7 @@ class HeardAudio:
 
     def _piece(self, piece: int) -> Audio:
         if self._held[0] != piece:
+            began = time.process_time()
             rate = self._rate_hz
             margin_s = 0 if rate == MODEL_RATE_HZ else 1
             first = max(0, (piece * PIECE_S - margin_s) * rate)
@@ -127,4 +130,5 @@ class HeardAudio:
             skip = piece * PIECE_S * MODEL_RATE_HZ - first // rate * MODEL_RATE_HZ
             length = min(PIECE_S * MODEL_RATE_HZ, self._num_samples - piece * PIECE_S * MODEL_RATE_HZ)
             self._held = (piece, audio[skip : skip + length])
+            self.read_cpu_s += time.process_time() - began
         return self._held[1]

@@ -70,9 +70,6 @@ class AnnotateWork:
     def resources(self) -> Resources:
         return self.annotator.resources
 
-    def setup(self) -> None:
-        self.annotator.setup()
-
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         facts = UnitFacts(store, unit, self.reads)
         clips = facts.table(clips_output(self.clip_set), "clips")
@@ -142,6 +139,7 @@ class AnnotateWork:
         schema: pa.Schema,
         watch: Watch,
     ) -> pa.Table:
+        watch.load(self.annotator.setup)
         rows = clips.take(items)
         audio, rates = self._hear(rows, reader)
         read = {name: layers[name].take(items) for name in self.annotator.reads}

@@ -188,9 +188,9 @@ def serve() -> None:
             work, unit, poison, only = pipe.recv()
         except EOFError:
             return
-        watch = Watch(poison=poison, only=only, announce=announce, limits=limits)
+        watch = Watch(poison=poison, only=only, announce=announce, limits=limits.of(works[work].resources))
         try:
-            answer: tuple[str, Any] = ("done", do(works[work], store, unit, watch, limits))
+            answer: tuple[str, Any] = ("done", do(works[work], store, unit, watch))
         except Exception as error:
             answer = ("error", portable(error, f"{works[work].output} on unit {unit.unit_id}"))
         pipe.send(answer)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from manifests.contracts import Resources
 from manifests.errors import WorkError
 from manifests.recipes import RecipeModel
 
@@ -31,6 +32,10 @@ class LimitsConfig(RecipeModel):
     min_rows: PositiveInt = 200
     # Inputs of one unit that may take their process down before the job stops: the part is broken, not so much audio.
     max_poison: PositiveInt = 50
+
+    def of(self, resources: Resources) -> LimitsConfig:
+        """The limits of a part: what CUDA maps on the host says nothing of its work."""
+        return self.model_copy(update={"memory_bytes": None}) if resources.num_gpus else self
 
 
 class ErrorBudget:

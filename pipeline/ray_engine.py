@@ -68,7 +68,8 @@ class Worker:
             if kept:
                 with Keeper(self._store, self._works, self._limits) as keeper:
                     return keeper.run(work, unit)
-            return do(self._works[work], self._store, unit, Watch(limits=self._limits), self._limits)
+            limits = self._limits.of(self._works[work].resources)
+            return do(self._works[work], self._store, unit, Watch(limits=limits))
         except Exception as error:
             return portable(error, f"{self._works[work].output} on unit {unit.unit_id}")
 

@@ -45,9 +45,6 @@ class IngestWork:
     def fingerprint(self) -> str:
         return fingerprint("ingest", ingest.VERSION, self.config.model_dump(mode="json"))
 
-    def setup(self) -> None:
-        """Nothing to load."""
-
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         with tempfile.TemporaryFile() as file:
             tar, stored = TarWriter(file), dict[bytes, str | None]()
@@ -110,9 +107,6 @@ class SegmentWork:
     def resources(self) -> Resources:
         return self.segmenter.resources
 
-    def setup(self) -> None:
-        self.segmenter.setup()
-
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         facts = UnitFacts(store, unit, self.reads)
         audio = facts.audio()
@@ -129,9 +123,10 @@ class SegmentWork:
             elif i in watch.poison:
                 failures.append({**place, "reason": watch.poison[i], "message": f"took the worker down {watch.poison[i]}"})
             elif watch.takes(i):
+                watch.load(self.segmenter.setup)
                 heard = HeardAudio(audio, recording["recording_id"], channel, rate, num_samples)
                 try:
-                    with watch.items(i, i + 1, duration_s), watch.model():
+                    with watch.items(i, i + 1, duration_s), watch.model(heard):
                         found = self.segmenter.segment(ChannelAudio(**place, audio=heard))
                     rows += _span_rows(found, recording, channel)
                 except (StepwellError, OSError):
@@ -203,9 +198,6 @@ class ClipWork:
     @property
     def fingerprint(self) -> str:
         return fingerprint("clips", clipset.VERSION, self.config.model_dump(mode="json"), reads=self.reads)
-
-    def setup(self) -> None:
-        """Nothing to load."""
 
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         facts = UnitFacts(store, unit, self.reads)

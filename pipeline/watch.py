@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from pipeline.limits import LimitsConfig
+from manifests.audio import HeardAudio
+from pipeline.limits import LimitsConfig, limited_memory
 
 # The items [start, stop) are in flight, for at most so many seconds (None: no limit); (0, 0, None): none is.
 Announce = Callable[[int, int, float | None], None]
@@ -33,6 +34,7 @@ class Watch:
         self.gated_audio_s = 0.0
         self.carried_audio_s = 0.0
         self.model_cpu_s = 0.0
+        self.setup_s = 0.0
         self.num_rows = 0
         self.num_errors = 0
         self.first_error: str | None = None
@@ -45,11 +47,18 @@ class Watch:
         """Whether the item is to be worked on: it is no poison, and part of the probe if this is one."""
         return item not in self.poison and (self.only is None or item in self.only)
 
+    def load(self, setup: Callable[[], None]) -> None:
+        """Load the model before the first item that wants it: what a gate leaves out loads nothing."""
+        began = time.perf_counter()
+        setup()
+        self.setup_s += time.perf_counter() - began
+
     @contextmanager
     def items(self, start: int, stop: int, audio_s: float) -> Iterator[None]:
-        """The items ``[start, stop)`` are worked on inside; past the time limit for so much audio the process ends itself.
+        """The items ``[start, stop)`` are worked on inside, within the limits on memory and, for so much audio, on time.
 
-        The timer is C code that needs no interpreter: a decoder that hangs while it holds the GIL is ended too.
+        Past its time the process ends itself. The timer is C code that needs no interpreter: a decoder that hangs while it
+        holds the GIL is ended too.
         """
         limits = self._limits
         timeout_s = limits.timeout_s + limits.timeout_x * audio_s if limits else None
@@ -58,7 +67,8 @@ class Watch:
         if timeout_s:
             faulthandler.dump_traceback_later(timeout_s, exit=True)
         try:
-            yield
+            with limited_memory(limits.memory_bytes if limits else None):
+                yield
         finally:
             if timeout_s:
                 faulthandler.cancel_dump_traceback_later()
@@ -66,13 +76,13 @@ class Watch:
                 self._announce(0, 0, None)
 
     @contextmanager
-    def model(self) -> Iterator[None]:
-        """Counts the CPU seconds inside as the model's own."""
+    def model(self, heard: HeardAudio | None = None) -> Iterator[None]:
+        """Counts the CPU seconds inside as the model's own, but for those that went into reading what it has ``heard``."""
         began = time.process_time()
         try:
             yield
         finally:
-            self.model_cpu_s += time.process_time() - began
+            self.model_cpu_s += time.process_time() - began - (heard.read_cpu_s if heard else 0.0)
 
     def failed(self, num: int, message: str | None) -> None:
         """``num`` rows are errors; the first message of the unit is kept."""

@@ -21,7 +21,6 @@ from manifests.contracts import Resources
 from manifests.snapshots import INGEST
 from manifests.store import Store
 from manifests.tables import UnitTables
-from pipeline.limits import LimitsConfig, limited_memory
 from pipeline.units import Unit
 from pipeline.watch import Watch
 
@@ -40,29 +39,22 @@ class Work(Protocol):
 
     @property
     def resources(self) -> Resources: ...
-    def setup(self) -> None: ...
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         """Put the unit's objects into ``attempt``, which the caller commits, and tell ``watch`` of every item."""
         ...
 
 
-def do(work: Work, store: Store, unit: Unit, watch: Watch, limits: LimitsConfig | None = None) -> dict[str, Any] | None:
+def do(work: Work, store: Store, unit: Unit, watch: Watch) -> dict[str, Any] | None:
     """Run a work on a unit, commit, and return its LEDGER row; None when another run committed it meanwhile.
 
-    A probe (``watch.only``) writes and commits nothing. ``limits`` bound the memory of this process.
+    A probe (``watch.only``) writes and commits nothing.
     """
     started_at_s, wall, cpu = time.time(), time.perf_counter(), time.process_time()
     if store.exists(commit_path(work.output, work.fingerprint, unit.unit_id)):
         return None
-    loading = time.perf_counter()
-    work.setup()
-    setup_s = time.perf_counter() - loading
     attempt = Attempt(store, work.output, work.fingerprint, unit.unit_id, dict(work.reads))
-    # What CUDA maps on the host says nothing of the work.
-    memory_bytes = limits.memory_bytes if limits and not work.resources.num_gpus else None
     try:
-        with limited_memory(memory_bytes):
-            work.run(store, unit, attempt, watch)
+        work.run(store, unit, attempt, watch)
     except BaseException:
         attempt.discard()
         raise
@@ -83,7 +75,7 @@ def do(work: Work, store: Store, unit: Unit, watch: Watch, limits: LimitsConfig 
         "wall_s": (wall_s := time.perf_counter() - wall),
         "cpu_s": time.process_time() - cpu,
         "gpu_s": wall_s * work.resources.num_gpus,
-        "setup_s": setup_s,
+        "setup_s": watch.setup_s,
         "model_cpu_s": watch.model_cpu_s,
         "num_rows": watch.num_rows,
         "num_errors": watch.num_errors,

@@ -77,11 +77,20 @@ def test_a_gate_reads_a_layer_and_runs_after_it(recordings, light, tmp_path):
         ({"column": "signal.loudness", "min": 0}, "column 'signal.loudness' does not exist; signal has"),
         ({"column": "clip.speed", "min": 0}, "clip has duration_s, speech_share, overlap_share"),
         ({"column": "asr.confidence", "min": 0}, "reads layer 'asr', which is not there"),
+        ({"column": "style.style", "min": 0}, "column 'style.style' holds string; min and max bound numbers"),
     ],
 )
 def test_a_gate_on_what_is_not_there_is_refused(light, gate, complaint):
     with pytest.raises(RequestError, match=complaint):
-        make_works(light(annotators={"signal": {"kind": "signal"}, "prosody": {"kind": "prosody", "when": gate}}))
+        make_works(light(annotators={**PARTS, "prosody": {"kind": "prosody", "when": gate}}))
+
+
+def test_a_gate_on_a_layer_that_was_there_before_is_refused_when_it_is_read(recordings, light, tmp_path):
+    out = str(tmp_path / "corpus")
+    build([str(recordings)], out, light(annotators={"signal": {"kind": "signal"}}))
+    prosody = light(annotators={**PARTS, "prosody": {"kind": "prosody", "when": {"column": "signal.loudness", "min": 0}}})
+    with pytest.raises(RequestError, match="column 'signal.loudness' does not exist; signal has clip_id, status"):
+        annotate(out, {"prosody": prosody.annotators["prosody"]})
 
 
 def test_a_segmenter_gate_keeps_channels_out(recordings, light, tmp_path):
@@ -218,3 +227,14 @@ def test_a_long_unit_goes_on_at_its_last_checkpoint(recordings, light, tmp_path,
     assert not done & set(again)
     assert Store(out).objects("checkpoints") == []
     assert_equal_corpora(out, unbroken)
+
+
+def test_a_model_that_a_gate_leaves_out_everywhere_is_not_loaded(recordings, light, tmp_path, monkeypatch):
+    def refuses(self):
+        raise AssertionError("loaded for nothing")
+
+    monkeypatch.setattr(Prosody, "setup", refuses)
+    result = build([str(recordings)], str(tmp_path / "corpus"), gated(light, 1000.0))
+    assert set(Corpus.open(result.corpus_uri).layer("prosody")["status"].to_pylist()) == {"gated"}
+    with pytest.raises(AssertionError, match="loaded for nothing"):
+        build([str(recordings)], str(tmp_path / "other"), gated(light, 1.0))
