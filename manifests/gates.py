@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
+from manifests.errors import RequestError
 from manifests.recipes import RecipeModel
 
 # Columns of the clip itself that gates and filters may name.
@@ -48,9 +49,20 @@ class ColumnGate(RecipeModel):
         """Whether what it reads may differ between two clip sets that hold the same clip."""
         return self.layer is None and self.column != "clip.duration_s"
 
-    def open_for(self, clips: pa.Table, layers: Mapping[str, pa.Table]) -> np.ndarray:
-        """Bool ``[num_clips]``: where the part runs."""
+    def check(self, columns: pa.Schema) -> None:
+        """Raises RequestError where the gate's column is not among these, or holds no numbers."""
         layer, name = self.column.split(".")
+        if name not in columns.names:
+            raise RequestError(f"gate: column {self.column!r} does not exist; {layer} has {', '.join(columns.names)}")
+        kind = columns.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise RequestError(f"gate: column {self.column!r} holds {kind}; min and max bound numbers, name another column")
+
+    def open_for(self, clips: pa.Table, layers: Mapping[str, pa.Table]) -> np.ndarray:
+        """Bool ``[num_clips]``: where the part runs. Raises RequestError as ``check`` does."""
+        layer, name = self.column.split(".")
+        if layer != "clip":
+            self.check(layers[layer].schema)  # a layer that was there before the recipe is known only now
         values = clip_column(clips, name) if layer == "clip" else layers[layer].column(name)
         floats = np.asarray(pc.fill_null(pc.cast(values, pa.float64()), np.nan))
         low, high = -np.inf if self.min is None else self.min, np.inf if self.max is None else self.max

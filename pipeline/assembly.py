@@ -61,11 +61,14 @@ def _gate_layers(gate: ColumnGate | None) -> list[str]:
 
 
 def _check_gate(name: str, gate: ColumnGate, adds: Mapping[str, pa.Schema]) -> None:
-    """The gate's column exists, as far as the recipe tells: a layer that is there already is checked when it is read."""
-    layer, column = gate.column.split(".")
-    columns = CLIP_COLUMNS if layer == "clip" else adds[layer].names if layer in adds else [column]
-    if column not in columns:
-        raise RequestError(f"{name}.when: column {gate.column!r} does not exist; {layer} has {', '.join(columns)}")
+    """The gate's column is there, as far as the recipe tells: a layer that is there already is checked when it is read."""
+    known = {"clip": pa.schema([(column, pa.float64()) for column in CLIP_COLUMNS]), **adds}
+    layer = gate.column.split(".")[0]
+    if layer in known:
+        try:
+            gate.check(known[layer])
+        except RequestError as error:
+            raise RequestError(f"annotators.{name}.when: {error}") from None
 
 
 def _ordered(names: Iterable[str], reads: Mapping[str, Iterable[str]]) -> list[str]:

@@ -15,7 +15,7 @@ from manifests.store import Store
 from pipeline import annotate_work
 from pipeline.annotate_work import cut_batches
 from pipeline.assembly import make_works
-from pipeline.build import build, dry_run
+from pipeline.build import annotate, build, dry_run
 
 
 @given(st.lists(st.floats(0, 40), max_size=60), st.floats(1, 100))
@@ -77,20 +77,21 @@ def test_a_gate_reads_a_layer_and_runs_after_it(recordings, light, tmp_path):
         ({"column": "signal.loudness", "min": 0}, "column 'signal.loudness' does not exist; signal has"),
         ({"column": "clip.speed", "min": 0}, "clip has duration_s, speech_share, overlap_share"),
         ({"column": "asr.confidence", "min": 0}, "reads layer 'asr', which is not there"),
-        ({"column": "style.style", "min": 0}, "column 'style.style' holds string; min and max bound numbers"),
+        ({"column": "style.pitch_level", "min": 0}, "column 'style.pitch_level' holds string; min and max bound numbers"),
     ],
 )
 def test_a_gate_on_what_is_not_there_is_refused(light, gate, complaint):
+    parts = {name: {"kind": name} for name in ("signal", "prosody", "style")}
     with pytest.raises(RequestError, match=complaint):
-        make_works(light(annotators={**PARTS, "prosody": {"kind": "prosody", "when": gate}}))
+        make_works(light(annotators={**parts, "again": {"kind": "signal", "when": gate}}))
 
 
 def test_a_gate_on_a_layer_that_was_there_before_is_refused_when_it_is_read(recordings, light, tmp_path):
     out = str(tmp_path / "corpus")
     build([str(recordings)], out, light(annotators={"signal": {"kind": "signal"}}))
-    prosody = light(annotators={**PARTS, "prosody": {"kind": "prosody", "when": {"column": "signal.loudness", "min": 0}}})
-    with pytest.raises(RequestError, match="column 'signal.loudness' does not exist; signal has clip_id, status"):
-        annotate(out, {"prosody": prosody.annotators["prosody"]})
+    parts = {"signal": {"kind": "signal"}, "prosody": {"kind": "prosody", "when": {"column": "signal.loudness", "min": 0}}}
+    with pytest.raises(RequestError, match=r"column 'signal.loudness' does not exist; signal has clip_id, status"):
+        annotate(out, {"prosody": light(annotators=parts).annotators["prosody"]})
 
 
 def test_a_segmenter_gate_keeps_channels_out(recordings, light, tmp_path):
