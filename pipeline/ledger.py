@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from manifests.console import Progress, ProgressBar, hours, number, say
 from manifests.schema import LEDGER, table_of
-from manifests.store import Store, table_bytes
+from manifests.store import Store, parse_table, table_bytes
 from pipeline.heartbeat import Heartbeat, PartProgress, heartbeat_path
 from pipeline.processes import peak_rss_bytes, peaks_below, process_name
 
@@ -130,7 +130,7 @@ class RunLedger:
     def _end(self) -> None:
         self._write()
         table = pa.concat_tables([LEDGER.empty_table(), *self._written])
-        self._store.replace(f"runs/{self.heartbeat.run_id}/ledger.parquet", table_bytes(table))
+        self._store.replace(_whole_path(self.heartbeat.run_id), table_bytes(table))
         self._beat()
         for index in range(len(self._written)):
             self._store.remove(_part_path(self.heartbeat.run_id, index))
@@ -154,11 +154,16 @@ class RunLedger:
 
 def read_ledger(store: Store, run_id: str) -> pa.Table:
     """LEDGER rows of a run in the order in which they were done; of one at work or cut off, those written so far."""
+    # Before the whole is asked for: a run that ends writes that first, and then removes these.
+    parts = [parse_table(data) for _, data in store.read_all(store.objects(f"runs/{run_id}/ledger"))]
     try:
-        return store.read_table(f"runs/{run_id}/ledger.parquet")
+        return store.read_table(_whole_path(run_id))
     except FileNotFoundError:
-        paths = store.objects(f"runs/{run_id}/ledger")
-        return pa.concat_tables([LEDGER.empty_table(), *(store.read_table(path) for path in paths)])
+        return pa.concat_tables([LEDGER.empty_table(), *parts])
+
+
+def _whole_path(run_id: str) -> str:
+    return f"runs/{run_id}/ledger.parquet"
 
 
 def _part_path(run_id: str, index: int) -> str:

@@ -112,6 +112,30 @@ def test_a_store_that_is_away_for_a_moment_costs_no_row(store):
 
 
 @pytest.mark.usefixtures("_at_once")
+@pytest.mark.parametrize("after", ["objects", "read", "read_all"])
+def test_a_run_that_ends_while_its_ledger_is_read_hides_no_row(store, after):
+    """The run ends just behind the reader's first listing, or its first read."""
+    ledger = RunLedger(store, "r", {"ingest": 2})
+    ledger.__enter__()
+    ledger.add(row(unit="a"))
+    ledger.add(row(unit="b"))
+    reader, has_ended = Store(store.uri), []
+    plain = getattr(reader, after)
+
+    def ends_behind(path):
+        try:
+            return plain(path)
+        finally:
+            if not has_ended:
+                has_ended.append(True)
+                ledger.__exit__(None, None, None)
+
+    setattr(reader, after, ends_behind)
+    assert read_ledger(reader, "r")["unit"].to_pylist() == ["a", "b"]
+    assert has_ended
+
+
+@pytest.mark.usefixtures("_at_once")
 def test_a_run_that_fails_with_its_store_says_its_own_error(store, capsys):
     def run():
         with RunLedger(store, "r", {"ingest": 3}) as ledger:
