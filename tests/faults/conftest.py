@@ -41,18 +41,20 @@ def poisoned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def poisoned_recipe() -> Callable[..., BuildRecipe]:
-    """``poisoned_recipe(part="segmenter" or "annotator", how=..., ...)``: one unit, a limit of 1 GB and of 2 s."""
+    """``poisoned_recipe(part="segmenter" or "annotator", how=..., ...)``: one unit, a limit of 1 GB."""
 
     def make(part: str, how: str, limits: dict[str, Any] | None = None, **parameters: Any) -> BuildRecipe:
         def custom(kind: str, how: str, **more: Any) -> dict[str, Any]:
             return {"kind": "custom", "target": f"poison_parts:Poisoned{kind}", "parameters": {"how": how, **more}}
 
+        # What hangs is ended soon; what eats a gigabyte has the time to, on a busy machine.
+        timeout_s = 2.0 if how == "hang" else 60.0
         recipe = {
             "name": "poisoned",
             "segmenters": {"vad": custom("Segmenter", how if part == "segmenter" else "0")},
             "clip_set": {"turns": None, "pad_s": 0.0},
             "annotators": {"heard": custom("Annotator", how, **parameters)} if part == "annotator" else {},
-            "limits": {"memory_bytes": 1 << 30, "timeout_s": 2.0, "timeout_x": 0.0, **(limits or {})},
+            "limits": {"memory_bytes": 1 << 30, "timeout_s": timeout_s, "timeout_x": 0.0, **(limits or {})},
         }
         return decode_recipe(BuildRecipe, yaml.safe_dump(recipe), "poisoned")
 
