@@ -8,6 +8,7 @@ OSError a fault that may pass.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,6 +53,27 @@ def _options(uri: str) -> dict[str, Any]:
             clock = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
             options[protocol] = {"use_listings_cache": False, "client_kwargs": {"timeout": clock}}
     return options
+
+
+def local_files(folder: str, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Paths of all files below a local folder, by name; links are followed, and one to a folder ``above`` it is not.
+
+    A link that leads nowhere counts as a file; a folder that is gone is empty. Raises OSError for one that
+    cannot be listed: fsspec's own walk takes it for empty too, and what commits there name would be garbage.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir():
+            yield from local_files(entry.path, above | {here})
+        elif entry.is_file() or entry.is_symlink():
+            yield entry.path
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from manifests.errors import RequestError, StoreError, WorkError
 from manifests.ids import canonical_json, new_attempt_id
-from manifests.remote import open_filesystem, os_errors
+from manifests.remote import local_files, open_filesystem, os_errors
 
 # Measured on ext4 in a virtual machine (Linux 6.18): blocks of 1 MB and more are written at a third of the speed.
 COPY_BYTES = 1 << 17
@@ -81,13 +81,14 @@ class Store:
     def read_all(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """(path, bytes) of small objects in order, those that are gone left out; an object store answers many at a time."""
         for start in range(0, len(paths), READ_AT_ONCE):
-            places = {path: self._at(path) for path in paths[start : start + READ_AT_ONCE]}
+            asked = paths[start : start + READ_AT_ONCE]
             with os_errors():
-                found = self.fs.cat(list(places.values()), on_error="return")
-            for path, place in places.items():
-                if not isinstance(found[place], FileNotFoundError):
+                # Not fs.cat: it takes a path with [ or * in it for a pattern.
+                found = self.fs.cat_ranges([self._at(path) for path in asked], None, None, on_error="return")
+            for path, answer in zip(asked, found, strict=True):
+                if not isinstance(answer, FileNotFoundError):
                     with os_errors():
-                        yield path, _told(found[place])
+                        yield path, _told(answer)
 
     def open(self, path: str) -> BinaryIO:
         """The object to be read in any order, a few MB at a time. Raises FileNotFoundError."""
@@ -205,7 +206,7 @@ class Store:
     def remove_drafts(self, folder: str) -> None:
         """Remove what killed processes left of objects that never got their name: for whoever knows that nobody writes."""
         if self.is_local and self.exists(folder):
-            for path in self.fs.find(self._at(folder)):
+            for path in local_files(self._at(folder)):
                 if path.endswith(".draft"):
                     self.fs.rm_file(path)
 
@@ -219,28 +220,30 @@ class Store:
 
     def objects(self, folder: str) -> list[str]:
         """Paths of all objects below a folder, sorted; drafts are left out."""
-        self.fs.invalidate_cache()
-        try:
-            with os_errors():
-                paths = self.fs.find(self._at(folder))
-        except FileNotFoundError:
-            return []
+        paths = local_files(self._at(folder)) if self.is_local else self._infos(folder)
         found = (posixpath.relpath(path, self._at("")) for path in paths)
         return sorted(path for path in found if not path.endswith(".draft"))
 
     def details(self, folder: str = "") -> dict[str, ObjectDetail]:
         """Every object below a folder, drafts too, from one listing."""
-        self.fs.invalidate_cache()
-        try:
-            with os_errors():
-                found = self.fs.find(self._at(folder), detail=True)
-        except FileNotFoundError:
-            return {}
         root = self._at("")
         return {
             posixpath.relpath(path, root): ObjectDetail(int(info["size"]), _modified_at_s(info))
-            for path, info in sorted(found.items())
+            for path, info in sorted(self._infos(folder).items())
         }
+
+    def _infos(self, folder: str) -> dict[str, dict[str, Any]]:
+        """fsspec's description of every object below a folder."""
+        found: dict[str, dict[str, Any]] = {}
+        if self.is_local:
+            for path in local_files(self._at(folder)):
+                with contextlib.suppress(FileNotFoundError):  # drafts come and go
+                    found[path] = self.fs.info(path)
+            return found
+        self.fs.invalidate_cache()
+        with contextlib.suppress(FileNotFoundError), os_errors():
+            found = self.fs.find(self._at(folder), detail=True)
+        return found
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """A Parquet object as a table; only ``columns``, in their order, when given."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,35 @@ def test_listing_is_sorted_and_relative(store: Store) -> None:
         store.write(path, b"")
     assert store.objects("x") == ["x/1.json", "x/2.json", "x/sub/3.json"]
     assert store.objects("none") == []
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    store.write("commits/a.json", b"1")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(20):  # past the longest path that the system takes
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    for listing in (store.objects, store.details):
+        with pytest.raises(OSError, match="File name too long"):
+            listing("")
+        assert list(listing("commits")) == ["commits/a.json"]
+
+
+def test_links_are_followed_and_none_leads_round(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "corpus"))
+    Store(str(tmp_path / "large")).write("a.tar", b"1")
+    store.write("corpus.json", b"{}")
+    (tmp_path / "corpus" / "audio").symlink_to(tmp_path / "large")
+    (tmp_path / "large" / "back").symlink_to(tmp_path / "corpus")
+    assert store.objects("") == [*store.details()] == ["audio/a.tar", "corpus.json"]
+
+
+def test_a_name_with_signs_of_a_pattern_is_a_name(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "corpus [1] *"))
+    store.write("a", b"1")
+    assert list(store.read_all(["a", "absent"])) == [("a", b"1")]
+    assert store.objects("") == ["a"]
 
 
 def test_removing_twice_is_no_fault(store: Store) -> None:
