@@ -65,7 +65,8 @@ def list_tar(fs: Any, info: dict[str, Any], columns: ColumnMap) -> Iterator[Inpu
 def _read(file: IO[bytes], num_bytes: int) -> _Contents:
     contents = _Contents()
     end = 0
-    with tarfile.open(fileobj=file, mode="r:") as tar:
+    # Names of old tars are in any encoding: what is no UTF-8 stays told apart, as \\xe9.
+    with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
         while True:
             try:
                 member = tar.next()

@@ -83,13 +83,17 @@ class ColumnMap(RecipeModel):
 def facts_of(row: Mapping[str, Any], taken: Mapping[str, str], origin: str, folder: str) -> dict[str, str]:
     """Facts of one row, as columns of INPUTS, with where they come from: ``<origin> (text=transcript, language=lang)``.
 
-    Null is no fact. Places are taken as lying beside the manifest, in ``folder``.
+    Null is no fact. Half a surrogate pair, which JSON can say and no table hold, becomes U+FFFD. Places are taken as lying beside the manifest, in ``folder``.
     """
     found = {fact: taken[fact] for fact in FACTS if fact in taken and row.get(taken[fact]) is not None}
     if not found:
         return {}
-    facts = {fact: str(row[column]) for fact, column in found.items()}
+    facts = {fact: _storable(str(row[column])) for fact, column in found.items()}
     for fact in facts.keys() & set(PLACES):
         facts[fact] = beside(folder, facts[fact])
     facts[FACTS_FROM] = f"{origin} ({', '.join(f'{fact}={column}' for fact, column in found.items())})"
     return facts
+
+
+def _storable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -122,7 +122,7 @@ def _rows(container: str, version: str, column: str, thread: int) -> _Rows:
     if saved_version(container) != version:
         raise _changed(container)
     table = load_saved(container).select_columns([column]).with_format("arrow")
-    return _Rows(lambda row: (table[i][column][0].as_py()["bytes"] for i in range(row, len(table))))
+    return _Rows(lambda row: (pc.struct_field(table[i][column], "bytes")[0].as_py() for i in range(row, len(table))))
 
 
 def _parquet_rows(file: pq.ParquetFile, column: str, row: int) -> Iterator[bytes | None]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from manifests.console import progress
+from manifests.console import progress, say
 from manifests.errors import RequestError
-from manifests.remote import open_filesystem, os_errors, refusal
+from manifests.remote import local_files, open_filesystem, os_errors, refusal
 from pipeline.inputs import is_local
 
 REQUESTS_IN_FLIGHT = 16
@@ -32,23 +33,50 @@ class Standing(NamedTuple):
     info: dict[str, Any]
 
 
+def files_below(fs: Any, folder: str) -> dict[str, dict[str, Any]]:
+    """Path -> description of every file below a folder. Local links are followed; one that leads nowhere is told."""
+    return _files(_described(fs, local_files(folder)) if is_local(fs) else fs.find(folder, detail=True))
+
+
+def files_matching(fs: Any, pattern: str) -> dict[str, dict[str, Any]]:
+    """``files_below`` for the files that a glob matches."""
+    if is_local(fs):
+        return _files(_described(fs, glob.iglob(pattern, recursive=True, include_hidden=True)))
+    return _files(fs.glob(pattern, detail=True))
+
+
+def _files(details: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {path: info for path, info in details.items() if info["type"] == "file"}
+
+
+def _described(fs: Any, paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for path in paths:
+        try:
+            found[path] = fs.info(path)
+        except FileNotFoundError:
+            say(f"warning: {path!r} is a link that leads nowhere; it is left out")
+    return found
+
+
 def look_up(places: Sequence[Place]) -> list[Standing]:
     """What stands at each place, in order. Raises RequestError naming the first that is not there or not reached."""
     opened = list(_opened(places))
     listed = _listings(opened)
-    missing = [i for i, (fs, path) in enumerate(opened) if not is_local(fs) and path not in listed]
+    keys = [(id(fs), path) for fs, path in opened]  # two servers may hold one path
+    missing = [i for i, (fs, _) in enumerate(opened) if not is_local(fs) and keys[i] not in listed]
     if missing:
         with progress() as bars, ThreadPoolExecutor(REQUESTS_IN_FLIGHT) as pool:
             bar = bars.task("look up inputs", len(missing), "files") if len(missing) > ASKED_AT_ONCE else None
             for first in range(0, len(missing), ASKED_AT_ONCE):
                 asked = missing[first : first + ASKED_AT_ONCE]
                 for i, info in zip(asked, pool.map(lambda i: _info(*opened[i], places[i]), asked), strict=True):
-                    listed[opened[i][1]] = info
+                    listed[keys[i]] = info
                 if bar is not None:
                     bar.advance(len(asked))
     return [
-        Standing(fs, listed[path] if path in listed else _info(fs, path, place))
-        for (fs, path), place in zip(opened, places, strict=True)
+        Standing(fs, listed[key] if key in listed else _info(fs, path, place))
+        for key, (fs, path), place in zip(keys, opened, places, strict=True)
     ]
 
 
@@ -66,18 +94,19 @@ def _opened(places: Sequence[Place]) -> Iterator[tuple[Any, str]]:
         yield known[server], str(known[server]._strip_protocol(place.uri))
 
 
-def _listings(opened: Sequence[tuple[Any, str]]) -> dict[str, dict[str, Any]]:
-    """Path -> description, from listings of the remote folders that many of the places lie in."""
+def _listings(opened: Sequence[tuple[Any, str]]) -> dict[tuple[int, str], dict[str, Any]]:
+    """(filesystem, path) -> description, from listings of the remote folders that many of the places lie in."""
     folders: dict[tuple[int, str], list[Any]] = {}
     for fs, path in opened:
         if not is_local(fs) and "http" not in fs.protocol:
             folders.setdefault((id(fs), posixpath.dirname(path)), []).append(fs)
-    found: dict[str, dict[str, Any]] = {}
-    for (_, folder), members in folders.items():
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for (server, folder), members in folders.items():
         if len(members) >= LISTED_FROM:
             try:
                 with os_errors():
-                    found |= {info["name"]: info for info in members[0].ls(folder, detail=True) if info["type"] == "file"}
+                    listing = members[0].ls(folder, detail=True)
+                found |= {(server, info["name"]): info for info in listing if info["type"] == "file"}
             except FileNotFoundError:
                 continue  # each of its places is looked up by itself, and the first that is missing is named
             except OSError as error:

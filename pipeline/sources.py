@@ -27,7 +27,7 @@ from pipeline.inputs import (
     is_local,
     uri_of,
 )
-from pipeline.places import Place, look_up
+from pipeline.places import Place, files_below, files_matching, look_up
 from pipeline.tables import list_jsonl, list_parquet, read_jsonl, text_of
 
 __all__ = ["AUDIO_SUFFIXES", "ColumnMap", "Input", "list_inputs", "read_jsonl"]
@@ -53,9 +53,17 @@ def list_inputs(sources: Iterable[str], columns: ColumnMap | None = None, planne
         if not listed and listing.num_known == num_known:
             raise RequestError(f"source {source!r} holds no audio; files must end in one of {' '.join(sorted(AUDIO_SUFFIXES))}")
         for item in listed:
-            known = found.get(item.input_id)
-            found[item.input_id] = known.merged(item) if known else item
+            key = _key_of(item)
+            found[key] = found[key].merged(item) if key in found else item
     return sorted(found.values(), key=_order)
+
+
+def _key_of(item: Input) -> bytes:
+    """``input_id``. Raises RequestError for a name that no table can hold."""
+    try:
+        return item.input_id
+    except UnicodeEncodeError as error:
+        raise RequestError(f"input {item.uri!r} has a name that is not UTF-8; rename it") from error
 
 
 def _order(item: Input) -> tuple[str, int, int, str, str]:
@@ -70,25 +78,26 @@ class _Listing:
     def __init__(self, columns: ColumnMap, known: frozenset[tuple[str, str]]) -> None:
         self.columns, self.known = columns, known
         self.num_known = 0  # containers passed over
+        self._open_lists: list[str] = []  # the list that is read, and those that name it
 
     def source(self, source: str) -> Iterator[Input]:
         """Inputs of one source."""
         if source.startswith(PREFIX) and "://" not in source:
-            yield from self._addresses(hub_files(source), f"dataset {source!r}")
+            yield from self._addresses([Place(address, f"dataset {source!r}") for address in hub_files(source)])
             return
         fs, path = open_filesystem(source)
         try:
             with os_errors():
                 info = self._info(fs, path, source)
                 if info is None:
-                    yield from self._found(fs, fs.glob(path, detail=True), TABLES)
+                    yield from self._found(fs, files_matching(fs, path), TABLES)
                 elif info["type"] != "directory":
                     yield from self._file(fs, info)
                 elif is_local(fs) and (saved := saved_folders(path)):
                     for folder in saved:
                         yield from self._saved(folder)
                 else:
-                    yield from self._found(fs, fs.find(path, detail=True), (".tar",))
+                    yield from self._found(fs, files_below(fs, path), (".tar",))
         except OSError as error:
             raise refusal(f"source {source!r}", error) from error
 
@@ -110,11 +119,10 @@ class _Listing:
     def _found(self, fs: Any, details: dict[str, dict[str, Any]], also: tuple[str, ...]) -> Iterator[Input]:
         """Audio files of a folder or glob, and what else its suffix makes a source here."""
         for path, info in details.items():
-            if info["type"] == "file":
-                if is_audio_name(path):
-                    yield file_input(fs, info)
-                elif path.endswith(also):
-                    yield from self._file(fs, info)
+            if is_audio_name(path):
+                yield file_input(fs, info)
+            elif path.endswith(also):
+                yield from self._file(fs, info)
 
     def _file(self, fs: Any, info: dict[str, Any]) -> Iterator[Input]:
         """Inputs of one file that the request names."""
@@ -133,8 +141,12 @@ class _Listing:
             yield from list_jsonl(fs, info, self._columns_of(path))
         elif path.endswith(".txt"):
             folder, what = folder_of(fs, info["name"]), f"list {uri_of(fs, info['name'])!r}"
-            lines = [line.strip() for line in text_of(fs.cat_file(info["name"]), what).split("\n")]
-            yield from self._addresses([beside(folder, line) for line in lines if line], what)
+            if what in self._open_lists:
+                raise RequestError(f"{what} names itself; a list names audio, manifests and tars")
+            lines = enumerate(text_of(fs.cat_file(info["name"]), what).split("\n"), 1)
+            self._open_lists.append(what)
+            yield from self._addresses([Place(beside(folder, s), f"{what} line {n}") for n, line in lines if (s := line.strip())])
+            self._open_lists.pop()
         else:
             yield file_input(fs, info)
 
@@ -142,8 +154,7 @@ class _Listing:
         is_audio_folder = posixpath.basename(path) == AUDIO_FOLDER_MANIFEST and not self.columns.uri
         return self.columns.model_copy(update={"uri": "file_name"}) if is_audio_folder else self.columns
 
-    def _addresses(self, addresses: list[str], what: str) -> Iterator[Input]:
-        places = [Place(address, f"{what} line {number}") for number, address in enumerate(addresses, 1)]
+    def _addresses(self, places: list[Place]) -> Iterator[Input]:
         for found in look_up(places):
             yield from self._file(found.fs, found.info)
 

@@ -135,9 +135,9 @@ def _named_files(
 
 
 def text_of(data: bytes, what: str) -> str:
-    """UTF-8 bytes as text. Raises RequestError naming ``what`` for others."""
+    """UTF-8 bytes as text, without the mark that some editors begin it with. Raises RequestError naming ``what`` for others."""
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"{what} is not UTF-8 at byte {error.start}; convert it") from error
 

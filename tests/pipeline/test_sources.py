@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import fsspec
 import pytest
@@ -27,6 +28,29 @@ def test_a_folder_is_walked_and_sorted_and_other_files_left_alone(folder):
     assert [item.uri.removeprefix(f"{folder}/") for item in found] == ["a.flac", "b.wav", "deep/c.OGG", "naïve — 名前 #1 %20.mp3"]
     assert found[0].num_bytes == 5
     assert list_inputs([str(folder), f"{folder}/*.wav"]) == found  # each once
+
+
+def test_links_are_what_they_lead_to(folder, tmp_path_factory, capsys):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "d.wav").write_bytes(b"z" * 7)
+    (folder / "file.wav").symlink_to(elsewhere / "d.wav")
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "nowhere.wav").symlink_to(folder / "gone.wav")
+    found = {item.uri.removeprefix(f"{folder}/"): item for item in list_inputs([str(folder)])}
+    assert {"file.wav", "linked/d.wav"} < found.keys()
+    assert not [uri for uri in found if "nowhere" in uri or "back" in uri]
+    assert found["file.wav"].num_bytes == 7
+    assert "nowhere.wav' is a link that leads nowhere; it is left out" in capsys.readouterr().err
+    assert list_inputs([f"{folder}/file.wav"]) == list_inputs([f"{folder}/f*.wav"]) == [found["file.wav"]]
+    assert list_inputs([f"{folder}/l*/*.wav"]) == [found["linked/d.wav"]]
+
+
+def test_a_name_that_no_table_can_hold_is_told(folder):
+    with open(os.fsencode(str(folder)) + b"/caf\xe9.wav", "wb"):
+        pass
+    with pytest.raises(RequestError, match=r"caf\\udce9\.wav' has a name that is not UTF-8"):
+        list_inputs([str(folder)])
 
 
 def test_a_changed_file_is_another_input(folder):
@@ -74,8 +98,14 @@ def test_a_list_names_files_relative_to_it(folder):
     found = list_inputs([f"{folder}/all.txt"])
     assert [item.uri for item in found] == [f"{folder}/b.wav", f"{folder}/deep/c.OGG"]
     assert all(item.facts == {} for item in found)
-    (folder / "all.txt").write_text("b.wav\ngone.wav\n")
-    with pytest.raises(RequestError, match=r"line 2: '.*gone.wav' does not exist; mend the path"):
+    (folder / "all.txt").write_text("\ufeffb.wav\n", encoding="utf-8")  # as some editors write it
+    assert [item.uri for item in list_inputs([f"{folder}/all.txt"])] == [f"{folder}/b.wav"]
+    (folder / "all.txt").write_text("b.wav\n\ngone.wav\n")
+    with pytest.raises(RequestError, match=r"line 3: '.*gone.wav' does not exist; mend the path"):
+        list_inputs([f"{folder}/all.txt"])
+    (folder / "all.txt").write_text("more.txt\n")
+    (folder / "more.txt").write_text("b.wav\nall.txt\n")
+    with pytest.raises(RequestError, match=r"list '.*all.txt' names itself"):
         list_inputs([f"{folder}/all.txt"])
 
 
@@ -145,3 +175,15 @@ def test_any_filesystem_of_fsspec_is_a_source():
     assert list_inputs(["memory://src/l.txt"]) == found[1:]
     with pytest.raises(RequestError, match="nosuch://x"):
         list_inputs(["nosuch://x"])
+
+
+def test_one_path_on_two_filesystems_is_two_inputs(folder):
+    fsspec.filesystem("memory").pipe_file(f"{folder}/b.wav", b"x" * 99)
+    (folder / "two.txt").write_text(f"memory:/{folder}/b.wav\n{folder}/b.wav\n")
+    assert sorted(item.num_bytes for item in list_inputs([f"{folder}/two.txt"])) == [5, 99]
+
+
+def test_half_a_surrogate_pair_in_a_fact_is_marked(folder):
+    (folder / "list.jsonl").write_text('{"path": "b.wav", "text": "a\\ud800b \\ud83d\\ude00"}')
+    (item,) = list_inputs([f"{folder}/list.jsonl"])
+    assert item.facts["text"] == "a\ufffdb \U0001f600"

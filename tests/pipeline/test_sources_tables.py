@@ -157,6 +157,17 @@ def test_a_saved_dataset_gives_its_rows_undecoded(dataset, tmp_path):
     assert list_inputs([str(tmp_path / "saved")], planned=found) == []
 
 
+def test_a_row_of_a_dataset_without_audio_is_gone(tmp_path):
+    from datasets import Dataset
+
+    rows = pa.array([{"bytes": b"a", "path": None}, None], AUDIO)
+    Dataset(pa.table({"audio": rows})).save_to_disk(tmp_path / "saved")
+    first, second = list_inputs([str(tmp_path / "saved")])
+    assert read(first) == b"a"
+    with pytest.raises(FileNotFoundError, match="row 1 holds no bytes"), open_input(second):
+        pass
+
+
 def test_saved_splits_and_selections_are_taken_and_a_dataset_without_audio_is_refused(dataset, tmp_path):
     from datasets import Dataset, DatasetDict
 

@@ -134,3 +134,13 @@ def test_what_is_no_plain_tar_is_refused(tmp_path):
     empty = write_tar(tmp_path / "empty.tar", [("notes.pdf", b"")])
     with pytest.raises(RequestError, match="holds no audio"):
         list_inputs([str(empty)])
+
+
+def test_names_of_members_that_are_no_utf8_stay_apart(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        for name in ("café.wav", "cafè.wav"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            tar.addfile(info, io.BytesIO(name[3:].encode("latin-1")[:1] + b"abc"))
+    found = list_inputs([str(tmp_path / "s.tar")])
+    assert {item.member: read(item) for item in found} == {r"caf\xe9.wav": b"\xe9abc", r"caf\xe8.wav": b"\xe8abc"}
