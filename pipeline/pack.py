@@ -21,9 +21,10 @@ from manifests.errors import RequestError, StoreError, WorkError
 from manifests.ids import digest_json
 from manifests.packs import FORMAT_VERSION, Pack
 from manifests.recipes import resolved
+from manifests.remote import refusal
 from manifests.schema import DOCUMENTS
-from manifests.snapshots import clips_output
-from manifests.store import Store, json_bytes
+from manifests.snapshots import INGEST, clips_output
+from manifests.store import READ_AT_ONCE, Store, json_bytes
 from pipeline.candidates import check_recipe, clip_parts
 from pipeline.claims import claim, clean
 from pipeline.engines import InlineEngine
@@ -71,7 +72,10 @@ def pack(
     """
     sources = [source] if isinstance(source, str) else list(source)
     opened = Tokenizer.open(tokenizer) if tokenizer else None
-    is_corpus = len(sources) == 1 and Store(sources[0]).exists("corpus.json")
+    try:
+        is_corpus = len(sources) == 1 and Store(sources[0]).exists("corpus.json")
+    except OSError as error:
+        raise refusal(f"source {sources[0]!r}", error) from error
     files = [] if is_corpus else text_files(sources)
     if files:
         if recipe.filters or recipe.codes_from or recipe.tags_from:
@@ -101,10 +105,22 @@ def _corpus_lineage(corpus: Corpus) -> dict[str, Any]:
         "corpus_id": corpus.corpus_id,
         "snapshot": corpus.snapshot.number,
         "snapshot_digest": digest_json([corpus.snapshot.units, corpus.snapshot.current]),
+        "inputs_digest": _inputs_digest(corpus),
         "clip_set": corpus.clip_set,
         "clips_fingerprint": corpus.fingerprint(clips_output(corpus.clip_set)),
         "layers": corpus.layers(),
     }
+
+
+def _inputs_digest(corpus: Corpus) -> str:
+    """Changes with the facts that came with any input: units are named by their inputs' keys alone."""
+    fingerprint, units = corpus.fingerprint(INGEST), corpus.snapshot.units
+    digests = []
+    for start in range(0, len(units), READ_AT_ONCE):
+        keys = [(INGEST, fingerprint, unit) for unit in units[start : start + READ_AT_ONCE] if corpus.has(INGEST, unit)]
+        corpus.tables.load(keys)
+        digests += [corpus.commit(*key).objects["inputs"].digest for key in keys]
+    return digest_json(digests)
 
 
 def _groups(corpus: Corpus, run: Map) -> dict[str, str]:
@@ -146,7 +162,11 @@ def write_pack(
     Raises RequestError when ``out`` holds something else.
     """
     store, work, pack_id = Store(out), Store(f"{out.rstrip('/')}/packing"), str(head["pack_id"])
-    if found := _standing(store, pack_id):
+    try:
+        found = _standing(store, pack_id)
+    except OSError as error:
+        raise refusal(f"output {out!r}", error) from error
+    if found:
         clean(store, work)
         return found
     groups = claim(store, work, pack_id, find_groups)

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.console import ProgressBar
 from manifests.errors import RequestError
 from manifests.ids import digest_blocks, digest_bytes
-from manifests.remote import open_filesystem, os_errors
+from manifests.remote import open_filesystem, os_errors, refusal
+from pipeline.places import files_below, files_matching
 from pipeline.recipe import PackRecipe
 from pipeline.shards import members_of, tarred
 from pipeline.spills import Decision
@@ -70,14 +72,17 @@ def text_files(sources: Sequence[str]) -> list[TextFile]:
     found: dict[str, tuple[str, int]] = {}  # URI -> (path in its filesystem, bytes)
     for source in sources:
         fs, path = open_filesystem(source)
-        with os_errors():
-            if fs.isfile(path):
-                details = {path: fs.info(path)} if path.endswith(TEXT_SUFFIXES) else {}
-            elif fs.isdir(path):
-                details = fs.find(path, detail=True)
-            else:
-                details = fs.glob(path, detail=True) if any(sign in path for sign in "*?[") else {}
-        named = {place: info for place, info in details.items() if info["type"] == "file" and place.endswith(TEXT_SUFFIXES)}
+        try:
+            with os_errors():
+                if fs.isfile(path):
+                    details = {path: fs.info(path)} if path.endswith(TEXT_SUFFIXES) else {}
+                elif fs.isdir(path):
+                    details = files_below(fs, path)
+                else:
+                    details = files_matching(fs, path) if any(sign in path for sign in "*?[") else {}
+        except OSError as error:
+            raise refusal(f"text corpus {source!r}", error) from error
+        named = {place: info for place, info in details.items() if place.endswith(TEXT_SUFFIXES)}
         if not named and (source.endswith(TEXT_SUFFIXES) or not fs.isdir(path)):
             raise RequestError(f"text corpus {source!r} does not exist; give .jsonl or .parquet files with a column `text`")
         found |= {fs.unstrip_protocol(place): (place, int(info["size"])) for place, info in named.items()}
@@ -148,9 +153,22 @@ def _row(line: bytes, file: TextFile, offset: int) -> dict[str, Any]:
         row = json.loads(line)
     except ValueError as error:  # JSON or UTF-8
         raise RequestError(f"{_line(file, offset)} is not JSON: {error}; each line is one object with `text`") from error
+    if fault := _fault(row):
+        raise RequestError(f"{_line(file, offset)} {fault}; each line is one object with it")
+    return dict(row)
+
+
+def _fault(row: Any) -> str:
+    """What is wrong with a row; empty when nothing is."""
     if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise RequestError(f"{_line(file, offset)} has no string `text`; each line is one object with one")
-    return row
+        return "has no string `text`"
+    if not isinstance(row.get("language"), str | None):
+        return "has no string or null `language`"
+    try:
+        f"{row['text']}{row.get('language')}".encode()
+    except UnicodeEncodeError:  # JSON can say it, and nothing that stores text can
+        return "has no UTF-8 `text` or `language` (half a surrogate pair)"
+    return ""
 
 
 def _line(file: TextFile, offset: int) -> str:
@@ -165,10 +183,13 @@ def _line(file: TextFile, offset: int) -> str:
 
 
 def _parquet(file: TextFile) -> pq.ParquetFile:
-    """The open file. Raises RequestError when it has no column ``text``."""
+    """The open file. Raises RequestError when it is no Parquet or has no column ``text``."""
     fs, path = open_filesystem(file.uri)
-    with os_errors():
-        opened = pq.ParquetFile(fs.open(path, "rb"), pre_buffer=False)
+    try:
+        with os_errors():
+            opened = pq.ParquetFile(fs.open(path, "rb"), pre_buffer=False)
+    except pa.ArrowInvalid as error:
+        raise RequestError(f"{file.uri!r} is not Parquet: {' '.join(str(error).split())}; write it again") from error
     if "text" not in opened.schema_arrow.names:
         raise RequestError(f"{file.uri!r} has no column `text`; it has {', '.join(opened.schema_arrow.names)}")
     return opened
@@ -181,7 +202,7 @@ def _parquet_rows(part: TextPart) -> Iterator[tuple[int, dict[str, Any]]]:
         columns = [name for name in ("text", "language") if name in opened.schema_arrow.names]
         batches = opened.iter_batches(READ_ROWS, [*range(part.start, part.stop)], columns, use_threads=False)
         for row in (row for batch in batches for row in batch.to_pylist()):
-            if not isinstance(row["text"], str):
-                raise RequestError(f"{part.file.uri!r} row {number} has no string `text`; each row needs one")
+            if fault := _fault(row):
+                raise RequestError(f"{part.file.uri!r} row {number} {fault}; each row needs one")
             yield number, row
             number += 1

@@ -206,6 +206,19 @@ def test_a_place_that_holds_something_else_is_not_touched(made, tmp_path):
         pack(corpus, store.uri, recipe(), tokenizer)
 
 
+def test_other_facts_are_another_pack(light, tmp_path):
+    shutil.copy(Path(utterances_folder()) / "BAC009S0764W0121.wav", tmp_path / "a.wav")
+    sources, plain = tmp_path / "sources.jsonl", recipe(codes_from=None)
+    packs = []
+    for name, text in (("one", "wrong"), ("two", "right"), ("again", "right")):
+        sources.write_text(json.dumps({"path": "a.wav", "text": text}))
+        build([str(sources)], str(tmp_path / name), light())
+        packs.append(pack(str(tmp_path / name), str(tmp_path / f"{name}-pack"), plain).pack_id)
+    assert packs[0] != packs[1] == packs[2]
+    with pytest.raises(RequestError, match="holds another pack"):
+        pack(str(tmp_path / "two"), str(tmp_path / "one-pack"), plain)
+
+
 def test_facts_of_equal_bytes_are_put_together_and_licences_must_agree(light, tmp_path):
     audio = Path(utterances_folder()) / "BAC009S0764W0121.wav"
     for name in ("a.wav", "b.wav", "c.wav"):

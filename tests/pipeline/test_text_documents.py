@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pyarrow as pa
@@ -49,6 +50,11 @@ def test_folders_globs_and_lists_of_files_are_one_corpus(folder, tmp_path, monke
     pack([str(folder / "b/c.parquet"), str(folder / "a.jsonl")], str(tmp_path / "list"), RECIPE)
     for name in ("parts", "list"):
         assert objects(str(tmp_path / name)) == objects(str(tmp_path / "whole"))
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.jsonl").symlink_to(folder / "a.jsonl")
+    (tmp_path / "links" / "b").symlink_to(folder / "b")
+    pack(str(tmp_path / "links"), str(tmp_path / "linked"), RECIPE)
+    assert objects(str(tmp_path / "linked")) == objects(str(tmp_path / "whole"))
     pack(f"{folder}/*.jsonl", str(tmp_path / "glob"), RECIPE)
     assert sorted(row["text"] for row in rows(str(tmp_path / "glob"))) == sorted(TEXTS[:30])
 
@@ -100,8 +106,33 @@ def test_what_is_no_text_corpus_is_told(folder, tmp_path):
     (tmp_path / "bytes.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
     with pytest.raises(RequestError, match=r"bytes\.jsonl' line 2 is not JSON"):
         pack(str(tmp_path / "bytes.jsonl"), out, RECIPE)
+    for row, fault in (
+        ({"text": "a\ud800"}, "no UTF-8 `text` or `language`"),
+        ({"text": "a", "language": 5}, "no string or null `language`"),
+        (["text"], "no string `text`"),
+    ):
+        (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n' + json.dumps(row))
+        with pytest.raises(RequestError, match=rf"rows\.jsonl' line 2 has {fault}"):
+            pack(str(tmp_path / "rows.jsonl"), out, RECIPE)
+    (tmp_path / "broken.parquet").write_text("no table")
+    with pytest.raises(RequestError, match=r"broken\.parquet' is not Parquet"):
+        pack(str(tmp_path / "broken.parquet"), out, RECIPE)
     (tmp_path / "empty" / "a.jsonl").write_text("")
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "empty" / "b.parquet")
     with pytest.raises(RequestError, match="holds no rows in 2 files"):
         pack(str(tmp_path / "empty"), out, RECIPE)
     assert Store(out).objects("") == []
+
+
+@pytest.mark.slow  # the client's own patience
+def test_an_endpoint_that_is_not_there_is_told(folder, tmp_path, s3_at):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        s3_at(f"http://127.0.0.1:{taken.getsockname()[1]}")
+        for sources, out, what in (
+            ("s3://b/in", str(tmp_path), "source 's3://b/in'"),
+            ([str(folder), "s3://b/in"], str(tmp_path), "text corpus 's3://b/in'"),
+            (str(folder), "s3://b/out", "output 's3://b/out'"),
+        ):
+            with pytest.raises(RequestError, match=f"{what} cannot be reached"):
+                pack(sources, out, RECIPE)
