@@ -1,6 +1,6 @@
 """What runs cost, part by part: audio-hours a core-hour, what was idle, what was saved, what it comes to in money.
 
-A *core-hour* is an hour of CPU time. What is paid for is something else: a worker holds one CPU from the start of a unit to
+A *core-hour* is an hour of CPU time. What is paid for is something else: a worker holds its CPUs from the start of a unit to
 its commit, and a cluster is paid for whether it works or not.
 """
 
@@ -46,7 +46,7 @@ class PartCost:
     num_errors: int
     num_bytes: int
     peak_rss_bytes: int
-    cost: float | None
+    cost: float | None  # of the CPUs and GPUs that its workers held
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,15 @@ def cost_table(runs: Sequence[Heartbeat], prices: Prices | None = None) -> CostT
     """The costs of some runs together."""
     prices = prices or Prices()
     sums: dict[str, PartProgress] = {}
+    held_core_s: dict[str, float] = {}
     processes: dict[str, tuple[str, int]] = {}
     for run in runs:
         for part in run.parts:
             _add(sums.setdefault(part.part, PartProgress(part.part, 0)), part)
+            held_core_s[part.part] = held_core_s.get(part.part, 0.0) + part.wall_s * part.num_cpus
         for process, (what, peak) in run.processes.items():
             processes[process] = (what, max(peak, processes.get(process, ("", 0))[1]))
-    parts = [_part_cost(part, prices) for part in sums.values() if part.num_done]
+    parts = [_part_cost(part, prices.of(held_core_s[part.part], part.gpu_s)) for part in sums.values() if part.num_done]
     paid_core_s = _paid_s([(run.num_cpus, run.wall_s) for run in runs])
     paid_gpu_s = _paid_s([(run.num_gpus, run.wall_s) for run in runs])
     core_h = sum(part.core_h for part in parts)
@@ -145,7 +147,7 @@ def _add(total: PartProgress, part: PartProgress) -> None:
     total.peak_rss_bytes = max(total.peak_rss_bytes, part.peak_rss_bytes)
 
 
-def _part_cost(part: PartProgress, prices: Prices) -> PartCost:
+def _part_cost(part: PartProgress, cost: float | None) -> PartCost:
     return PartCost(
         part=part.part,
         num_units=part.num_done,
@@ -161,7 +163,7 @@ def _part_cost(part: PartProgress, prices: Prices) -> PartCost:
         num_errors=part.num_errors,
         num_bytes=part.num_bytes,
         peak_rss_bytes=part.peak_rss_bytes,
-        cost=prices.of(part.wall_s, part.gpu_s),
+        cost=cost,
     )
 
 

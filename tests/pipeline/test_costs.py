@@ -50,6 +50,11 @@ def test_gpu_time_is_paid_for_and_shown():
     assert "EUR" in lines(table)[1]
 
 
+def test_a_part_is_paid_for_by_all_the_cpus_that_its_workers_hold():
+    table = cost_table([run(part(num_cpus=4.0)), run(part(num_cpus=0.5))], Prices(0.04))
+    assert table.parts[0].cost == pytest.approx((4 * 90 + 45) / 3600 * 0.04)
+
+
 def test_without_prices_and_cpus_told_nothing_is_made_up():
     table = cost_table([run(part(), num_cpus=None)])
     assert (table.idle_share, table.cost, table.parts[0].cost) == (None, None, None)
