@@ -243,6 +243,7 @@ def _refused(item: Input, refusal: AudioRefused) -> Ingested:
         "no_bytes": "open",
         "gone": "open",
         "not_readable": "open",
+        "broken_container": "open",
         "non_finite_samples": "check",
         "no_samples": "decode",
         "undecodable": "decode",

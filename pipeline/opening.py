@@ -9,13 +9,15 @@ import errno
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, BinaryIO
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from manifests.errors import AudioRefused
 from manifests.remote import open_filesystem, os_errors
 from pipeline.hub import load_saved, saved_version
 from pipeline.inputs import Input, container_version
@@ -31,7 +33,7 @@ def open_input(item: Input) -> Iterator[BinaryIO]:
     """A readable binary file of the input's bytes as they came, undecoded.
 
     Raises, also while it is read, FileNotFoundError (gone, or its container changed since it was listed),
-    PermissionError, and OSError for faults that may pass.
+    PermissionError, and OSError for faults that may pass; AudioRefused for a row of a table that is broken there.
     """
     try:
         with os_errors():
@@ -44,7 +46,7 @@ def open_input(item: Input) -> Iterator[BinaryIO]:
             else:
                 column, row = item.member.rsplit("/", 1)
                 yield io.BytesIO(_rows(item.container, item.version, column, threading.get_ident()).read(int(row)))
-    except OSError:
+    except (OSError, AudioRefused):
         # What is open may be what is broken: the next attempt opens it again.
         _rows.cache_clear()
         raise
@@ -100,9 +102,14 @@ class _Rows:
         self._next, self._stream = 0, start_at(0)
 
     def read(self, row: int) -> bytes:
-        """Raises FileNotFoundError when the row holds no bytes."""
-        if not 0 <= row - self._next < STEPS_FORWARD:
-            self._next, self._stream = row, self._start_at(row)
+        """Raises FileNotFoundError when the row holds no bytes, AudioRefused when it cannot be read."""
+        if 0 <= row - self._next < STEPS_FORWARD:
+            with suppress(AudioRefused):  # of a row on the way, it may be
+                return self._read_on(row)
+        self._next, self._stream = row, self._start_at(row)
+        return self._read_on(row)
+
+    def _read_on(self, row: int) -> bytes:
         data = None
         while self._next <= row:
             data = next(self._stream, None)
@@ -131,8 +138,21 @@ def _parquet_rows(file: pq.ParquetFile, column: str, row: int) -> Iterator[bytes
         num_rows = file.metadata.row_group(group).num_rows
         if first + num_rows > row:
             skip = max(0, row - first)
-            for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=[f"{column}.bytes"], use_threads=False):
+            batches = file.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=[f"{column}.bytes"], use_threads=False)
+            for batch in _whole(batches, group):
                 held = pc.struct_field(batch.column(0), "bytes")
                 yield from (value.as_py() for value in held[skip:])
                 skip = max(0, skip - len(held))
         first += num_rows
+
+
+def _whole(batches: Iterator[pa.RecordBatch], group: int) -> Iterator[pa.RecordBatch]:
+    """The batches of a row group. Raises AudioRefused where it is broken."""
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        # Arrow tells broken pages as OSErrors without a number; those of stores have one, or a class of their own.
+        if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+            raise
+        said = " ".join(str(error).split())
+        raise AudioRefused("broken_container", f"row group {group} of its table is broken: {said}; write it again") from error

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from manifests.errors import RequestError
+from manifests.errors import AudioRefused, RequestError
 from pipeline import opening
 from pipeline.hub import PREFIX
 from pipeline.opening import open_input
@@ -135,6 +135,21 @@ def test_what_holds_no_audio_or_is_no_table_is_refused(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"not parquet")
     with pytest.raises(RequestError, match="is not Parquet"):
         list_inputs([str(tmp_path / "t.parquet")])
+
+
+def test_a_broken_row_group_costs_its_own_rows_alone(embedded):
+    path, data = embedded
+    begins = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[begins : begins + 30] = b"\xff" * 30  # the header of its page
+    path.write_bytes(content)
+    for row, item in enumerate(list_inputs([str(path)])):
+        if 6 <= row < 12:
+            with pytest.raises(AudioRefused, match="row group 1 of its table is broken") as refused, open_input(item):
+                pass
+            assert refused.value.reason == "broken_container"
+        else:
+            assert read(item) == data[row]
 
 
 @pytest.fixture(scope="module")
