@@ -137,6 +137,8 @@ class SegmentWork:
                 watch.audio_s += duration_s
         watch.num_rows = len(rows) + len(failures)
         watch.failed(len(failures), failures[0]["message"] if failures else None)
+        if watch.only is not None:
+            return
         attempt.put_table("spans", f"{self.output}/{self.fingerprint}", table_of(rows, SPANS))
         attempt.put_table("failures", f"failures/{self.name}/{self.fingerprint}", table_of(failures, FAILURES))
 

@@ -45,9 +45,9 @@ class Work(Protocol):
 
 
 def do(work: Work, store: Store, unit: Unit, watch: Watch) -> dict[str, Any] | None:
-    """Run a work on a unit, commit, and return its LEDGER row; None when another run committed it meanwhile.
+    """Run a work on a unit, commit, and return its LEDGER row; None when another run had committed it before.
 
-    A probe (``watch.only``) writes and commits nothing.
+    Who loses the race to commit tells what the work cost all the same. A probe (``watch.only``) writes and commits nothing.
     """
     started_at_s, wall, cpu = time.time(), time.perf_counter(), time.process_time()
     if store.exists(commit_path(work.output, work.fingerprint, unit.unit_id)):

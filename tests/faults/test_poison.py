@@ -6,12 +6,17 @@ import time
 
 import pytest
 
+from manifests.commits import commit_path
 from manifests.corpus import Corpus
 from manifests.errors import WorkError
 from manifests.store import Store
+from pipeline.assembly import make_works
 from pipeline.build import build
 from pipeline.engines import InlineEngine, LocalEngine
 from pipeline.keeper import MAX_DEATHS
+from pipeline.units import read_planned
+from pipeline.watch import Watch
+from pipeline.works import do
 
 REASONS = {"crash": "crashed", "kill": "crashed", "hang": "timed_out", "eat": "out_of_memory", "raise": "ValueError"}
 
@@ -118,3 +123,18 @@ def test_a_hang_is_told_from_a_crash_while_the_keeper_is_busy(poisoned_folder, p
     out = str(tmp_path / "corpus")
     build([str(poisoned_folder)], out, poisoned_recipe("annotator", "hang", limits={"timeout_s": 0.6}), LocalEngine())
     assert Corpus.open(out).layer("heard")["error"][3].as_py().startswith("timed_out")
+
+
+@pytest.mark.parametrize("part", ["ingest", "spans/vad", "layers"])
+def test_a_probe_writes_nothing(part, poisoned_folder, poisoned_recipe, tmp_path, monkeypatch):
+    """A process that is killed while it looks for poison leaves nothing behind."""
+    out, recipe = str(tmp_path / "corpus"), poisoned_recipe("annotator", "0")
+    build([str(poisoned_folder)], out, recipe)
+    store = Store(out)
+    work = next(work for work in make_works(recipe) if work.output.startswith(part))
+    unit = read_planned(store)[0]
+    store.remove(commit_path(work.output, work.fingerprint, unit.unit_id))
+    written = []
+    monkeypatch.setattr(Store, "write", lambda _, path, data: written.append(path))
+    assert do(work, store, unit, Watch(only=range(2, 4))) is None
+    assert not written
