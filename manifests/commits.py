@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
+from manifests.errors import parsing
 from manifests.ids import digest_blocks, digest_bytes, new_attempt_id
 from manifests.store import Store, json_bytes, table_bytes
 
@@ -54,15 +55,18 @@ def split_commit_path(path: str) -> tuple[str, str, str]:
 
 
 def read_commit(store: Store, output: str, fingerprint: str, unit: str) -> Commit | None:
-    """The commit of a unit's output, or None when there is none yet."""
+    """The commit of a unit's output, or None when there is none yet. Raises WorkError where it is damaged."""
+    path = commit_path(output, fingerprint, unit)
     try:
-        return parse_commit(store.read(commit_path(output, fingerprint, unit)))
+        data = store.read(path)
     except FileNotFoundError:
         return None
+    with parsing(store.uri, path):
+        return parse_commit(data)
 
 
 def parse_commit(data: bytes) -> Commit:
-    """The commit in a commit file. Raises ValueError, KeyError or TypeError for anything else."""
+    """The commit in a commit file. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
     row = json.loads(data)
     row["objects"] = {role: ObjectFact(**fact) for role, fact in row["objects"].items()}
     return Commit(**row)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from manifests.errors import parsing
 from manifests.ids import new_attempt_id
 from manifests.store import Store, json_bytes
 
@@ -98,13 +99,18 @@ def write_compaction(store: Store, compaction: Compaction) -> str:
 
 
 def read_compaction(store: Store, path: str) -> Compaction:
-    """Raises FileNotFoundError. Read once a process: it never changes, and has 5 MB for 200,000 units."""
+    """Raises FileNotFoundError where there is none, WorkError where it is damaged.
+
+    Read once a process: it never changes, and has 5 MB for 200,000 units.
+    """
     return _read_compaction(store.uri, path)
 
 
 @lru_cache(maxsize=32)
 def _read_compaction(uri: str, path: str) -> Compaction:
-    return parse_compaction(Store(uri).read(path))
+    data = Store(uri).read(path)
+    with parsing(uri, path):
+        return parse_compaction(data)
 
 
 def parse_compaction(data: bytes) -> Compaction:

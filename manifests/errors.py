@@ -12,6 +12,9 @@ StepwellError                 the root; ``str()`` is one line: what, which value
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class StepwellError(Exception):
     """Root of the tree; ``exit_code`` is what the command returns when it reaches the top."""
@@ -58,3 +61,14 @@ class AudioRefused(StepwellError):
     def __reduce__(self) -> tuple[type[AudioRefused], tuple[str, str]]:
         # Exceptions with extra arguments do not survive pickling between Ray workers by themselves.
         return (AudioRefused, (self.reason, str(self)))
+
+
+@contextmanager
+def parsing(uri: str, path: str) -> Iterator[None]:
+    """Raises WorkError where an object of a corpus, read in the block, is not one that was written as a whole."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WorkError(
+            f"{path!r} of corpus {uri!r} cannot be read ({type(error).__name__}: {error}); run `stepwell corpus fsck {uri}`"
+        ) from error

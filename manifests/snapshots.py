@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, parsing
 from manifests.remote import refusal
 from manifests.store import Store, json_bytes
 
@@ -109,7 +109,16 @@ def latest_snapshot_number(store: Store) -> int:
 
 
 def read_snapshot(store: Store, number: int) -> Snapshot:
-    return Snapshot.from_json(json.loads(store.read(Snapshot.path(number))))
+    """Raises FileNotFoundError where there is none, WorkError where it is damaged."""
+    path = Snapshot.path(number)
+    data = store.read(path)
+    with parsing(store.uri, path):
+        return parse_snapshot(data)
+
+
+def parse_snapshot(data: bytes) -> Snapshot:
+    """A stored snapshot. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
+    return Snapshot.from_json(json.loads(data))
 
 
 def publish_snapshot(store: Store, snapshot: Snapshot) -> bool:
@@ -120,11 +129,14 @@ def publish_snapshot(store: Store, snapshot: Snapshot) -> bool:
 def read_head(store: Store) -> dict[str, Any] | None:
     """``corpus.json`` (format_version, corpus_id, sample_rate), or None where there is no corpus."""
     try:
-        head: dict[str, Any] = json.loads(store.read("corpus.json"))
+        data = store.read("corpus.json")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise refusal(f"corpus {store.uri!r}", error) from error
-    if head.get("format_version") != FORMAT_VERSION:
-        raise RequestError(f"corpus {store.uri!r} has format {head.get('format_version')!r}; this version reads {FORMAT_VERSION}")
+    with parsing(store.uri, "corpus.json"):
+        head: dict[str, Any] = json.loads(data)
+        version = head["format_version"]
+    if version != FORMAT_VERSION:
+        raise RequestError(f"corpus {store.uri!r} has format {version!r}; this version reads {FORMAT_VERSION}")
     return head

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from manifests.commits import Commit, ObjectFact, commit_path, parse_commit
 from manifests.compacted import RowGroup, read_compaction
-from manifests.errors import WorkError
+from manifests.errors import WorkError, parsing
 from manifests.ids import digest_blocks
 from manifests.snapshots import latest_snapshot_number, read_snapshot
 from manifests.store import COPY_BYTES, Store
@@ -47,12 +47,16 @@ class UnitTables:
         return self._commits[key]
 
     def load(self, keys: Iterable[tuple[str, str, str]]) -> None:
-        """Read the commits of (output, fingerprint, unit) that there are: an object store answers many at a time."""
+        """Read the commits of (output, fingerprint, unit) that there are: an object store answers many at a time.
+
+        Raises WorkError where one is damaged.
+        """
         missing = [commit_path(*key) for key in keys if key not in self._commits]
         if len(self._commits) + len(missing) > HELD_COMMITS:
             self._commits.clear()
-        for _, data in self.store.read_all(missing):
-            commit = parse_commit(data)
+        for path, data in self.store.read_all(missing):
+            with parsing(self.store.uri, path):
+                commit = parse_commit(data)
             self._commits[commit.output, commit.fingerprint, commit.unit] = commit
 
     def read(self, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None = None) -> pa.Table:

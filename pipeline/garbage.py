@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from manifests.commits import Commit, parse_commit, split_commit_path
 from manifests.compacted import Compaction, read_compaction
-from manifests.errors import WorkError
+from manifests.errors import parsing
 from manifests.snapshots import TABLES, Snapshot, read_snapshot, snapshot_number, table_roles
 from manifests.store import ObjectDetail, Store
 
@@ -44,7 +44,7 @@ class Removed:
 
 
 def collect(store: Store, grace_s: float) -> Removed:
-    """Remove what nobody can need any more. Raises WorkError, with nothing removed, when a commit cannot be read.
+    """Remove what nobody can need any more. Raises WorkError, with nothing removed, when a commit, snapshot or compaction is damaged.
 
     Costs one listing and one read a commit.
     """
@@ -56,12 +56,8 @@ def collect(store: Store, grace_s: float) -> Removed:
         return Removed(0, 0)  # the listing is older than what other collections have removed since: theirs do
     needed = Needed(store, snapshots)
     for path, data in store.read_all(sorted(path for path in details if path.startswith("commits/") and path.endswith(".json"))):
-        try:
+        with parsing(store.uri, path):
             needed.add(parse_commit(data))
-        except (ValueError, KeyError, TypeError) as error:
-            raise WorkError(
-                f"commit {path!r} cannot be read ({error}): nothing is removed; run `stepwell corpus fsck`"
-            ) from error
     return remove(store, garbage(details, needed, now_s, grace_s), details)
 
 

@@ -12,7 +12,7 @@ from manifests.commits import commit_path, list_commits
 from manifests.compacted import CompactedPart, Compaction, parse_compaction
 from manifests.console import progress
 from manifests.ids import digest_blocks
-from manifests.snapshots import Snapshot, read_snapshot, snapshot_number
+from manifests.snapshots import Snapshot, parse_snapshot, snapshot_number
 from manifests.store import COPY_BYTES, ObjectDetail, Store
 from manifests.tables import open_part
 from pipeline.faults import Fault, said
@@ -72,7 +72,7 @@ class SnapshotCheck:
     def _read(self, number: int) -> Snapshot | None:
         path = Snapshot.path(number)
         try:
-            snapshot = read_snapshot(self._store, number)
+            snapshot = parse_snapshot(self._store.read(path))
             done = [(o, mark, unit) for o, made in snapshot.outputs.items() for mark, units in made.items() for unit in units]
             commits = [commit_path(*key) for key in done]
             if snapshot.number != number:

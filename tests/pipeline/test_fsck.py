@@ -17,7 +17,7 @@ import pytest
 from manifests.commits import Commit, ObjectFact, commit_path, list_commits, read_commit
 from manifests.compacted import read_compaction
 from manifests.corpus import Corpus
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.ids import digest_bytes
 from manifests.snapshots import INGEST, Snapshot, latest_snapshot_number, read_snapshot
 from manifests.store import Store, json_bytes, table_bytes
@@ -26,6 +26,7 @@ from pipeline.build import build
 from pipeline.compact import compact
 from pipeline.faults import REMEDIES
 from pipeline.fsck import check
+from pipeline.garbage import collect
 from pipeline.repair import repair
 
 REFUSAL = {"input_id": bytes(16), "uri": "u", "stage": "s", "reason": "r", "message": "m", "outcome": "refused"}
@@ -402,6 +403,23 @@ def test_repair_respects_the_grace(clean, tmp_path):
     assert codes(uri, grace_s=3600) == {"orphan"}
     assert repair(check(uri, grace_s=3600), grace_s=3600).removed.num_objects == 1
     assert codes(uri, grace_s=0) == set()
+
+
+@pytest.mark.parametrize("kind", ["corpus.json", "snapshots", "compacted", "commits"])
+@pytest.mark.parametrize("damage", [b'{"units": [', b"[]", b"{}"])
+def test_who_meets_damage_is_told_to_run_fsck(kind, damage, clean_compacted, tmp_path):
+    uri = shutil.copytree(clean_compacted, str(tmp_path / "corpus"))
+    store = Store(uri)
+    for path in [kind] if kind == "corpus.json" else store.objects(kind):
+        if path.endswith(".json"):
+            store.replace(path, damage)
+    before = store.details()
+    with pytest.raises(WorkError, match=rf"'{kind}.* cannot be read .*; run `stepwell corpus fsck"):
+        Corpus.open(uri).audio() if kind == "commits" else Corpus.open(uri).clips()
+    if kind != "corpus.json":
+        with pytest.raises(WorkError, match="run `stepwell corpus fsck"):
+            collect(store, 0)
+    assert store.details() == before
 
 
 def test_the_head_of_a_corpus_needs_a_person(clean, tmp_path):
