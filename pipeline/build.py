@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.commits import list_commits, read_commit
@@ -118,16 +121,17 @@ def build(
         again = _refused(store, planned, works[0], retry_quarantined) if retry_quarantined else []
         return plan_units(planned, inputs, recipe.units, again)
 
-    runner, committed = engine or InlineEngine(), list_commits(store)
-    if _Run(store, [*plans.units, *plan(plans.units)], works, committed, recipe.limits).todo:
-        runner.check(works)
-    store.check_exclusive()
-    if head is None:
-        fresh = {"format_version": FORMAT_VERSION, "corpus_id": os.urandom(16).hex(), "sample_rate": recipe.store.sample_rate}
-        store.create("corpus.json", json_bytes(fresh))
-    run = _Run(store, claim_plan(store, plans, plan), works, committed, recipe.limits)
-    clip_work = next(work for work in works if isinstance(work, ClipWork))
-    return run.execute(runner, recipe, clip_work.clip_set)
+    committed = list_commits(store)
+    with closing(engine or InlineEngine()) as runner:
+        if _Run(store, [*plans.units, *plan(plans.units)], works, committed, recipe.limits).todo:
+            runner.check(works)
+        store.check_exclusive()
+        if head is None:
+            fresh = {"format_version": FORMAT_VERSION, "corpus_id": os.urandom(16).hex(), "sample_rate": recipe.store.sample_rate}
+            store.create("corpus.json", json_bytes(fresh))
+        run = _Run(store, claim_plan(store, plans, plan), works, committed, recipe.limits)
+        clip_work = next(work for work in works if isinstance(work, ClipWork))
+        return run.execute(runner, recipe, clip_work.clip_set)
 
 
 def _listed(sources: Sequence[str], columns: ColumnMap | None, planned: Sequence[Unit]) -> list[Input]:
@@ -149,10 +153,10 @@ def annotate(
     finished = set(corpus.snapshot.units)
     units = [unit for unit in read_planned(corpus.store) if unit.unit_id in finished]
     run = _Run(corpus.store, units, works, list_commits(corpus.store), limits or LimitsConfig())
-    runner = engine or InlineEngine()
-    if run.todo:
-        runner.check(works)
-    return run.execute(runner, _Layers(layers=dict(layers)), corpus.clip_set)
+    with closing(engine or InlineEngine()) as runner:
+        if run.todo:
+            runner.check(works)
+        return run.execute(runner, _Layers(layers=dict(layers)), corpus.clip_set)
 
 
 class _Layers(RecipeModel):
@@ -247,9 +251,14 @@ class _Run:
 
     def _result(self, run_id: str | None, snapshot: int, costs: CostTable | None) -> BuildResult:
         corpus = Corpus.open(self.store.uri, snapshot)
-        outcomes = {row["values"]: row["counts"] for row in pc.value_counts(corpus.inputs()["outcome"]).to_pylist()}
-        recordings, clips = corpus.recordings(), corpus.clips()
-        clip_samples = pc.subtract(clips["end_sample"], clips["start_sample"])
+        outcomes, num_recordings, num_clips, audio_s, clip_s = Counter[str](), 0, 0, 0.0, 0.0
+        for view in corpus.views():  # a unit at a time: a million hours hold hundreds of millions of clips
+            outcomes.update(view.inputs(["outcome"])["outcome"].to_pylist())
+            recordings = view.recordings(["num_samples", "sample_rate_hz"])
+            clips = view.clips(["sample_rate_hz", "start_sample", "end_sample"])
+            num_recordings, num_clips = num_recordings + recordings.num_rows, num_clips + clips.num_rows
+            audio_s += _total_s(recordings["num_samples"], recordings["sample_rate_hz"])
+            clip_s += _total_s(pc.subtract(clips["end_sample"], clips["start_sample"]), clips["sample_rate_hz"])
         return BuildResult(
             corpus_uri=self.store.uri,
             run_id=run_id,
@@ -261,9 +270,13 @@ class _Run:
             num_inputs=sum(outcomes.values()),
             num_refused=outcomes.get("refused", 0),
             num_partial=outcomes.get("partial", 0),
-            num_recordings=recordings.num_rows,
-            num_clips=clips.num_rows,
-            audio_s=pc.sum(pc.divide(pc.cast(recordings["num_samples"], "float64"), recordings["sample_rate_hz"])).as_py() or 0.0,
+            num_recordings=num_recordings,
+            num_clips=num_clips,
+            audio_s=audio_s,
             costs=costs,
-            clip_s=pc.sum(pc.divide(pc.cast(clip_samples, "float64"), clips["sample_rate_hz"])).as_py() or 0.0,
+            clip_s=clip_s,
         )
+
+
+def _total_s(num_samples: pa.ChunkedArray, rates_hz: pa.ChunkedArray) -> float:
+    return float(pc.sum(pc.divide(pc.cast(num_samples, "float64"), rates_hz)).as_py() or 0.0)

@@ -67,7 +67,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds between calls of ``map``."""
+        """Give back what the engine holds since ``check``, or between calls of ``map``."""
         ...
 
 

@@ -237,3 +237,24 @@ def test_broken_files_beside_good_ones_end_in_quarantine_and_the_job_in_success(
     reasons = corpus.quarantine().to_pylist()
     assert len(reasons) == 12
     assert all(row["reason"] and row["message"] for row in reasons)
+
+
+def test_what_an_engine_took_for_a_build_that_is_refused_is_given_back(recordings, light, tmp_path, monkeypatch):
+    """A cluster that was started to see whether the plan fits must not outlive the refusal."""
+    held = []
+
+    class Holding(InlineEngine):
+        def check(self, works):
+            held.append("cluster")
+
+        def close(self):
+            held.clear()
+
+    def refuses(self):
+        assert held
+        raise RequestError("no conditional writes here")
+
+    monkeypatch.setattr(Store, "check_exclusive", refuses)
+    with pytest.raises(RequestError, match="no conditional writes"):
+        build([str(recordings)], str(tmp_path / "corpus"), light(), Holding())
+    assert not held
