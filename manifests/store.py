@@ -127,7 +127,7 @@ class Store:
         """A file to write, durable when the block ends. Raises WorkError when the disk is full, and leaves no part."""
         target = self._at(path)
         try:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            _make_folder(os.path.dirname(target))
             with open(target, "wb") as file:
                 yield file
                 file.flush()
@@ -178,14 +178,14 @@ class Store:
                 with os_errors():
                     self.fs.put_file(local_path, self._at(path), mode="create")
             except FileExistsError:
-                return self._holds(path, local_path)  # as in create
+                return self.holds(path, local_path)  # as in create
             return True
         draft = f"{path}.{new_attempt_id()}.draft"
         with open(local_path, "rb") as file:
             self.write_file(draft, file)
         return self._link(draft, path)
 
-    def _holds(self, path: str, local_path: str) -> bool:
+    def holds(self, path: str, local_path: str) -> bool:
         """Whether the object has exactly the bytes of the local file."""
         if self.size(path) != os.path.getsize(local_path):
             return False
@@ -295,6 +295,15 @@ def _modified_at_s(info: dict[str, Any]) -> float | None:
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value)
     return value.timestamp() if isinstance(value, datetime.datetime) else value
+
+
+def _make_folder(folder: str) -> None:
+    """Durably: what lies in a folder is lost with the power as long as the folder above does not name it for good."""
+    if not os.path.isdir(folder):
+        _make_folder(os.path.dirname(folder))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+        _sync_folder(os.path.dirname(folder))
 
 
 def _sync_folder(folder: str) -> None:

@@ -220,7 +220,10 @@ def funnel(parts: Iterable[Spilled]) -> list[dict[str, Any]]:
 
 
 def write_manifest(store: Store, work: Store, split: str, shards: Sequence[ShardTask], sample_rate_hz: int) -> dict[str, float]:
-    """Write ``manifest/<split>.parquet``, a row group a shard, one in memory at a time; return the split's counts."""
+    """Write ``manifest/<split>.parquet``, a row group a shard, one in memory at a time; return the split's counts.
+
+    Raises WorkError when something else wrote it.
+    """
     sums = dict.fromkeys(("num_samples", "num_codes", "num_text_tokens"), 0)
     num_documents = 0
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
@@ -231,7 +234,9 @@ def write_manifest(store: Store, work: Store, split: str, shards: Sequence[Shard
                 num_documents += table.num_rows
                 for name in sums:
                     sums[name] += pc.sum(table[name]).as_py() or 0
-        store.create_file(f"manifest/{split}.parquet", file.name)
+        path = f"manifest/{split}.parquet"
+        if not store.create_file(path, file.name) and not store.holds(path, file.name):
+            raise WorkError(f"{path!r} at {store.uri!r} was written by something else meanwhile; pack again with another --out")
     hours = sums.pop("num_samples") / sample_rate_hz / 3600
     return {"num_documents": num_documents, "hours": hours, **sums}
 

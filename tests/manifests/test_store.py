@@ -88,6 +88,19 @@ def test_a_name_with_signs_of_a_pattern_is_a_name(tmp_path: Path) -> None:
     assert store.objects("") == ["a"]
 
 
+def test_what_is_written_is_on_disk_with_all_folders_that_lead_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def told(descriptor: int) -> None:
+        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", told)
+    Store(str(tmp_path)).write("a/b/c", b"1")
+    assert synced == [".", "a", "a/b/c", "a/b"]
+
+
 def test_removing_twice_is_no_fault(store: Store) -> None:
     store.write("a", b"")
     store.remove("a")

@@ -197,6 +197,10 @@ def test_what_else_wrote_a_shard_is_not_taken_for_ours(tmp_path) -> None:
     Store(out).write("shards/train-000000.tar", b"something else")
     with pytest.raises(WorkError, match=r"'shards/train-000000\.tar' .* was written by something else"):
         made(out, [0, 80])
+    Store(out).remove("shards/train-000000.tar")
+    Store(out).write("manifest/train.parquet", b"something else")
+    with pytest.raises(WorkError, match=r"'manifest/train\.parquet' .* was written by something else"):
+        made(out, [0, 80])
 
 
 def test_a_spill_that_lost_its_end_is_told(tmp_path) -> None:
