@@ -34,6 +34,8 @@ class PartProgress:
     num_gpus: float = 0.0  # that one of its workers holds
     num_done: int = 0
     num_input_bytes_done: int = 0
+    num_found: int = 0  # of those done: committed by another run meanwhile
+    num_input_bytes_found: int = 0
     audio_s: float = 0.0
     gated_audio_s: float = 0.0
     carried_audio_s: float = 0.0
@@ -49,22 +51,33 @@ class PartProgress:
 
     def add(self, row: dict[str, Any], num_input_bytes: int) -> None:
         """Count a LEDGER row of this part, of a unit with inputs of that size."""
-        self.found(num_input_bytes)
+        self.num_done += 1
+        self.num_input_bytes_done += num_input_bytes
         for name in SUMMED:
             setattr(self, name, getattr(self, name) + row[name])
         self.peak_rss_bytes = max(self.peak_rss_bytes, row["peak_rss_bytes"])
 
     def found(self, num_input_bytes: int) -> None:
-        """Count a unit as done; by another run, when no row comes with it."""
+        """Count a unit that another run committed as done."""
         self.num_done += 1
         self.num_input_bytes_done += num_input_bytes
+        self.num_found += 1
+        self.num_input_bytes_found += num_input_bytes
 
     @property
     def done_share(self) -> float:
         """0 to 1, by bytes of the inputs where they are known, else by units."""
+        return self._share(self.num_done, self.num_input_bytes_done)
+
+    @property
+    def worked_share(self) -> float:
+        """What of ``done_share`` this run did itself."""
+        return self._share(self.num_done - self.num_found, self.num_input_bytes_done - self.num_input_bytes_found)
+
+    def _share(self, num_units: int, num_input_bytes: int) -> float:
         if self.num_input_bytes:
-            return min(1.0, self.num_input_bytes_done / self.num_input_bytes)
-        return self.num_done / max(1, self.num_units)
+            return min(1.0, num_input_bytes / self.num_input_bytes)
+        return num_units / max(1, self.num_units)
 
 
 @dataclass
@@ -94,16 +107,17 @@ class Heartbeat:
     def eta_s(self) -> float | None:
         """Seconds left: the worker time that the parts' bytes (or units) still need, at the parallelism so far.
 
-        None while a part that has work has not finished a unit yet. Loading of models is counted once, not again.
+        None while this run has finished no unit of a part that has work left. Loading of models is counted once, not again.
         """
         left_s = spent_s = 0.0
         for part in self.parts:
             if not part.num_units:
                 continue
-            if not part.num_done:
-                return None
-            whole_s = (part.wall_s - part.setup_s) / max(part.done_share, 1e-9)
-            left_s += whole_s * (1.0 - part.done_share)
+            if part.num_done < part.num_units:
+                if part.num_done == part.num_found:
+                    return None
+                left_share = (1.0 - part.done_share) / max(part.worked_share, 1e-9)
+                left_s += (part.wall_s - part.setup_s) * left_share
             spent_s += part.wall_s
         return left_s * self.wall_s / spent_s if spent_s > 0 else None
 

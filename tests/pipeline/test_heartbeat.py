@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.store import Store
-from pipeline.heartbeat import Heartbeat, PartProgress, heartbeat_path, notice, others, read_heartbeats
+from pipeline.heartbeat import SUMMED, Heartbeat, PartProgress, heartbeat_path, notice, others, read_heartbeats
 from pipeline.processes import peak_rss_bytes, peaks_below
 
 
@@ -65,6 +65,17 @@ def test_time_left_is_unknown_before_every_part_has_done_a_unit():
     part.num_done, part.wall_s = 1, 1.0
     assert Heartbeat("r", [part, PartProgress("nothing to do", 0)]).eta_s is not None
     assert Heartbeat("r", [part, PartProgress("waits", 1)]).eta_s is None
+
+
+def test_units_of_another_run_say_nothing_of_what_a_unit_takes():
+    part = PartProgress("ingest", 8, 800)
+    part.found(100)
+    beat = Heartbeat("r", [part], started_at_s=1000.0, updated_at_s=1010.0)
+    assert beat.eta_s is None
+    part.add({**dict.fromkeys(SUMMED, 0), "wall_s": 10.0, "peak_rss_bytes": 1}, 100)
+    part.found(200)
+    assert (part.done_share, part.worked_share) == (0.5, 0.125)
+    assert beat.eta_s == pytest.approx(40.0)  # four times the bytes that took ten seconds
 
 
 def test_peaks_are_those_of_living_processes_below(tmp_path):
