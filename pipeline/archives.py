@@ -50,6 +50,8 @@ def list_tar(fs: Any, info: dict[str, Any], columns: ColumnMap) -> Iterator[Inpu
         raise refusal(f"tar {uri!r}", error) from error
     if contents.complaint:
         say(f"warning: tar {uri!r} {contents.complaint}; its {len(contents.audio)} whole audio members are taken")
+    if again := len(contents.audio) - len({(member.name, member.num_bytes) for member in contents.audio}):
+        say(f"warning: tar {uri!r} has {again} audio members of a name and size that came before; the first of each is taken")
     available = {name for row in contents.columns.values() for name in row}
     if available:  # a tar of nothing but audio may lie beside sources with columns
         columns.model_copy(update={"uri": None}).check(available, f"tar {uri!r}")
@@ -114,7 +116,7 @@ def _data(file: IO[bytes], member: Member) -> bytes:
 def _parsed(data: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -83,9 +83,9 @@ class ColumnMap(RecipeModel):
 def facts_of(row: Mapping[str, Any], taken: Mapping[str, str], origin: str, folder: str) -> dict[str, str]:
     """Facts of one row, as columns of INPUTS, with where they come from: ``<origin> (text=transcript, language=lang)``.
 
-    Null is no fact. Half a surrogate pair, which JSON can say and no table hold, becomes U+FFFD. Places are taken as lying beside the manifest, in ``folder``.
+    Null and NaN, which tables of floats have for it, are no facts. Half a surrogate pair, which JSON can say and no table hold, becomes U+FFFD. Places are taken as lying beside the manifest, in ``folder``.
     """
-    found = {fact: taken[fact] for fact in FACTS if fact in taken and row.get(taken[fact]) is not None}
+    found = {fact: taken[fact] for fact in FACTS if fact in taken and _is_told(row.get(taken[fact]))}
     if not found:
         return {}
     facts = {fact: _storable(str(row[column])) for fact, column in found.items()}
@@ -93,6 +93,10 @@ def facts_of(row: Mapping[str, Any], taken: Mapping[str, str], origin: str, fold
         facts[fact] = beside(folder, facts[fact])
     facts[FACTS_FROM] = f"{origin} ({', '.join(f'{fact}={column}' for fact, column in found.items())})"
     return facts
+
+
+def _is_told(value: Any) -> bool:
+    return value is not None and value == value
 
 
 def _storable(text: str) -> str:

@@ -150,7 +150,7 @@ def read_jsonl(data: bytes, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise RequestError(f"{what!r} line {number} is not JSON: {error}; each line is one object") from error
         if not isinstance(row, dict):
             raise RequestError(f"{what!r} line {number} holds {type(row).__name__}; each line is one object")

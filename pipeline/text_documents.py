@@ -151,7 +151,7 @@ def _jsonl_rows(part: TextPart) -> Iterator[tuple[int, dict[str, Any]]]:
 def _row(line: bytes, file: TextFile, offset: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:  # JSON or UTF-8
+    except (ValueError, RecursionError) as error:  # JSON or UTF-8
         raise RequestError(f"{_line(file, offset)} is not JSON: {error}; each line is one object with `text`") from error
     if fault := _fault(row):
         raise RequestError(f"{_line(file, offset)} {fault}; each line is one object with it")

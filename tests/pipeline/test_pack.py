@@ -183,6 +183,7 @@ def test_plain_text_becomes_a_pack_by_the_same_verb(made, tmp_path):
         ('{"txt": "one"}', "line 3 has no string `text`"),
         ('{"text": null}', "line 3 has no string `text`"),
         ('{"text": ', "line 3 is not JSON"),
+        pytest.param("[" * 100_000, "line 3 is not JSON", id="deep"),
     ],
 )
 def test_a_row_without_text_is_named_and_leaves_nothing_behind(tmp_path, line, message):

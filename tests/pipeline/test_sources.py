@@ -76,6 +76,7 @@ def test_manifest_facts_travel_and_paths_are_relative_to_it(folder):
         ('{"path": "b.wav", "transcript": "x"}', "unknown keys ['transcript']"),
         ('{"text": "x"}', "line 1"),
         ("{", "line 1 is not JSON"),
+        pytest.param("[" * 100_000, "line 1 is not JSON", id="deep"),
         ("[1]", "line 1 holds list"),
     ],
 )
@@ -181,6 +182,12 @@ def test_one_path_on_two_filesystems_is_two_inputs(folder):
     fsspec.filesystem("memory").pipe_file(f"{folder}/b.wav", b"x" * 99)
     (folder / "two.txt").write_text(f"memory:/{folder}/b.wav\n{folder}/b.wav\n")
     assert sorted(item.num_bytes for item in list_inputs([f"{folder}/two.txt"])) == [5, 99]
+
+
+def test_not_a_number_is_no_fact(folder):
+    (folder / "list.jsonl").write_text('{"path": "b.wav", "text": NaN, "language": "en"}')
+    (item,) = list_inputs([f"{folder}/list.jsonl"])
+    assert item.facts == {"language": "en", "facts_from": f"{folder}/list.jsonl (language=language)"}
 
 
 def test_half_a_surrogate_pair_in_a_fact_is_marked(folder):

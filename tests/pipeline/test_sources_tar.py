@@ -144,3 +144,11 @@ def test_names_of_members_that_are_no_utf8_stay_apart(tmp_path):
             tar.addfile(info, io.BytesIO(name[3:].encode("latin-1")[:1] + b"abc"))
     found = list_inputs([str(tmp_path / "s.tar")])
     assert {item.member: read(item) for item in found} == {r"caf\xe9.wav": b"\xe9abc", r"caf\xe8.wav": b"\xe8abc"}
+
+
+def test_members_of_one_name_are_told(tmp_path, capsys):
+    path = write_tar(tmp_path / "s.tar", [("a.wav", b"one"), ("a.wav", b"two"), ("a.wav", b"three"), ("a.json", b"[" * 100_000)])
+    assert [read(item) for item in list_inputs([str(path)])] == [b"one", b"three"]
+    said = capsys.readouterr().err
+    assert "has 1 audio members of a name and size that came before; the first of each is taken" in said
+    assert "member 'a.json' of tar is no JSON object" in said
