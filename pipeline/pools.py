@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from manifests.errors import RequestError
 from manifests.recipes import RecipeModel
 from pipeline.works import Work
 
@@ -15,7 +16,7 @@ from pipeline.works import Work
 class PoolConfig(RecipeModel):
     """How a pool grows and what its processes see. Pools are named by ``Resources.pool`` of their parts."""
 
-    # Workers that stay once they were started, however long they idle.
+    # Workers that stay once they were started, however long they idle, while no other pool lacks the memory.
     min_workers: NonNegativeInt = 0
     # null: as many as there are CPUs (and GPUs, for parts that need them).
     max_workers: PositiveInt | None = None
@@ -60,3 +61,31 @@ def make_pools(works: Sequence[Work], configs: Mapping[str, PoolConfig]) -> dict
             configs.get(name, PoolConfig()),
         )
     return found
+
+
+def check_pools(pools: Mapping[str, Pool], works: Sequence[Work], num_gpus: float, memory_bytes: int) -> None:
+    """Raises RequestError for a pool that a cluster with so many GPUs and so much memory can never place a worker of."""
+    sharing = sum(pool.num_gpus > 0 for pool in pools.values())
+    for pool in pools.values():
+        parts = ", ".join(works[number].output for number in pool.members)
+        if pool.num_gpus > num_gpus:
+            raise RequestError(
+                f"{parts}: {pool.num_gpus:g} GPUs a worker, the Ray cluster has {num_gpus:g}; "
+                "give the part device: cpu, or join a cluster with GPUs"
+            )
+        if pool.memory_bytes > memory_bytes:
+            raise RequestError(
+                f"{parts}: {pool.memory_bytes >> 20} MiB a worker, the Ray cluster has {memory_bytes >> 20} MiB; join a larger one"
+            )
+        others = [other for other in pools.values() if other is not pool]
+        kept = sum(min(o.config.min_workers, gpu_workers(o, num_gpus, sharing)) * o.num_gpus for o in others if o.num_gpus)
+        if pool.num_gpus and pool.num_gpus + kept > num_gpus:
+            raise RequestError(
+                f"{parts}: {pool.num_gpus:g} GPUs a worker, but min_workers of other pools keep {kept:g} of the Ray cluster's "
+                f"{num_gpus:g}; set their min_workers to 0, or give each part a smaller share of a GPU"
+            )
+
+
+def gpu_workers(pool: Pool, num_gpus: float, sharing: int) -> int:
+    """Most workers of a GPU pool where ``sharing`` pools share the GPUs evenly, so that those asked for can be placed."""
+    return max(1, int(num_gpus / sharing / pool.num_gpus))

@@ -10,6 +10,7 @@ is tried again by a worker that keeps a child process and finds the input that i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from manifests.errors import RequestError, WorkError
@@ -27,7 +28,7 @@ from manifests.store import Store
 from pipeline.engines import Journal, settle
 from pipeline.keeper import Keeper, portable
 from pipeline.limits import LIMITED_ENV, ErrorBudget, LimitsConfig
-from pipeline.pools import Pool, PoolConfig, make_pools
+from pipeline.pools import Pool, PoolConfig, check_pools, gpu_workers, make_pools
 from pipeline.schedule import MAX_ATTEMPTS, Schedule, Task
 from pipeline.units import Unit
 from pipeline.watch import Watch
@@ -86,30 +87,19 @@ class RayEngine:
         # A job of `ray job submit` finds its cluster in the environment, as Ray's own programs do.
         self._address, self._num_cpus = address or os.environ.get("RAY_ADDRESS"), num_cpus
         self._configs = dict(pools or {})
+        self._is_connected = False  # by this engine, not by whoever holds the process
         self._folder: str | None = None  # of a cluster started here
 
     def check(self, works: Sequence[Work]) -> None:
         """Connect, and refuse a plan that the cluster can never place."""
         import ray
 
-        pools = make_pools(works, self._configs)
         if not ray.is_initialized():
             self._connect()
         cluster = _Cluster.now(self._num_cpus)
         if cluster.num_cpus < 1:
             raise RequestError("the Ray cluster has 0 CPUs; a build needs at least 1, start nodes with --num-cpus")
-        for pool in pools.values():
-            parts = ", ".join(works[number].output for number in pool.members)
-            if pool.num_gpus > cluster.num_gpus:
-                raise RequestError(
-                    f"{parts}: {pool.num_gpus:g} GPUs a worker, the Ray cluster has {cluster.num_gpus:g}; "
-                    "give the part device: cpu, or join a cluster with GPUs"
-                )
-            if pool.memory_bytes > cluster.memory_bytes:
-                raise RequestError(
-                    f"{parts}: {pool.memory_bytes >> 20} MiB a worker, the Ray cluster has {cluster.memory_bytes >> 20} MiB; "
-                    "join a larger one"
-                )
+        check_pools(make_pools(works, self._configs), works, cluster.num_gpus, cluster.memory_bytes)
 
     def run(
         self,
@@ -165,6 +155,7 @@ class RayEngine:
         import ray
 
         local: dict[str, Any] = {}
+        self._is_connected = True
         if self._address is None:
             # A cluster of our own, away from Ray's default folder, which another program's cluster may be using.
             self._folder = tempfile.mkdtemp(prefix="stepwell-ray-", dir="/tmp" if os.path.isdir("/tmp") else None)
@@ -175,12 +166,7 @@ class RayEngine:
                 "object_store_memory": 200 << 20,  # references travel, not audio
             }
         try:
-            ray.init(
-                address=self._address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **local,
-            )
+            ray.init(address=self._address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
         except (ConnectionError, ValueError, RuntimeError) as error:
             self.close()
             reason = " ".join(str(error).split())[:200]
@@ -190,10 +176,12 @@ class RayEngine:
 
     def close(self) -> None:
         """Leave a joined cluster; stop one that was started here and remove its folder. One found running is left alone."""
+        if not self._is_connected:
+            return
         import ray
 
-        if self._address is not None or self._folder is not None:
-            ray.shutdown()
+        ray.shutdown()
+        self._is_connected = False
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -227,7 +215,7 @@ class _Member:
     where: ObjectRef
     node: str | None = None
     idle_since: float = 0.0
-    running: Task | None = field(default=None)
+    running: Task | None = None
 
 
 class _Run:
@@ -297,18 +285,19 @@ class _Run:
         most = pool.config.max_workers or max(1, int(self._cluster.num_cpus / max(1.0, pool.num_cpus)))
         if not pool.num_gpus:
             return min(most, self._cluster.num_cpus)
-        # GPU pools share the GPUs evenly, so that every worker that is asked for can be placed.
         sharing = sum(other.num_gpus > 0 for other in self._pools.values())
-        return min(most, max(1, int(self._cluster.num_gpus / sharing / pool.num_gpus)))
+        return min(most, gpu_workers(pool, self._cluster.num_gpus, sharing))
 
     def _has_memory(self, pool: Pool) -> bool:
         """Whether one more worker fits in the cluster's memory, once idle workers of other pools are ended for it."""
-        held = sum(member.pool.memory_bytes for member in self._workers)
+        missing = sum(member.pool.memory_bytes for member in self._workers) + pool.memory_bytes - self._cluster.memory_bytes
         idle = sorted((m for m in self._workers if m.running is None and m.pool is not pool), key=lambda m: m.idle_since)
-        while held + pool.memory_bytes > self._cluster.memory_bytes and idle:
-            held -= idle[0].pool.memory_bytes
+        if missing > sum(member.pool.memory_bytes for member in idle):
+            return False  # and nobody loses a loaded model for nothing
+        while missing > 0:
+            missing -= idle[0].pool.memory_bytes
             self._end(idle.pop(0))
-        return held + pool.memory_bytes <= self._cluster.memory_bytes
+        return True
 
     def _take_worker(self, pool: Pool) -> _Member:
         """An idle worker of the pool, or a new one."""
@@ -339,7 +328,6 @@ class _Run:
         member.running, member.idle_since = None, time.monotonic()
         try:
             answer = ray.get(ref)
-            member.node = member.node or ray.get(member.where)
         except ray.exceptions.RuntimeEnvSetupError as error:
             raise WorkError(f"pool {member.pool.name!r}: its runtime_env cannot be set up: {_first_line(error)}") from error
         except ray.exceptions.RayTaskError as error:
@@ -359,7 +347,7 @@ class _Run:
         """A worker died with its task. When its node went with it, the task is not to blame."""
         self._end(member)
         self._look_around()
-        if member.node is not None and member.node not in self._cluster.nodes:
+        if self._is_gone(member):
             self._schedule.again(task)
             return
         self._suspected.add(task)
@@ -367,14 +355,18 @@ class _Run:
 
     def _look_around(self) -> None:
         """What the cluster has now; idle workers of nodes that are gone are forgotten."""
+        self._cluster, self._asked_at = _Cluster.now(self._most_cpus), time.monotonic()
+        for member in [m for m in self._workers if m.running is None and self._is_gone(m)]:
+            self._end(member)
+
+    def _is_gone(self, member: _Member) -> bool:
+        """Whether the worker's node left the cluster. A worker that never said where it lives is not taken for gone."""
         import ray
 
-        self._cluster, self._asked_at = _Cluster.now(self._most_cpus), time.monotonic()
-        for member in [m for m in self._workers if m.running is None]:
-            if member.node is None and ray.wait([member.where], timeout=0)[0]:
-                continue
-            if member.node is not None and member.node not in self._cluster.nodes:
-                self._end(member)
+        if member.node is None and ray.wait([member.where], timeout=0)[0]:
+            with contextlib.suppress(ray.exceptions.RayError):  # it died before it said so
+                member.node = ray.get(member.where)
+        return member.node is not None and member.node not in self._cluster.nodes
 
     def _end_idle(self) -> None:
         now = time.monotonic()
