@@ -114,8 +114,13 @@ class Attempt:
         """Publish; False when another attempt was first (this one's objects are then removed).
 
         Whatever ends the creation, objects go only where the commit that stands does not name them: an interruption after
-        the link, or a store's answer that got lost, must not empty a published commit.
+        the link, or a store's answer that got lost, must not empty a published commit. Raises FileNotFoundError, an OSError
+        and so tried again, when objects were collected meanwhile: this attempt is older than the grace (a laptop slept).
         """
+        for fact in self.objects.values():
+            if not self.store.exists(fact.path):
+                self.discard()
+                raise FileNotFoundError(f"{fact.path!r} was collected before unit {self.unit} was committed; do the unit again")
         made = Commit(self.output, self.fingerprint, self.unit, self.objects, self.reads)
         try:
             self.store.create(made.path, json_bytes(asdict(made)))

@@ -59,6 +59,16 @@ def test_commits_are_listed_by_output_and_fingerprint(store: Store) -> None:
     assert list_commits(store) == {(OUTPUT, FINGERPRINT): ["u0", "u1"], ("ingest", "f1"): ["u0"]}
 
 
+def test_an_attempt_whose_objects_were_collected_commits_nothing(store: Store) -> None:
+    attempt = Attempt(store, "ingest", "f", "000000-aa")
+    collected, kept = (attempt.put(role, role, ".parquet", b"rows") for role in ("inputs", "recordings"))
+    store.remove(collected)
+    with pytest.raises(FileNotFoundError, match="was collected before unit 000000-aa"):
+        attempt.commit()
+    assert read_commit(store, "ingest", "f", "000000-aa") is None
+    assert not store.exists(kept)
+
+
 def test_an_interruption_after_the_link_leaves_the_published_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a commit names must outlive whatever ends the call that made it: a signal, a lost answer of the store."""
     store = Store(str(tmp_path))
