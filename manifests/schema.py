@@ -150,7 +150,7 @@ LEDGER = pa.schema(
         required("gpu_s", pa.float64(), "seconds that the worker held a GPU, times its share of it"),
         required("setup_s", pa.float64(), "seconds of wall_s that loading the model took: 0 but for a worker's first unit"),
         required("model_cpu_s", pa.float64(), "CPU seconds inside the model itself (segment, annotate)"),
-        required("num_rows", pa.int64(), "rows written"),
+        required("num_rows", pa.int64(), "what num_errors is a part of: inputs, channels of a segmenter, clips"),
         required("num_errors", pa.int64(), "rows with status error, channels that a segmenter failed on, or inputs refused"),
         field("first_error", pa.string(), "message of the first of them"),
         required("num_bytes", pa.int64(), "bytes written"),

@@ -26,7 +26,7 @@ class LimitsConfig(RecipeModel):
     timeout_x: float = Field(default=5.0, ge=0)
     # Growth of a worker's private memory while it works on a unit, above what its model took; null: no limit.
     memory_bytes: PositiveInt | None = 8 << 30
-    # A part whose rows fail more often than this stops the job: the model is broken, not the audio.
+    # A part whose inputs, channels or clips fail more often than this stops the job: the model is broken, not the audio.
     max_error_share: float = Field(default=0.5, gt=0, le=1)
     # Rows of a part before its share of errors is judged.
     min_rows: PositiveInt = 200

@@ -135,7 +135,7 @@ class SegmentWork:
                     reason = "out_of_memory" if isinstance(error, MemoryError) else "error"
                     failures.append({**place, "reason": reason, "message": one_line(error)})
                 watch.audio_s += duration_s
-        watch.num_rows = len(rows) + len(failures)
+            watch.num_rows += 1
         watch.failed(len(failures), failures[0]["message"] if failures else None)
         if watch.only is not None:
             return

@@ -138,3 +138,10 @@ def test_a_probe_writes_nothing(part, poisoned_folder, poisoned_recipe, tmp_path
     monkeypatch.setattr(Store, "write", lambda _, path, data: written.append(path))
     assert do(work, store, unit, Watch(only=range(2, 4))) is None
     assert not written
+
+
+def test_a_segmenter_that_fails_on_too_many_channels_stops_the_job(poisoned_folder, poisoned_recipe, tmp_path):
+    """However many spans it finds elsewhere: channels are counted, not spans."""
+    recipe = poisoned_recipe("segmenter", "raise", limits={"min_rows": 7, "max_error_share": 0.1})
+    with pytest.raises(WorkError, match=r"spans/vad: 1 of 7 rows failed"):
+        build([str(poisoned_folder)], str(tmp_path / "corpus"), recipe, InlineEngine())

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +15,6 @@ from hypothesis import strategies as st
 from manifests.contracts import Resources
 from manifests.corpus import Corpus
 from manifests.errors import WorkError
-from manifests.store import Store
 from pipeline.build import build
 from pipeline.schedule import MAX_ATTEMPTS, Schedule, Task
 
@@ -89,35 +85,6 @@ def local_corpus(recordings, light, tmp_path_factory):
     out = str(tmp_path_factory.mktemp("local") / "corpus")
     build([str(recordings)], out, light())
     return out
-
-
-@pytest.mark.slow
-def test_a_build_killed_three_times_ends_like_an_unbroken_one(shared, light, tmp_path, assert_equal_corpora):
-    """SIGKILL at random moments of a build of ../shared/testdata in many units; orphans may lie about, rows may not differ."""
-    recipe = light(units={"max_inputs": 12}, annotators={"signal": {"kind": "signal"}})
-    unbroken, killed = str(tmp_path / "unbroken"), str(tmp_path / "killed")
-    source = str(shared / "testdata" / "audio")
-    began = time.monotonic()
-    assert build([source], unbroken, recipe).num_units >= 8
-    usual_s = time.monotonic() - began
-    path = tmp_path / "light.yaml"
-    path.write_text(recipe.model_dump_json())
-    command = [sys.executable, "-m", "stepwell", "corpus", "build", source, "--out", killed, "--recipe", str(path)]
-    chance = random.Random(os.getpid())
-    for _ in range(3):
-        process = subprocess.Popen([*command, "--engine", "local"], stderr=subprocess.DEVNULL, start_new_session=True)
-        while not Store(killed).exists("runs") and process.poll() is None:
-            time.sleep(0.05)  # importing; the moment is drawn within the work
-        time.sleep(chance.uniform(0.02, 0.2) * usual_s)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    last = subprocess.run([*command, "--engine", "local", "--json"], capture_output=True, text=True, check=False)
-    assert last.returncode == 0, last.stderr
-    # The kills came in the middle: something was committed by then, and something was left to do.
-    result = json.loads(last.stdout)
-    assert result["num_tasks_reused"] > 0
-    assert result["num_tasks_done"] > 0
-    assert_equal_corpora(killed, unbroken)
 
 
 PARTS = '''
