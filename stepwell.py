@@ -128,6 +128,9 @@ def main() -> None:
     except StepwellError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
+    except OSError as error:  # a disk or store that fails in the middle; what was committed stays
+        say(f"error: {' '.join(str(error).split())} ({type(error).__name__}); run the same command to go on")
+        sys.exit(1)
 
 
 if __name__ == "__main__":
