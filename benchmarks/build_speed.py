@@ -28,6 +28,7 @@ from pipeline.sources import list_inputs
 
 READ = Path(__file__).parents[1].parent / "shared" / "speech" / "read"
 SUMMED = ("audio_s", "gated_audio_s", "wall_s", "cpu_s", "model_cpu_s", "setup_s")  # columns of the ledger
+MAX_FILES = 32  # of a unit: two minutes of read sentences
 FLAC_BYTES_A_MINUTE = 1_000_000  # of 16 kHz read speech, near enough to choose how many files make some minutes
 
 
@@ -68,8 +69,8 @@ def choose(sources: list[str], minutes: float) -> list[str]:
 
 def measure(files: list[str], recipe: BuildRecipe, engine: str, corpus_uri: str) -> dict[str, Any]:
     """Build a new corpus and sum its ledger by part."""
-    # Enough units that two workers of a pool can share them.
-    units = recipe.units.model_copy(update={"max_inputs": max(1, len(files) // 8)})
+    # Enough units that two workers of a pool can share them, and that the last one is a small part of the whole.
+    units = recipe.units.model_copy(update={"max_inputs": max(1, min(len(files) // 8, MAX_FILES))})
     began, began_cpu = time.perf_counter(), time.process_time()
     built = build(files, corpus_uri, recipe.model_copy(update={"units": units}), make_engine(engine))
     wall_s, driver_cpu_s = time.perf_counter() - began, time.process_time() - began_cpu

@@ -1,6 +1,7 @@
 """A build beside a plain sequential script that calls the same models through their stock wrappers, in one run.
 
     .venv/bin/python benchmarks/sequential.py --minutes 10
+    .venv/bin/python benchmarks/sequential.py --minutes 60 --shipped-only    # the build as shipped, where its time goes
 
 Four runs over the same files, each in fresh processes: the build with gates off, the build as shipped, the plain script with
 stock wrappers, and the same script with our parts (the models alone, one thread). The plain script needs librosa, which
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from build_speed import READ, choose, machine, measure, write_result
+from build_speed import READ, choose, machine, measure, table, write_result
 from own_process import ProcessCost, in_own_process
 from plain_script import SCORES, run_script
 
@@ -44,12 +45,19 @@ def main() -> None:
     parser.add_argument("sources", nargs="*", default=[str(READ)], help="files of one channel at 16 kHz")
     parser.add_argument("--minutes", type=float, default=10.0, help="take files until about so much audio")
     parser.add_argument("--engine", default="ray", choices=["ray", "local"])
+    parser.add_argument("--shipped-only", action="store_true", help="the build as shipped, and nothing beside it")
     parser.add_argument("--out", default="benchmarks/results", help="folder for the JSON and the table")
     options = parser.parse_args()
+    os.environ |= ENVIRONMENT
+    files = choose(options.sources, options.minutes)
+    if options.shipped_only:
+        with tempfile.TemporaryDirectory() as folder:
+            build = build_apart(files, load_recipe(BuildRecipe, "pipeline", "offline"), options.engine, f"{folder}/corpus")
+        write_result(build, options.out, "build", "\n".join(build_report(build)))
+        return
     if importlib.util.find_spec("librosa") is None:
         raise SystemExit("librosa is not installed, and the stock wrapper of DNSMOS (speechmos) imports it; pip install librosa")
-    os.environ |= ENVIRONMENT
-    result = compare(choose(options.sources, options.minutes), options.engine)
+    result = compare(files, options.engine)
     write_result(result, options.out, "sequential", "\n".join(report(result)))
 
 
@@ -59,8 +67,7 @@ def compare(files: list[str], engine: str) -> dict[str, Any]:
     builds, scripts, differences = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, recipe in {"gates off": ungated(shipped), "as shipped": shipped}.items():
-            measured, costs = in_own_process(measure, files, recipe, engine, f"{folder}/{name}")
-            builds[name] = measured | {"processes": [vars(cost) for cost in costs]}
+            builds[name] = build_apart(files, recipe, engine, f"{folder}/{name}")
         reference = corpus_rows(f"{folder}/gates off")
         differences["build, as shipped"] = difference(reference, corpus_rows(f"{folder}/as shipped"))
         for models in ("stock", "ours"):
@@ -69,6 +76,12 @@ def compare(files: list[str], engine: str) -> dict[str, Any]:
             with open(f"{folder}/{models}.jsonl", encoding="utf-8") as lines:
                 differences[f"plain script, {models}"] = difference(reference, [json.loads(line) for line in lines])
     return {"machine": machine(), "engine": engine, "builds": builds, "scripts": scripts, "differences": differences}
+
+
+def build_apart(files: list[str], recipe: BuildRecipe, engine: str, corpus_uri: str) -> dict[str, Any]:
+    """A build in a process of its own, and what every process of it took."""
+    measured, costs = in_own_process(measure, files, recipe, engine, corpus_uri)
+    return measured | {"processes": [vars(cost) for cost in costs]}
 
 
 def ungated(recipe: BuildRecipe) -> BuildRecipe:
@@ -183,6 +196,19 @@ def report(result: dict[str, Any]) -> list[str]:
     lines += ["", "largest memory of each process (MiB):"]
     lines += [f"  {name}: {_peaks([ProcessCost(**p) for p in run['processes']])}" for name, run in runs.items()]
     return lines
+
+
+def build_report(build: dict[str, Any]) -> list[str]:
+    """One build in lines for people, held against the CPU time of its own model calls."""
+    num_cpus = build["machine"]["num_cpus"]
+    models_s = sum(part["model_cpu_s"] for part in build["parts"].values())
+    return [
+        f"{build['audio_s']:.0f} s of audio in {build['wall_s']:.1f} s on {num_cpus} CPUs ({build['machine']['cpu']}), "
+        f"engine {build['engine']}: {build['audio_s_per_s']:.2f} audio-seconds a second",
+        *_where(shares(build, models_s, num_cpus), build),
+        *table(build).splitlines()[2:],
+        f"largest memory of each process (MiB): {_peaks([ProcessCost(**p) for p in build['processes']])}",
+    ]
 
 
 def _where(found: dict[str, float], build: dict[str, Any]) -> list[str]:

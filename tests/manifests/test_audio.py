@@ -121,9 +121,7 @@ def test_heard_audio_is_the_channel_resampled_at_once(stored_8k: tuple[AudioRead
 
 @settings(max_examples=20)
 @given(st.integers(0, 2_400_000), st.integers(0, 2_400_000))
-def test_how_heard_audio_is_sliced_changes_no_sample(
-    stored_8k: tuple[AudioReader, np.ndarray], start: int, stop: int
-) -> None:
+def test_how_heard_audio_is_sliced_changes_no_sample(stored_8k: tuple[AudioReader, np.ndarray], start: int, stop: int) -> None:
     reader, audio = stored_8k
     heard = HeardAudio(reader, RECORDING, 0, 8_000, len(audio))
     np.testing.assert_array_equal(heard[start:stop], HeardAudio(reader, RECORDING, 0, 8_000, len(audio))[:][start:stop])
