@@ -12,7 +12,9 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from manifests.errors import MismatchError
 from manifests.store import Store, json_bytes
+from pipeline.works import one_line
 
 FRESH_S = 60.0
 SUMMED = (
@@ -134,11 +136,15 @@ def heartbeat_path(run_id: str) -> str:
 
 
 def read_heartbeat(store: Store, run_id: str) -> Heartbeat:
-    """Raises FileNotFoundError where the run never got to work."""
-    row = json.loads(store.read(heartbeat_path(run_id)))
-    row["parts"] = [PartProgress(**part) for part in row["parts"]]
-    row["processes"] = {process: (what, peak) for process, (what, peak) in row["processes"].items()}
-    return Heartbeat(**row)
+    """Raises FileNotFoundError where the run never got to work, MismatchError where the file is damaged."""
+    path = heartbeat_path(run_id)
+    try:
+        row = json.loads(store.read(path))
+        row["parts"] = [PartProgress(**part) for part in row["parts"]]
+        row["processes"] = {process: (what, peak) for process, (what, peak) in row["processes"].items()}
+        return Heartbeat(**row)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MismatchError(f"{path} is damaged ({one_line(error)}); nothing rests on it, remove it") from error
 
 
 def read_heartbeats(store: Store) -> list[Heartbeat]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manifests.errors import MismatchError
 from manifests.store import Store
 from pipeline.heartbeat import SUMMED, Heartbeat, PartProgress, heartbeat_path, notice, others, read_heartbeats
 from pipeline.processes import peak_rss_bytes, peaks_below
@@ -31,6 +32,14 @@ def test_others_are_runs_of_other_processes_that_gave_a_sign_of_life(tmp_path):
     write(store, "ended", host="far", state="done")
     assert [beat.run_id for beat in others(store)] == ["elsewhere", "beside-us"]
     assert read_heartbeats(store)[0].run_id == "elsewhere"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"run_id": "a", "parts": [1]}', "é".encode("latin-1")])
+def test_a_damaged_file_is_named_with_the_remedy(tmp_path, content):
+    store = Store(str(tmp_path))
+    store.replace(heartbeat_path("torn"), content)
+    with pytest.raises(MismatchError, match=r"^runs/torn/heartbeat\.json is damaged \(.*\); nothing rests on it, remove it$"):
+        read_heartbeats(store)
 
 
 def test_the_notice_names_run_host_pid_and_hour():
