@@ -47,8 +47,9 @@ bench: env
 	$(ONE_THREAD) $(BIN)/python benchmarks/pack_speed.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/simulation_check.py
 
+# Measures what the parts say on ../shared and writes docs/quality.md; `make quality TOPICS="vad text"` measures those alone.
 quality: env
-	$(ONE_THREAD) $(BIN)/python benchmarks/diarization_threshold.py
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.quality $(TOPICS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -25,7 +25,9 @@ class CustomSegmenterConfig(SegmenterConfigBase):
         """Raises RequestError when the class cannot be had or is no Segmenter."""
         part = _construct(self.target, self.parameters)
         if not isinstance(part, Segmenter):
-            raise RequestError(f"custom target {self.target!r} is no Segmenter; see manifests.contracts.Segmenter")
+            raise RequestError(
+                f"custom target {self.target!r} is no Segmenter: it lacks {_lacking(part, Segmenter)}; see manifests.contracts"
+            )
         return part
 
 
@@ -40,8 +42,15 @@ class CustomAnnotatorConfig(AnnotatorConfigBase):
         """Raises RequestError when the class cannot be had or is no Annotator."""
         part = _construct(self.target, self.parameters)
         if not isinstance(part, Annotator):
-            raise RequestError(f"custom target {self.target!r} is no Annotator; see manifests.contracts.Annotator")
+            raise RequestError(
+                f"custom target {self.target!r} is no Annotator: it lacks {_lacking(part, Annotator)}; see manifests.contracts"
+            )
         return part
+
+
+def _lacking(part: object, protocol: type) -> str:
+    wanted = {name for kind in protocol.__mro__ for name in vars(kind) if not name.startswith("_")}
+    return ", ".join(sorted(name for name in wanted if not hasattr(part, name)))
 
 
 def _construct(target: str, parameters: dict[str, Any]) -> object:

@@ -15,15 +15,16 @@ import numpy as np
 from pydantic import Field
 
 from annotators.pyannote_import import quiet_pyannote
-from annotators.speaker_encoder import encoder_path
+from annotators.speaker_encoder import encoder_model, encoder_path
 from annotators.speaker_links import SpeakerLinks
-from annotators.weights import packaged_path, path_digest
-from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, Resources
+from annotators.weights import packaged_model, packaged_path, path_digest
+from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, ModelFact, Resources
 from manifests.gates import SegmenterConfigBase
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
 from manifests.spans import Span, merge
 
+SEGMENTATION = ("assets", "pytorch_model.bin")  # pyannote's, of its project's licence
 MIN_SAMPLES = MODEL_RATE_HZ // 4  # under 0.25 s no voice can be told
 SILENT_PEAK = 1e-4  # -80 dBFS
 
@@ -69,6 +70,10 @@ class Diarization:
     def __init__(self, config: DiarizationConfig) -> None:
         self.config = config
         self._pipeline: Any = None
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return (packaged_model("MIT", "whisperx", *SEGMENTATION), encoder_model())
 
     def fingerprint(self) -> str:
         weights = digest_json([path_digest(_segmentation_path()), path_digest(encoder_path())])
@@ -143,7 +148,7 @@ class Diarization:
 
 
 def _segmentation_path() -> str:
-    return packaged_path("whisperx", "assets", "pytorch_model.bin")
+    return packaged_path("whisperx", *SEGMENTATION)
 
 
 def _labelled(turns: dict[int, list[Span]]) -> list[HeardSpan]:

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from annotators.mel import mel_power
 from annotators.onnx_session import open_session
-from annotators.weights import packaged_path, path_digest
-from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
+from annotators.weights import packaged_model, packaged_path, path_digest
+from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
@@ -72,6 +72,10 @@ class Dnsmos:
         self.config = config
         self._p835: Any = None
         self._p808: Any = None
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return tuple(packaged_model("MIT", "speechmos", "dnsmos_models", graph) for graph in GRAPHS)
 
     def fingerprint(self) -> str:
         weights = digest_json([path_digest(_graph_path(graph)) for graph in GRAPHS])

@@ -16,8 +16,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, Word, asr_row, is_silent
-from annotators.weights import packaged_path, path_digest
-from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
+from annotators.weights import packaged_model, packaged_path, path_digest
+from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 
@@ -53,6 +53,10 @@ class Pocketsphinx:
     def __init__(self, config: PocketsphinxConfig) -> None:
         self.config = config
         self._decoder: Any = None
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return (packaged_model("BSD-2-Clause", "pocketsphinx", "model", "en-us"),)
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.identity(), path_digest(_model_path()))

@@ -13,7 +13,7 @@ from pydantic import Field
 from annotators.pitch import HOP_SAMPLES, pitch_hz
 from annotators.syllables import syllable_rate_hz
 from annotators.weights import packaged_path
-from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
+from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 from manifests.schema import field
@@ -63,6 +63,10 @@ class Prosody:
     def __init__(self, config: ProsodyConfig) -> None:
         self.config = config
         self._meter: Any = None
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return ()
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.identity())

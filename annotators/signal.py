@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from annotators import snr
-from manifests.contracts import Audio, ClipBatch, Hearing, Resources
+from manifests.contracts import Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 from manifests.schema import field
@@ -66,6 +66,10 @@ class Signal:
 
     def __init__(self, config: SignalConfig) -> None:
         self.config = config
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return ()
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.identity())

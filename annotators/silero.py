@@ -14,12 +14,13 @@ import numpy as np
 from pydantic import Field
 
 from annotators.onnx_session import open_session
-from annotators.weights import packaged_path, path_digest
-from manifests.contracts import MODEL_RATE_HZ, AudioSlices, ChannelAudio, HeardSpan, Resources
+from annotators.weights import packaged_model, packaged_path, path_digest
+from manifests.contracts import MODEL_RATE_HZ, AudioSlices, ChannelAudio, HeardSpan, ModelFact, Resources
 from manifests.gates import SegmenterConfigBase
 from manifests.lineage import fingerprint
 from manifests.spans import Span
 
+WEIGHTS = ("data", "silero_vad_16k_sequence.onnx")
 FRAME_SAMPLES = 512
 CONTEXT_SAMPLES = 64  # tail of the frame before, which the network wants in front of each frame
 STATE_SIZE = 128
@@ -50,6 +51,10 @@ class Silero:
     def __init__(self, config: SileroConfig) -> None:
         self.config = config
         self._session: Any = None
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return (packaged_model("MIT", "silero_vad", *WEIGHTS),)
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.identity(), path_digest(_weights_path()))
@@ -85,7 +90,7 @@ class Silero:
 
 
 def _weights_path() -> str:
-    return packaged_path("silero_vad", "data", "silero_vad_16k_sequence.onnx")
+    return packaged_path("silero_vad", *WEIGHTS)
 
 
 def speech_spans(probs_F: np.ndarray, num_samples: int, config: SileroConfig) -> list[HeardSpan]:

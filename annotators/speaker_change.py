@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from annotators.speaker_encoder import HOP_SAMPLES, PARTIAL_FRAMES, PARTIAL_HOP_FRAMES, WIDTH, encoder_path
+from annotators.speaker_encoder import HOP_SAMPLES, PARTIAL_FRAMES, PARTIAL_HOP_FRAMES, WIDTH, encoder_model, encoder_path
 from annotators.weights import path_digest
-from manifests.contracts import AudioSlices, ChannelAudio, HeardSpan, Resources
+from manifests.contracts import AudioSlices, ChannelAudio, HeardSpan, ModelFact, Resources
 from manifests.gates import SegmenterConfigBase
 from manifests.lineage import fingerprint
 from manifests.spans import Span
@@ -54,6 +54,10 @@ class SpeakerChange:
     def __init__(self, config: SpeakerChangeConfig) -> None:
         self.config = config
         self._encoder: Any = None
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return (encoder_model(),)
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.identity(), path_digest(encoder_path()))

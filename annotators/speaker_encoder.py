@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from annotators.mel import mel_power
-from annotators.weights import packaged_path
-from manifests.contracts import MODEL_RATE_HZ, Audio
+from annotators.weights import packaged_model, packaged_path
+from manifests.contracts import MODEL_RATE_HZ, Audio, ModelFact
 from manifests.mel import slaney_filters
 
+WEIGHTS = ("pretrained.pt",)
 NUM_MELS, WIDTH, NUM_LAYERS = 40, 256, 3
 WINDOW_SAMPLES, HOP_SAMPLES = 400, 160  # 25 ms, 10 ms
 FRAMES_A_SECOND = MODEL_RATE_HZ // HOP_SAMPLES
@@ -31,7 +32,11 @@ STRETCHES_AT_ONCE = 64
 
 
 def encoder_path() -> str:
-    return packaged_path("resemblyzer", "pretrained.pt")
+    return packaged_path("resemblyzer", *WEIGHTS)
+
+
+def encoder_model() -> ModelFact:
+    return packaged_model("Apache-2.0", "resemblyzer", *WEIGHTS)
 
 
 class SpeakerEncoder:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from manifests.contracts import ClipBatch, Hearing, Resources
+from manifests.contracts import ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 from manifests.schema import field
@@ -68,6 +68,10 @@ class Style:
 
     def __init__(self, config: StyleConfig) -> None:
         self.config = config
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return ()
 
     def fingerprint(self) -> str:
         return fingerprint(self.name, self.version, self.config.identity())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 
+from manifests.contracts import ModelFact
 from manifests.errors import ModelUnavailable
 from manifests.ids import digest_json
 from manifests.lineage import weights_digest
@@ -27,10 +29,23 @@ def packaged_path(package: str, *parts: str) -> str:
     return path
 
 
+def packaged_model(licence: str, package: str, *parts: str) -> ModelFact:
+    """Facts of a weights file or folder inside a package. Raises ModelUnavailable as ``packaged_path`` does."""
+    path = packaged_path(package, *parts)
+    distributions = importlib.metadata.packages_distributions().get(package, [package])
+    return ModelFact(package, importlib.metadata.version(distributions[0]), path_digest(path), licence)
+
+
 @functools.lru_cache(maxsize=64)
 def path_digest(path: str) -> str:
     """Hex digest of a weights file, or of all files below a folder with their relative names."""
     if os.path.isfile(path):
         return weights_digest(path)
-    files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    # Hidden files are what tools keep beside a download: times, locks, version control.
+    files = sorted(
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(path)
+        for name in names
+        if not any(part.startswith(".") for part in os.path.relpath(os.path.join(folder, name), path).split(os.sep))
+    )
     return digest_json([[os.path.relpath(file, path), weights_digest(file)] for file in files])

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, Word, asr_row, is_silent
 from annotators.pyannote_import import quiet_pyannote
 from annotators.weights import packaged_path, path_digest
-from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, Resources
+from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.errors import ModelUnavailable
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
@@ -88,6 +88,14 @@ class Whisperx:
     def resources(self) -> Resources:
         on_gpu = self.config.device == "cuda"
         return Resources(pool="asr", num_cpus=1.0, num_gpus=1.0 if on_gpu else 0.0, memory_bytes=8 << 30, batch_audio_s=600.0)
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return tuple(
+            ModelFact(name, self.config.revision, _identity(folder), None)
+            for name, folder in zip((self.config.model, self.config.align_model), self._folders(), strict=True)
+            if name and folder
+        )
 
     def fingerprint(self) -> str:
         # The device is in it: its kernels sum otherwise, and a beam near a tie then ends in another text.

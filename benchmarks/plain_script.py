@@ -29,7 +29,7 @@ from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, ClipBatch
 from manifests.recipes import load_recipe
 from manifests.schema import CLIPS, table_of
-from manifests.spans import Span
+from manifests.spans import Span, total
 from pipeline.clipset import CutClip, cut_clips
 from pipeline.recipe import BuildRecipe
 
@@ -168,7 +168,8 @@ def _batch(clip: CutClip, audio: Audio) -> ClipBatch:
     place = (bytes(16), 0, MODEL_RATE_HZ, *clip.span)
     row = dict(zip(("recording_id", "channel", "sample_rate_hz", "start_sample", "end_sample"), place, strict=True))
     row |= {"clip_id": ids.clip_id(*place), "speaker_label": clip.speaker_label}
-    row |= {"speech_samples": clip.speech_samples, "overlap_samples": clip.overlap_samples}
+    row |= {"speech_samples": total(clip.speech), "overlap_samples": total(clip.overlap)}
+    row |= {"speech_spans": [s._asdict() for s in clip.speech], "overlap_spans": [s._asdict() for s in clip.overlap]}
     heard = audio[clip.span.start_sample : clip.span.end_sample]
     return ClipBatch(table_of([row], CLIPS), [heard], [MODEL_RATE_HZ])
 

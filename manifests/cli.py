@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,6 +76,11 @@ def corpus_facts(corpus: Corpus) -> tuple[dict[str, Any], list[str]]:
         "num_clips": clips.num_rows,
         "clip_hours": sum(clip_lengths_s(clips)) / 3600,
         "outputs": dict(sorted(corpus.snapshot.current.items())),
+        "models": {
+            output: [asdict(model) for model in part.models]
+            for output in sorted(corpus.snapshot.current)
+            if (part := corpus.part(output)) is not None and part.models
+        },
         "units_done": {
             output: len(corpus.snapshot.outputs.get(output, {}).get(mark, []))
             for output, mark in sorted(corpus.snapshot.current.items())
@@ -89,6 +95,9 @@ def corpus_facts(corpus: Corpus) -> tuple[dict[str, Any], list[str]]:
     width = max(map(len, value["outputs"]), default=0)
     for output, mark in value["outputs"].items():
         lines.append(f"  {output:<{width}}  {mark}  {value['units_done'][output]}/{value['num_units']} units")
+        for model in value["models"].get(output, ()):
+            at = f" at {model['revision']}" if model["revision"] else ""
+            lines.append(f"  {'':<{width}}    model {model['name']}{at}, licence {model['licence'] or 'not stated'}")
     return value, lines
 
 

@@ -23,6 +23,10 @@ MODEL_RATE_HZ = 16_000
 Audio = np.ndarray  # float32 [S], one channel, 1.0 = full scale
 
 
+# What an annotator may read besides layers: the clip set's own columns of the clip (CLIPS), the recording's row (RECORDINGS).
+FACTS = ("clip", "recording")
+
+
 class Hearing(StrEnum):
     """What audio an annotator gets with its clips."""
 
@@ -80,7 +84,8 @@ class ClipBatch:
     clips: pa.Table  # CLIPS
     audio: Sequence[Audio] = ()  # [num_clips], empty when the annotator hears nothing
     sample_rates_hz: Sequence[int] = ()  # [num_clips]
-    layers: Mapping[str, pa.Table] = field(default_factory=dict)  # name -> rows of the same clips
+    # Name -> rows of the same clips, of each that the annotator reads; ``recording`` holds RECORDINGS rows.
+    layers: Mapping[str, pa.Table] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.clips.num_rows)
@@ -107,6 +112,16 @@ class ClipBatch:
         return pa.Table.from_pylist(filled, schema=layer_schema(adds))
 
 
+@dataclass(frozen=True)
+class ModelFact:
+    """Weights that a part runs: what an auditor must know of them."""
+
+    name: str  # hub id, folder, or package
+    revision: str | None  # commit of a hub id, version of a package; None for a folder
+    digest: str  # hex, over the files
+    licence: str | None  # SPDX id or the model card's word; None where nobody says
+
+
 @runtime_checkable
 class Part(Protocol):
     """What segmenters, annotators and codecs share."""
@@ -120,8 +135,17 @@ class Part(Protocol):
 
     @property
     def resources(self) -> Resources: ...
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        """The weights that it runs, none where it computes without; kept beside its output. Raises as ``fingerprint`` does."""
+        ...
+
     def fingerprint(self) -> str:
-        """``lineage.fingerprint`` of the part, without what it reads (the engine adds that)."""
+        """``lineage.fingerprint`` of the part, without what it reads (the engine adds that).
+
+        It is asked before any audio is read: raises ModelUnavailable where weights are missing, damaged, or of a kind
+        that the part cannot run.
+        """
         ...
 
     def setup(self) -> None:
@@ -146,7 +170,12 @@ class Annotator(Part, Protocol):
     def hears(self) -> Hearing: ...
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the layers that it gets in ``ClipBatch.layers``."""
+        """Names of the layers that it gets in ``ClipBatch.layers``, and of FACTS.
+
+        Whoever reads ``clip`` depends on what the clip set's segmenters heard inside the clip (speech_spans,
+        overlap_spans, speaker_label): its rows belong to that clip set and are not carried over to another. An annotator
+        that does not may use the edges of ``ClipBatch.clips`` alone.
+        """
         ...
 
     @property

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from manifests.audio import AudioReader
 from manifests.commits import Commit
 from manifests.errors import RequestError
+from manifests.parts import PartFacts
 from manifests.schema import CLIPS, FAILURES, INPUTS, QUARANTINE, RECORDINGS, SPANS
 from manifests.snapshots import (
     INGEST,
@@ -73,6 +74,10 @@ class Corpus:
         """Layer name -> current fingerprint, of the current clip set."""
         prefix = layer_output(self.clip_set, "")
         return {o.removeprefix(prefix): f for o, f in sorted(self.snapshot.current.items()) if o.startswith(prefix)}
+
+    def part(self, output: str) -> PartFacts | None:
+        """What made an output: the part, its models and their licences; None of what no part made."""
+        return PartFacts.read(self.store, output, self.fingerprint(output))
 
     def commit(self, output: str, fingerprint: str, unit: str) -> Commit:
         """Commit of one unit, read once. Raises WorkError when there is none."""

@@ -95,6 +95,15 @@ FAILURES = pa.schema(
     ]
 )
 
+CLIP_SPANS = pa.list_(
+    pa.struct(
+        [
+            required("start_sample", pa.int64(), "first sample, relative to the start of the clip"),
+            required("end_sample", pa.int64(), "one past the last sample, relative to the start of the clip"),
+        ]
+    )
+)
+
 CLIPS = pa.schema(
     [
         required("clip_id", ID, "digest of (recording_id, channel, sample_rate_hz, start_sample, end_sample)"),
@@ -106,6 +115,8 @@ CLIPS = pa.schema(
         field("speaker_label", pa.string(), "speaker, local to the recording; null when no diarization ran"),
         required("speech_samples", pa.int64(), "samples of the clip in which VAD hears speech"),
         required("overlap_samples", pa.int64(), "samples of the clip in which a second speaker talks too"),
+        required("speech_spans", CLIP_SPANS, "where in the clip VAD hears speech, at sample_rate_hz; sorted and disjoint"),
+        required("overlap_spans", CLIP_SPANS, "where in the clip at least two speakers talk, likewise"),
     ]
 )
 

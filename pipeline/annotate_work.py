@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from manifests.audio import AudioReader, resample
 from manifests.commits import Attempt, read_commit
-from manifests.contracts import MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing, Resources
+from manifests.contracts import FACTS, MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing, Resources
 from manifests.errors import ContractError, StepwellError
 from manifests.gates import ColumnGate, clip_column
 from manifests.ids import digest_bytes
@@ -47,6 +47,10 @@ class AnnotateWork:
     carry_from: tuple[str, ...] = ()
 
     @property
+    def part(self) -> Annotator:
+        return self.annotator
+
+    @property
     def output(self) -> str:
         return layer_output(self.clip_set, self.name)
 
@@ -59,7 +63,8 @@ class AnnotateWork:
     def fingerprint(self) -> str:
         # Without the clip set: a layer row depends on its clip alone, so unchanged clips can carry it over. But how much
         # of a clip is speech is what this clip set's segmenters heard: such a gate may open in one set and not in another.
-        clips = {"clip set": self.clips_fingerprint} if self.gate and self.gate.is_of_clip_set else {}
+        is_of_clip_set = "clip" in self.annotator.reads or (self.gate is not None and self.gate.is_of_clip_set)
+        clips = {"clip set": self.clips_fingerprint} if is_of_clip_set else {}
         reads = {"audio": self.ingest_fingerprint, **clips, **self.layer_fingerprints}
         gate = {"gate": self.gate.model_dump(mode="json")} if self.gate else {}
         return fingerprint(
@@ -74,6 +79,8 @@ class AnnotateWork:
         facts = UnitFacts(store, unit, self.reads)
         clips = facts.table(clips_output(self.clip_set), "clips")
         layers = {name: facts.table(layer_output(self.clip_set, name), "layer") for name in self.layer_fingerprints}
+        known = {"clip": lambda: clips, "recording": lambda: _of_clips(facts.table(INGEST, "recordings"), clips)}
+        layers |= {name: known[name]() for name in FACTS if name in self.annotator.reads}
         schema = layer_schema(self.annotator.adds)
         durations_s = np.asarray(clip_column(clips, "duration_s"))
 
@@ -208,6 +215,12 @@ class _Rows:
         """All rows in the order of the clips."""
         order = np.argsort(np.concatenate(self._at), kind="stable")
         return pa.concat_tables(self._tables).take(order).combine_chunks()
+
+
+def _of_clips(recordings: pa.Table, clips: pa.Table) -> pa.Table:
+    """The row of each clip's recording, in the order of the clips."""
+    at = pc.index_in(clips["recording_id"], value_set=recordings["recording_id"].combine_chunks())
+    return recordings.take(at.combine_chunks())
 
 
 def cut_batches(durations_s: np.ndarray, batch_audio_s: float) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from manifests.contracts import Annotator
+from manifests.contracts import FACTS, Annotator
 from manifests.errors import RequestError
 from manifests.gates import CLIP_COLUMNS, AnnotatorConfigBase, ColumnGate
 from pipeline.annotate_work import AnnotateWork
@@ -39,7 +39,7 @@ def annotate_works(
 ) -> list[Work]:
     """Works of annotators, each after the layers that it and its gate read; ``known`` layers are there already."""
     annotators: dict[str, Annotator] = {name: config.build() for name, config in configs.items()}  # type: ignore[attr-defined]
-    reads = {name: [*part.reads, *_gate_layers(configs[name].when)] for name, part in annotators.items()}
+    reads = {name: [*_layers(part.reads), *_gate_layers(configs[name].when)] for name, part in annotators.items()}
     fingerprints, adds = dict(known), {name: part.adds for name, part in annotators.items()}
     works: list[Work] = []
     for name in _ordered(annotators, reads):
@@ -54,6 +54,10 @@ def annotate_works(
         works.append(AnnotateWork(name, annotators[name], clip_set, ingest, clips, needs, gate))
         fingerprints[name] = works[-1].fingerprint
     return works
+
+
+def _layers(reads: Iterable[str]) -> list[str]:
+    return [name for name in reads if name not in FACTS]
 
 
 def _gate_layers(gate: ColumnGate | None) -> list[str]:

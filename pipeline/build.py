@@ -18,6 +18,7 @@ from manifests.console import say
 from manifests.corpus import Corpus
 from manifests.errors import RequestError, WorkError
 from manifests.gates import AnnotatorConfigBase
+from manifests.parts import PartFacts
 from manifests.recipes import RecipeModel, resolved
 from manifests.snapshots import FORMAT_VERSION, INGEST, clips_output, read_head
 from manifests.store import Store, json_bytes
@@ -32,7 +33,7 @@ from pipeline.ledger import RunLedger
 from pipeline.limits import LimitsConfig
 from pipeline.publish import publish
 from pipeline.recipe import BuildRecipe
-from pipeline.recording_works import ClipWork
+from pipeline.recording_works import ClipWork, SegmentWork
 from pipeline.schedule import Task
 from pipeline.sources import ColumnMap, Input, list_inputs
 from pipeline.units import Unit, claim_plan, plan_units, read_planned, read_plans
@@ -228,6 +229,9 @@ class _Run:
             now = datetime.datetime.now(datetime.UTC)
             run_id = f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
             self.store.create(f"runs/{run_id}/recipe.json", json_bytes(resolved(recipe)))
+            for work in (work for work in self.works if isinstance(work, SegmentWork | AnnotateWork)):
+                part = PartFacts(work.part.name, work.part.version, work.part.models, work.reads)
+                part.write(self.store, work.output, work.fingerprint)
             for other in others(self.store):
                 say(notice(other))
             try:

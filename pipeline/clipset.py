@@ -15,9 +15,9 @@ from itertools import pairwise
 from pydantic import Field, PositiveFloat, model_validator
 
 from manifests.recipes import RecipeModel
-from manifests.spans import Span, clamp, intersect, merge, near, overlapped, total
+from manifests.spans import Span, clamp, intersect, merge, near, overlapped
 
-VERSION = "1"
+VERSION = "2"
 
 
 class ClipSetConfig(RecipeModel):
@@ -51,12 +51,12 @@ class Atom:
 
 @dataclass(frozen=True)
 class CutClip:
-    """A clip before it has an id; samples at the rate of the spans."""
+    """A clip before it has an id; samples at the rate of the spans, ``speech`` and ``overlap`` relative to the clip's start."""
 
     span: Span
     speaker_label: str | None
-    speech_samples: int
-    overlap_samples: int
+    speech: list[Span]
+    overlap: list[Span]
 
 
 def cut_clips(
@@ -73,11 +73,15 @@ def cut_clips(
     ]
     padded = _pad([part.span for part in utterances], round(config.pad_s * rate_hz), num_samples)
     return [
-        CutClip(
-            span, part.speaker_label, total(intersect([span], near(flat, span))), total(intersect([span], near(overlap, span)))
-        )
+        CutClip(span, part.speaker_label, _inside(flat, span), _inside(overlap, span))
         for span, part in zip(padded, utterances, strict=True)
     ]
+
+
+def _inside(flat: Sequence[Span], clip: Span) -> list[Span]:
+    """The parts of a flat list that lie in the clip, relative to its start."""
+    start = clip.start_sample
+    return [Span(s.start_sample - start, s.end_sample - start) for s in intersect([clip], near(flat, clip))]
 
 
 def _atoms(flat: Sequence[Span], turns: Sequence[tuple[Span, str]]) -> list[Atom]:

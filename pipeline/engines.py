@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from manifests.errors import RequestError
 from manifests.store import Store
 from pipeline.keeper import Keeper
 from pipeline.limits import ErrorBudget, LimitsConfig
@@ -75,7 +76,15 @@ class InlineEngine:
     """Everything in this process, one task at a time. An input that takes its process down takes down this one."""
 
     def check(self, works: Sequence[Work]) -> None:
-        """One process takes any work."""
+        """One process takes any work, but for one that asks for a GPU where there is none."""
+        if any(work.resources.num_gpus for work in works):
+            import torch
+
+            if not torch.cuda.is_available():
+                asks = next(work.output for work in works if work.resources.num_gpus)
+                raise RequestError(
+                    f"{asks} asks for a GPU (device: cuda) and this machine has none; say `device: cpu` or run where there is one"
+                )
 
     def run(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt, model_validator
 
 from annotators.catalog import AnnotatorConfig, SegmenterConfig
+from manifests.contracts import FACTS
 from manifests.ids import digest_bytes
 from manifests.recipes import RecipeModel
 from pipeline.clipset import ClipSetConfig
@@ -32,6 +33,8 @@ class BuildRecipe(RecipeModel):
     @model_validator(mode="after")
     def _names_exist(self) -> BuildRecipe:
         gates = [config.when.spans for config in self.segmenters.values() if config.when]
+        if taken := sorted(self.annotators.keys() & {*FACTS, "source"}):
+            raise ValueError(f"annotators.{taken[0]}: {taken[0]!r} is no layer's name; it means the {taken[0]}'s own facts")
         for name in filter(None, (self.clip_set.speech, self.clip_set.turns, *gates)):
             if name not in self.segmenters:
                 raise ValueError(f"segmenter {name!r} is not in segmenters ({', '.join(self.segmenters)})")

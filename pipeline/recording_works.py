@@ -89,6 +89,10 @@ class SegmentWork:
     gate_fingerprint: str | None = None  # of the spans that the gate reads
 
     @property
+    def part(self) -> Segmenter:
+        return self.segmenter
+
+    @property
     def output(self) -> str:
         return spans_output(self.name)
 
@@ -225,8 +229,10 @@ class ClipWork:
                 "clip_id": ids.clip_id(*place),
                 **dict(zip(names, place, strict=True)),
                 "speaker_label": clip.speaker_label,
-                "speech_samples": clip.speech_samples,
-                "overlap_samples": clip.overlap_samples,
+                "speech_samples": total(clip.speech),
+                "overlap_samples": total(clip.overlap),
+                "speech_spans": [span._asdict() for span in clip.speech],
+                "overlap_spans": [span._asdict() for span in clip.overlap],
             }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from manifests.contracts import MODEL_RATE_HZ, Audio, Resources, check_codes
+from manifests.contracts import MODEL_RATE_HZ, Audio, ModelFact, Resources, check_codes
 from manifests.errors import ContractError, MismatchError, ModelUnavailable
 from manifests.ids import digest_bytes
 from manifests.lineage import fingerprint
@@ -58,6 +58,10 @@ class FsqCodec:
     def __reduce__(self) -> tuple[type[FsqCodec], tuple[str]]:
         # Weights do not travel between processes; each loads its own.
         return (FsqCodec, (self.folder_uri,))
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return (ModelFact(self.folder_uri, None, digest_bytes(self._read(WEIGHTS)).hex(), None),)
 
     def fingerprint(self) -> str:
         """Over the code's version, the configuration and the weights. Raises ModelUnavailable where the files are absent."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from manifests.contracts import AudioCodec, ClipBatch, Hearing, Resources, check_codes
+from manifests.contracts import AudioCodec, ClipBatch, Hearing, ModelFact, Resources, check_codes
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 from manifests.schema import CODES, field
@@ -46,6 +46,10 @@ class CodesAnnotator:
 
     def __reduce__(self) -> tuple[type[CodesAnnotator], tuple[CodesConfig]]:
         return (CodesAnnotator, (self.config,))
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return (ModelFact(self.config.tokenizer, None, Tokenizer.open(self.config.tokenizer).codec_fingerprint, None),)
 
     def fingerprint(self) -> str:
         """Over the codec alone: another text tokenizer, or the same folder elsewhere, gives the same codes.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from manifests.contracts import MODEL_RATE_HZ, Audio, Resources, check_codes
+from manifests.contracts import MODEL_RATE_HZ, Audio, ModelFact, Resources, check_codes
 from manifests.errors import MismatchError, ModelUnavailable, RequestError
 from manifests.lineage import fingerprint, weights_digest
 from manifests.recipes import RecipeModel
@@ -59,6 +59,10 @@ class S3Codec:
 
     def __reduce__(self) -> tuple[type[S3Codec], tuple[S3Config]]:
         return (S3Codec, (self.config,))
+
+    @property
+    def models(self) -> tuple[ModelFact, ...]:
+        return (ModelFact(self._path(), None, weights_digest(self._path()), "Apache-2.0"),)
 
     def fingerprint(self) -> str:
         """Over the code's version and the weights, wherever they lie. Raises ModelUnavailable where they are absent."""

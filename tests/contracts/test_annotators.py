@@ -22,7 +22,7 @@ from annotators.whisperx_asr import WhisperxConfig
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing
 from manifests.ids import clip_id
-from manifests.schema import CLIPS, check_table, layer_schema
+from manifests.schema import CLIPS, RECORDINGS, check_table, layer_schema
 from manifests.store import Store
 from tokenization.artifact import codec_facts, write_tokenizer
 from tokenization.codec import WEIGHTS, FsqCodec, FsqConfig, build_network, save_codec
@@ -43,6 +43,9 @@ CONFIGS: dict[str, Any] = {
     "whisperx": None,
     "codes": None,
 }
+# What makes the layers that parts read, by the name they are read by.
+READ_LAYERS: dict[str, Any] = {"prosody": ProsodyConfig()}
+_LAYERS: dict[tuple[str, tuple[bytes, ...]], pa.Table] = {}
 RECORDING = b"\1" * 16
 
 
@@ -111,7 +114,7 @@ def clips(conversation: Audio) -> list[tuple[Audio, int]]:
 
 
 def batch_of(part: Annotator, clips: Sequence[tuple[Audio, int]]) -> ClipBatch:
-    """The batch that an engine would hand to the part; layers that it reads are made by their annotator."""
+    """The batch that an engine would hand to the part; layers that it reads are made by their annotators, once for all parts."""
     rows, start = [], 0
     for audio, rate in clips:
         end = start + len(audio)
@@ -125,17 +128,59 @@ def batch_of(part: Annotator, clips: Sequence[tuple[Audio, int]]) -> ClipBatch:
                 "end_sample": end,
                 "speech_samples": len(audio),
                 "overlap_samples": 0,
+                "speech_spans": [{"start_sample": 0, "end_sample": len(audio)}] if len(audio) else [],
+                "overlap_spans": [],
             }
         )
         start = end
     table = pa.Table.from_pylist(rows, schema=CLIPS)
-    if part.hears is Hearing.NATIVE:
-        heard, rates = [audio for audio, _ in clips], [rate for _, rate in clips]
-    else:
-        heard, rates = [resample(audio, rate, MODEL_RATE_HZ) for audio, rate in clips], [MODEL_RATE_HZ] * len(clips)
+    heard, rates = hearing(part, clips)
+    read = {name: table if name == "clip" else layer_of(name, clips, table) for name in part.reads}
+    return ClipBatch(table, heard, rates, read)
+
+
+def hearing(part: Annotator, clips: Sequence[tuple[Audio, int]]) -> tuple[list[Audio], list[int]]:
+    """What the part hears of the clips, with the rates."""
     if part.hears is Hearing.NOTHING:
-        return ClipBatch(table, layers={"prosody": ProsodyConfig().build().annotate(ClipBatch(table, heard, rates))})
-    return ClipBatch(table, heard, rates)
+        return [], []
+    if part.hears is Hearing.NATIVE:
+        return [audio for audio, _ in clips], [rate for _, rate in clips]
+    return [resample(audio, rate, MODEL_RATE_HZ) for audio, rate in clips], [MODEL_RATE_HZ] * len(clips)
+
+
+def layer_of(name: str, clips: Sequence[tuple[Audio, int]], table: pa.Table) -> pa.Table:
+    """Rows of a layer that some part reads; ``recording`` is RECORDINGS with a row for each clip."""
+    if name == "recording":
+        return recordings_of(clips)
+    key = (name, tuple(table["clip_id"].to_pylist()))
+    if key not in _LAYERS:
+        part = READ_LAYERS[name].build()
+        below = {read: table if read == "clip" else layer_of(read, clips, table) for read in part.reads}
+        _LAYERS[key] = part.annotate(ClipBatch(table, *hearing(part, clips), below))
+    return _LAYERS[key]
+
+
+def recordings_of(clips: Sequence[tuple[Audio, int]]) -> pa.Table:
+    rows = [
+        {
+            "recording_id": RECORDING,
+            "num_samples": len(audio),
+            "sample_rate_hz": rate,
+            "num_channels": 1,
+            "heard_channels": [0],
+            "source_sample_rate_hz": rate,
+            "codec": "pcm_16",
+            "container": "wav",
+            "stored_bits": 16,
+            "stored_scale": 1.0,
+            "peak": float(np.abs(audio).max(initial=0.0)),
+            "rms_dbfs": -30.0,
+            "declared_num_samples": len(audio),
+            "is_truncated": False,
+        }
+        for audio, rate in clips
+    ]
+    return pa.Table.from_pylist(rows, schema=RECORDINGS)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +193,7 @@ def test_satisfies_the_protocol_and_pickles_before_setup(kind: str, part: Annota
     again = pickle.loads(pickle.dumps(configs[kind].build()))
     assert (again.name, again.version, again.fingerprint()) == (part.name, part.version, part.fingerprint())
     assert all(f.metadata and f.metadata[b"description"] for f in part.adds)
+    assert all(model.name and model.digest for model in part.models)
 
 
 def test_declared_columns_and_no_others_one_row_a_clip_in_order(

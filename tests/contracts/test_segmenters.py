@@ -64,6 +64,8 @@ def test_satisfies_the_protocol_and_pickles_before_setup(part: Segmenter) -> Non
     again = pickle.loads(pickle.dumps(fresh))
     assert (again.name, again.version, again.fingerprint()) == (part.name, part.version, part.fingerprint())
     assert part.resources.num_cpus > 0
+    assert part.models
+    assert all(model.name and model.digest and model.licence for model in part.models)
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 160, 8000, 48_000])

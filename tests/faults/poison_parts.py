@@ -52,7 +52,7 @@ class PoisonedAnnotator:
 
     name, version, reads, hears = "poisoned", "1", (), Hearing.MODEL
     adds = pa.schema([pa.field("num_heard", pa.int64())])
-    batch_tolerance = 0.0
+    batch_tolerance, models = 0.0, ()
 
     def __init__(
         self, how: str, flag: str | None = None, batch_audio_s: float = 300.0, pool: str = "poisoned", spares: bool = True
@@ -79,7 +79,7 @@ class PoisonedSegmenter:
     """One span over the whole channel; does ``how`` on poison."""
 
     name, version = "poisoned", "1"
-    resources = Resources(pool="poisoned")
+    resources, models = Resources(pool="poisoned"), ()
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -107,7 +107,7 @@ class EnvironmentAnnotator:
 
     name, version, reads, hears = "environment", "1", (), Hearing.NOTHING
     adds = pa.schema([pa.field("pinned", pa.string()), pa.field("pid", pa.int64())])
-    batch_tolerance = 0.0
+    batch_tolerance, models = 0.0, ()
 
     def __init__(self, pool: str) -> None:
         self.resources = Resources(pool=pool)

@@ -103,6 +103,8 @@ class CorpusBuilder:
                 "clip_id": clip_id(row["recording_id"], 0, RATE_HZ, row["start_sample"], row["end_sample"]),
                 "speech_samples": row["end_sample"] - row["start_sample"],
                 "overlap_samples": 0,
+                "speech_spans": [{"start_sample": 0, "end_sample": row["end_sample"] - row["start_sample"]}],
+                "overlap_spans": [],
             }
             for row in spans
         ]

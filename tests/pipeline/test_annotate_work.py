@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from annotators.prosody import Prosody
 from manifests.corpus import Corpus
 from manifests.errors import RequestError, WorkError
+from manifests.snapshots import clips_output, layer_output
 from manifests.store import Store
 from pipeline import annotate_work
 from pipeline.annotate_work import cut_batches
@@ -145,6 +146,57 @@ def test_rows_of_unchanged_clips_are_carried_to_another_clip_set(recordings, lig
     assert Corpus.open(out, first.snapshot).layer("prosody").equals(before.layer("prosody"))
 
 
+FACTUAL = '''
+import pyarrow as pa
+
+from manifests.contracts import Hearing, ModelFact, Resources
+
+
+class Factual:
+    """Says what it is told of the clip and its recording."""
+
+    name, version, hears, reads, resources = "factual", "1", Hearing.NOTHING, ("clip", "recording"), Resources()
+    adds = pa.schema([pa.field("num_spans", pa.int64()), pa.field("source_rate_hz", pa.int64())])
+    batch_tolerance, models = 0.0, (ModelFact("somebody/weights", "c0ffee", "00", "CC-BY-4.0"),)
+
+    def fingerprint(self):
+        return "0"
+
+    def setup(self):
+        pass
+
+    def annotate(self, batch):
+        clips, recordings = batch.layers["clip"].to_pylist(), batch.layers["recording"].to_pylist()
+        assert [row["recording_id"] for row in clips] == [row["recording_id"] for row in recordings]
+        rows = [
+            {"num_spans": len(c["speech_spans"]), "source_rate_hz": r["source_sample_rate_hz"]}
+            for c, r in zip(clips, recordings, strict=True)
+        ]
+        return batch.table(rows, self.adds)
+'''
+
+
+def test_an_annotator_reads_facts_of_clip_and_recording_and_its_models_are_kept(recordings, light, tmp_path, monkeypatch):
+    (tmp_path / "factual.py").write_text(FACTUAL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    factual = {"facts": {"kind": "custom", "target": "factual:Factual"}}
+    out = str(tmp_path / "corpus")
+    build([str(recordings)], out, light(annotators=factual))
+    corpus = Corpus.open(out)
+    rates = {row["recording_id"]: row["source_sample_rate_hz"] for row in corpus.recordings().to_pylist()}
+    clips, layer = corpus.clips().to_pylist(), corpus.layer("facts").to_pylist()
+    assert {8000, 16_000} == {row["source_rate_hz"] for row in layer}
+    assert [row["source_rate_hz"] for row in layer] == [rates[clip["recording_id"]] for clip in clips]
+    assert [row["num_spans"] for row in layer] == [len(clip["speech_spans"]) for clip in clips]
+    part = corpus.part(layer_output(corpus.clip_set, "facts"))
+    assert part is not None
+    assert [(model.name, model.licence) for model in part.models] == [("somebody/weights", "CC-BY-4.0")]
+    assert corpus.part(clips_output(corpus.clip_set)) is None
+    # What it says depends on the clip set: nothing is carried over, where prosody would be.
+    shorter = light(annotators=factual, clip_set={"turns": None, "max_s": 4.0})
+    assert not any("carried over" in row["why"] for row in dry_run([str(recordings)], out, shorter).outputs)
+
+
 PAUSING = '''
 from manifests.contracts import HeardSpan, Resources
 from manifests.spans import Span
@@ -153,7 +205,7 @@ from manifests.spans import Span
 class Pausing:
     """Speech from the first to the last sample, but for a pause in the middle."""
 
-    name, version, resources = "pausing", "1", Resources()
+    name, version, resources, models = "pausing", "1", Resources(), ()
 
     def __init__(self, pause_s):
         self.pause = round(pause_s * 16_000)

@@ -102,7 +102,7 @@ class Fragile:
     name, version, reads, hears = "fragile", "1", (), Hearing.MODEL
     adds = pa.schema([pa.field("num_heard", pa.int64())])
     resources = Resources(pool="fragile")
-    batch_tolerance = 0.0
+    batch_tolerance, models = 0.0, ()
 
     def __init__(self, flag):
         self.flag = flag

@@ -25,7 +25,7 @@ from manifests.contracts import Resources
 
 
 class Nothing:
-    name, version, resources = "nothing", "1", Resources()
+    name, version, resources, models = "nothing", "1", Resources(), ()
 
     def fingerprint(self):
         return "0"

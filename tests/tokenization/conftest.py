@@ -149,6 +149,8 @@ def _clip(recording: bytes, start: int, end: int) -> dict[str, object]:
         "speaker_label": None,
         "speech_samples": end - start,
         "overlap_samples": 0,
+        "speech_spans": [{"start_sample": 0, "end_sample": end - start}],
+        "overlap_spans": [],
     }
 
 
