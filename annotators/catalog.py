@@ -17,6 +17,7 @@ from annotators.prosody import ProsodyConfig
 from annotators.signal import SignalConfig
 from annotators.silero import SileroConfig
 from annotators.speaker_change import SpeakerChangeConfig
+from annotators.speaker_embedding import SpeakerEmbeddingConfig
 from annotators.style import StyleConfig
 from annotators.whisperx_asr import WhisperxConfig
 
@@ -25,6 +26,13 @@ SegmenterConfig = Annotated[
 ]
 
 AnnotatorConfig = Annotated[
-    PocketsphinxConfig | WhisperxConfig | DnsmosConfig | SignalConfig | ProsodyConfig | StyleConfig | CustomAnnotatorConfig,
+    PocketsphinxConfig
+    | WhisperxConfig
+    | DnsmosConfig
+    | SignalConfig
+    | ProsodyConfig
+    | StyleConfig
+    | SpeakerEmbeddingConfig
+    | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]
