@@ -1,4 +1,4 @@
-"""Every segmenter and annotator that a recipe may name. A new part costs its module, its test and one line here.
+"""Every segmenter, annotator and voice that a recipe may name. A new part costs its module, its test and one line here.
 
 Importing this module loads no model library: configs are light, and ``build().setup()`` does the loading.
 """
@@ -9,9 +9,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from annotators.custom import CustomAnnotatorConfig, CustomSegmenterConfig
+from annotators.audio_classifier import AudioClassifierConfig
+from annotators.custom import CustomAnnotatorConfig, CustomSegmenterConfig, CustomVoiceConfig
 from annotators.diarization import DiarizationConfig
 from annotators.dnsmos import DnsmosConfig
+from annotators.espeak_voice import EspeakConfig
+from annotators.hf_voice import HfVoiceConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
 from annotators.signal import SignalConfig
@@ -33,6 +36,9 @@ AnnotatorConfig = Annotated[
     | ProsodyConfig
     | StyleConfig
     | SpeakerEmbeddingConfig
+    | AudioClassifierConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]
+
+VoiceConfig = Annotated[EspeakConfig | HfVoiceConfig | CustomVoiceConfig, Field(discriminator="kind")]

@@ -201,6 +201,51 @@ def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(converted)
 
 
+@pytest.fixture(scope="session")
+def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a wav2vec2 classifier that was trained to tell a tone from noise: labels "Pure tone" and "White noise"."""
+    pytest.importorskip("transformers")
+    import numpy as np
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForSequenceClassification
+
+    names = ["Pure tone", "White noise"]
+    convolutions = {"conv_dim": (16, 16), "conv_kernel": (40, 16), "conv_stride": (20, 8), "num_feat_extract_layers": 2}
+    positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "classifier_proj_size": 16,
+    }
+    no_dropout = dict.fromkeys(("mask_time_prob", "hidden_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop"), 0.0)
+    config = Wav2Vec2Config(
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+        **convolutions,
+        **positions,
+        **sizes,
+        **no_dropout,
+    )
+    features = Wav2Vec2FeatureExtractor()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network, random = Wav2Vec2ForSequenceClassification(config), np.random.default_rng(0)
+        optimiser, seconds = torch.optim.Adam(network.parameters(), 3e-3), np.arange(8000) / 16_000
+        for _ in range(60):
+            tones = [np.sin(2 * np.pi * hz * seconds) * random.uniform(0.05, 0.5) for hz in random.uniform(150, 2000, 8)]
+            noises = [random.normal(0.0, level, len(seconds)) for level in random.uniform(0.02, 0.2, 8)]
+            heard = features([np.float32(x_S) for x_S in (*tones, *noises)], sampling_rate=16_000, return_tensors="pt")
+            optimiser.zero_grad()
+            network(**heard, labels=torch.tensor([0] * 8 + [1] * 8)).loss.backward()
+            optimiser.step()
+    folder = str(tmp_path_factory.mktemp("classifier"))
+    network.save_pretrained(folder)
+    features.save_pretrained(folder)
+    return folder
+
+
 # Small real recordings and small real recipes: parts that need no heavy model, on speech that ships with the wheels.
 RECIPE = """
 name: light
