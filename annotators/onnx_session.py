@@ -1,16 +1,17 @@
-"""One way to open an ONNX network: on the CPU, with one thread, so that equal input gives equal bits."""
+"""One way to open an ONNX network: on the CPU, with one thread, so that equal input gives equal bits; and to cut one in two."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from annotators.weights import packaged_path
 
 
-def open_session(path: str) -> Any:
-    """An onnxruntime session with one thread. Raises ModelUnavailable when onnxruntime is not installed.
+def open_session(graph: str | bytes) -> Any:
+    """An onnxruntime session with one thread, of a file or of a serialised graph.
 
-    Engines scale by processes; threads of one session would fight them.
+    Raises ModelUnavailable when onnxruntime is not installed. Engines scale by processes; threads of one session would fight them.
     """
     packaged_path("onnxruntime")
     import onnxruntime
@@ -19,4 +20,19 @@ def open_session(path: str) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # the graphs carry unused initialisers; errors still show
-    return onnxruntime.InferenceSession(path, sess_options=options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
+
+
+def cut_graph(path: str, source: str, target: str, source_dims: Sequence[int | str], target_dims: Sequence[int | str]) -> bytes:
+    """The part of a graph from tensor ``source`` to tensor ``target``, serialised for ``open_session``.
+
+    Dims may be names, which make an axis free that the whole graph fixes. Raises ModelUnavailable when onnx is not installed.
+    """
+    packaged_path("onnx")
+    import onnx
+    from onnx.tools.update_model_dims import update_inputs_outputs_dims
+    from onnx.utils import Extractor
+
+    part = Extractor(onnx.shape_inference.infer_shapes(onnx.load(path))).extract_model([source], [target])
+    del part.graph.value_info[:]  # inferred with the axes fixed
+    return bytes(update_inputs_outputs_dims(part, {source: list(source_dims)}, {target: list(target_dims)}).SerializeToString())
