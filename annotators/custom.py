@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from manifests.contracts import Annotator, Segmenter
+from manifests.contracts import Annotator, Segmenter, Synthesiser
 from manifests.errors import RequestError
 from manifests.gates import AnnotatorConfigBase, SegmenterConfigBase
+from manifests.recipes import RecipeModel
 
 TARGET = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
@@ -44,6 +45,23 @@ class CustomAnnotatorConfig(AnnotatorConfigBase):
         if not isinstance(part, Annotator):
             raise RequestError(
                 f"custom target {self.target!r} is no Annotator: it lacks {_lacking(part, Annotator)}; see manifests.contracts"
+            )
+        return part
+
+
+class CustomVoiceConfig(RecipeModel):
+    """A synthesiser from any installed package."""
+
+    kind: Literal["custom"] = "custom"
+    target: str = Field(pattern=TARGET, description="package.module:Class")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the class")
+
+    def build(self) -> Synthesiser:
+        """Raises RequestError when the class cannot be had or is no Synthesiser."""
+        part = _construct(self.target, self.parameters)
+        if not isinstance(part, Synthesiser):
+            raise RequestError(
+                f"custom target {self.target!r} is no Synthesiser: it lacks {_lacking(part, Synthesiser)}; see manifests.contracts"
             )
         return part
 

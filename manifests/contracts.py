@@ -1,8 +1,8 @@
 """What a part must be: the protocols that engines run and tests check.
 
 A *segmenter* hears a channel of a recording and returns spans. An *annotator* gets clips and returns columns; it never
-drops or reorders rows. An *audio codec* turns audio into codes and back. All three are light to construct and to
-pickle; ``setup`` loads the weights, once per process, and raises ModelUnavailable with the remedy.
+drops or reorders rows. An *audio codec* turns audio into codes and back. A *synthesiser* turns text into speech. All are
+light to construct and to pickle; ``setup`` loads the weights, once per process, and raises ModelUnavailable with the remedy.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class ModelFact:
 
 @runtime_checkable
 class Part(Protocol):
-    """What segmenters, annotators and codecs share."""
+    """What segmenters, annotators, codecs and synthesisers share."""
 
     @property
     def name(self) -> str: ...
@@ -220,6 +220,43 @@ class AudioCodec(Part, Protocol):
 
     def decode(self, codes: np.ndarray) -> Audio:
         """Audio float32 ``[S]`` for uint16 codes ``[frames]``."""
+        ...
+
+
+@dataclass(frozen=True)
+class SpokenWord:
+    """One word of synthesised speech; samples at the speech's own rate, relative to its start."""
+
+    word: str
+    start_sample: int
+    end_sample: int  # one past the last
+
+
+@dataclass(frozen=True)
+class SynthesisedSpeech:
+    """What a synthesiser said."""
+
+    audio: Audio  # float32 [S]
+    sample_rate_hz: int
+    words: tuple[SpokenWord, ...] | None  # in order; None where the synthesiser does not know its word times
+
+
+@runtime_checkable
+class Synthesiser(Part, Protocol):
+    """One voice: text to speech. What it says is synthetic, and is marked so wherever it goes (INPUTS.synthesizer)."""
+
+    @property
+    def language(self) -> str:
+        """ISO 639-1 of what it speaks."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Engine, version and voice in one line, e.g. ``espeak-ng 1.52.0 (en-us+f3)``; known after ``setup``."""
+        ...
+
+    def synthesise(self, text: str) -> SynthesisedSpeech:
+        """The text as speech: the same bits for the same text, whatever was said before. Raises WorkError on text it cannot say."""
         ...
 
 
