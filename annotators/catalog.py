@@ -21,6 +21,7 @@ from annotators.signal import SignalConfig
 from annotators.silero import SileroConfig
 from annotators.speaker_change import SpeakerChangeConfig
 from annotators.speaker_embedding import SpeakerEmbeddingConfig
+from annotators.spectrum import SpectrumConfig
 from annotators.style import StyleConfig
 from annotators.whisperx_asr import WhisperxConfig
 
@@ -37,6 +38,7 @@ AnnotatorConfig = Annotated[
     | StyleConfig
     | SpeakerEmbeddingConfig
     | AudioClassifierConfig
+    | SpectrumConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]

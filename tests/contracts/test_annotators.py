@@ -19,6 +19,7 @@ from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
 from annotators.signal import SignalConfig
 from annotators.speaker_embedding import SpeakerEmbeddingConfig
+from annotators.spectrum import SpectrumConfig
 from annotators.style import StyleConfig
 from annotators.whisperx_asr import WhisperxConfig
 from manifests.audio import resample
@@ -42,6 +43,7 @@ CONFIGS: dict[str, Any] = {
     "signal": SignalConfig(),
     "speaker_embedding": SpeakerEmbeddingConfig(),
     "style": StyleConfig(),
+    "spectrum": SpectrumConfig(),
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
     "audio_classifier": None,
