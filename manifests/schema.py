@@ -35,6 +35,11 @@ INPUTS = pa.schema(
         required("outcome", pa.string(), "stored | partial (a part was lost) | refused"),
         field("recording_id", ID, "the recording its bytes became; null when refused"),
         field("licence", pa.string(), "SPDX id or text that came with the source"),
+        field(
+            "synthesizer",
+            pa.string(),
+            "what made the speech, by the source or a mark in the file; null = not known to be synthetic",
+        ),
         field("language", pa.string(), "ISO 639-1, as the source says"),
         field("speaker_label", pa.string(), "speaker, as the source says (one speaker in the whole input)"),
         field("text", pa.string(), "transcript that came with the source; never overwritten by a guessed one"),
@@ -145,6 +150,7 @@ DOCUMENTS = pa.schema(
         field("language", pa.string(), "ISO 639-1"),
         field("text", pa.string(), "transcript or plain text"),
         field("text_source", pa.string(), "source (came with the input) or the name of the layer that guessed it"),
+        field("synthesizer", pa.string(), "what made the speech; null = not known to be synthetic"),
     ]
 )
 

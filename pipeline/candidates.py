@@ -227,6 +227,7 @@ def _row(candidate: Candidate, audio: Audio | None, codes: np.ndarray | None, to
         "language": candidate.language,
         "text": text,
         "text_source": candidate.text_source,
+        "synthesizer": candidate.facts["synthesizer"],
     }
 
 
@@ -245,6 +246,7 @@ def _facts(candidate: Candidate, recipe: PackRecipe) -> dict[str, Any]:
         "uri": facts["uri"],
         "source": facts["source"],
         "licence": facts["licence"],
+        "synthesizer": facts["synthesizer"],
         "speaker": candidate.group,
         "language": candidate.language,
         "text": candidate.text,

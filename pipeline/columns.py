@@ -12,7 +12,7 @@ from manifests.errors import RequestError
 from manifests.recipes import RecipeModel
 from pipeline.inputs import FACTS_FROM, beside
 
-FACTS = ("source", "licence", "language", "speaker_label", "text", "reference_rttm_uri", "reference_stm_uri")
+FACTS = ("source", "licence", "synthesizer", "language", "speaker_label", "text", "reference_rttm_uri", "reference_stm_uri")
 # Facts whose values are places: relative ones are relative to the manifest, as paths of audio are.
 PLACES = ("reference_rttm_uri", "reference_stm_uri")
 AUDIO_COLUMNS = ("uri", "path", "audio")  # names that a column of audio has where the mapping gives none
@@ -27,6 +27,7 @@ class ColumnMap(RecipeModel):
     uri: str | None = None
     source: str | None = None
     licence: str | None = None
+    synthesizer: str | None = None
     language: str | None = None
     speaker_label: str | None = None
     text: str | None = None

@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from manifests.errors import AudioRefused
+from manifests.synthetic import synthesizer_in
 
 BLOCK_SAMPLES = 1 << 18
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
@@ -36,6 +37,7 @@ class Probe:
     bits: int  # that keep the decoded audio: 16, or 24 for deeper integer and float sources
     declared_num_samples: int | None
     slack_samples: int  # fewer samples than declared, by at most so many, are no loss
+    synthesizer: str | None  # by the mark that synthetic files carry in their comment tag
 
 
 class Decoder:
@@ -103,6 +105,7 @@ def _open_with_soundfile(file: BinaryIO) -> tuple[Decoder | None, str]:
         24 if deep else 16,
         declared,
         LOSSY_SLACK_SAMPLES if lossy else 0,
+        synthesizer_in(sound.comment),
     )
     return Decoder(probe, _soundfile_blocks(sound)), ""
 
@@ -129,7 +132,14 @@ def _open_with_av(file: BinaryIO) -> tuple[Decoder | None, str]:
     seconds = stream.duration * stream.time_base if has_index and stream.duration and stream.time_base else None
     declared = round(seconds * rate) if seconds else None
     probe = Probe(
-        rate, channels, stream.codec_context.name, container.format.name, 16, declared, max(LOSSY_SLACK_SAMPLES, rate // 10)
+        rate,
+        channels,
+        stream.codec_context.name,
+        container.format.name,
+        16,
+        declared,
+        max(LOSSY_SLACK_SAMPLES, rate // 10),
+        synthesizer_in(container.metadata.get("comment")),
     )
     return Decoder(probe, _av_blocks(container, stream, channels)), ""
 

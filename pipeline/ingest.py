@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import soxr
@@ -23,7 +23,7 @@ from pipeline.decode import Decoder, open_audio
 from pipeline.inputs import Input
 from pipeline.opening import open_input
 
-VERSION = "1"
+VERSION = "2"
 READ_BYTES = 1 << 20
 SPOOL_BYTES = 64 << 20  # larger files are decoded from a temporary file on disk
 MAX_STORED_RATE_HZ = 48_000
@@ -52,10 +52,17 @@ class Ingested:
     quarantine_rows: list[dict[str, Any]]
 
 
-def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes, str | None]) -> Ingested:
+class Stored(NamedTuple):
+    """What every input of a stored recording's bytes is told: what was lost of it, and who made it by its own mark."""
+
+    complaint: str | None
+    synthesizer: str | None
+
+
+def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes, Stored]) -> Ingested:
     """Decode one input into ``tar`` unless its bytes are there already.
 
-    ``stored`` maps the recordings that ``tar`` holds to what was lost of them (None: nothing), and grows by this one.
+    ``stored`` maps the recordings that ``tar`` holds to what their files told, and grows by this one.
     Raises OSError for faults of the store (transient: the unit is tried again); a bad input never raises.
     """
     row = None
@@ -65,7 +72,7 @@ def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes,
             identity = recording_id(digest_blocks(_copied(item, spool)))
             if identity not in stored:
                 row = _store_recording(spool, identity, config, tar)
-                stored[identity] = row.pop("complaint")
+                stored[identity] = Stored(row.pop("complaint"), row.pop("synthesizer"))
     except FileNotFoundError:
         return _refused(item, AudioRefused("gone", "listed, but gone when it was opened; list the source again"))
     except (PermissionError, IsADirectoryError) as error:
@@ -76,11 +83,14 @@ def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes,
         return _refused(item, refusal)
     except MemoryError:
         return poisoned(item, "out_of_memory")
-    complaint = stored[identity]
-    if complaint is None:
-        return Ingested(_input_row(item, identity, "stored"), row, [])
-    quarantine = _quarantine_row(item, "decode", "truncated", complaint, "partial")
-    return Ingested(_input_row(item, identity, "partial"), row, [quarantine])
+    known = stored[identity]
+    input_row = _input_row(item, identity, "stored" if known.complaint is None else "partial")
+    # A mark in the file cannot be taken back by a manifest that says nothing.
+    input_row["synthesizer"] = item.facts.get("synthesizer") or known.synthesizer
+    if known.complaint is None:
+        return Ingested(input_row, row, [])
+    quarantine = _quarantine_row(item, "decode", "truncated", known.complaint, "partial")
+    return Ingested(input_row, row, [quarantine])
 
 
 def _copied(item: Input, spool: IO[bytes]) -> Iterator[bytes]:
@@ -144,6 +154,7 @@ def _recording_row(identity: bytes, decoder: Decoder, facts: _Facts, pieces: _Pi
         "rms_dbfs": facts.rms_dbfs(),
         "declared_num_samples": probe.declared_num_samples,
         "is_truncated": is_truncated,
+        "synthesizer": probe.synthesizer,
         "complaint": None
         if not is_truncated
         else f"{facts.num_samples / probe.sample_rate_hz:.3f} s decoded of {declared} s declared{because}; the part is kept",

@@ -47,11 +47,11 @@ class IngestWork:
 
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         with tempfile.TemporaryFile() as file:
-            tar, stored = TarWriter(file), dict[bytes, str | None]()
+            tar, stored = TarWriter(file), dict[bytes, ingest.Stored]()
             results = [self._ingest(i, item, tar, stored, watch) for i, item in enumerate(unit.inputs)]
             self._put([result for result in results if result is not None], tar, attempt, watch)
 
-    def _ingest(self, i: int, item: Input, tar: TarWriter, stored: dict[bytes, str | None], watch: Watch) -> Ingested | None:
+    def _ingest(self, i: int, item: Input, tar: TarWriter, stored: dict[bytes, ingest.Stored], watch: Watch) -> Ingested | None:
         if i in watch.poison:
             return ingest.poisoned(item, watch.poison[i])
         if not watch.takes(i):

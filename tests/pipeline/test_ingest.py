@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
 from manifests.audio import decode_flac
+from manifests.synthetic import mark_of
 from manifests.tars import TarWriter
 from pipeline.ingest import Ingested, StoreConfig, ingest
 from pipeline.sources import list_inputs
@@ -205,3 +207,49 @@ def test_the_broken_files_end_as_their_manifest_expects(shared):
         result = ingest(item, StoreConfig(), tar, {})
         assert result.input_row["outcome"] in OUTCOMES.get(expect, {"stored"}), path
         assert bool(result.quarantine_rows) == (result.input_row["outcome"] != "stored")
+
+
+@pytest.mark.parametrize("suffix", ["flac", "wav", "ogg", "mp3", "aiff"])
+def test_a_marked_file_is_known_to_be_synthetic_without_its_manifest(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    with soundfile.SoundFile(path, "w", RATE, 1) as file:
+        file.comment = mark_of("espeak-ng 1.52.0 (en-us+f3)")
+        file.write(TONE)
+    result, _ = take(path)
+    assert result.input_row["synthesizer"] == "espeak-ng 1.52.0 (en-us+f3)"
+
+
+def test_the_mark_outlives_a_conversion_by_ffmpeg_and_other_comments(tmp_path):
+    import av
+
+    path = tmp_path / "a.m4a"
+    with av.open(str(path), "w") as container:
+        container.metadata["comment"] = f"nice voice\n{mark_of('somebody s voice')}"
+        stream = container.add_stream("aac", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(TONE[None, :1024], format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    assert take(path)[0].input_row["synthesizer"] == "somebody s voice"
+
+
+def test_only_the_mark_and_the_manifest_make_speech_synthetic(tmp_path):
+    path = tmp_path / "a.flac"
+    with soundfile.SoundFile(path, "w", RATE, 1) as file:
+        file.comment = "a talk about synthetic: things"
+        file.write(TONE)
+    assert take(path)[0].input_row["synthesizer"] is None
+    (item,) = list_inputs([str(path)])
+    told = replace(item, facts={"synthesizer": "a robot"})
+    assert ingest(told, StoreConfig(), TarWriter(), {}).input_row["synthesizer"] == "a robot"
+
+
+def test_inputs_of_the_same_bytes_are_all_synthetic(tmp_path):
+    for name in ("a.flac", "b.flac"):
+        with soundfile.SoundFile(tmp_path / name, "w", RATE, 1) as file:
+            file.comment = mark_of("espeak-ng")
+            file.write(TONE)
+    stored, tar = {}, TarWriter()
+    rows = [ingest(item, StoreConfig(), tar, stored).input_row for item in list_inputs([str(tmp_path)])]
+    assert [row["synthesizer"] for row in rows] == ["espeak-ng", "espeak-ng"]
+    assert len(stored) == 1
