@@ -104,7 +104,7 @@ def active_frames(mel_FM: np.ndarray) -> np.ndarray:
     if level < SILENT_POWER:
         return np.zeros(len(power_F), bool)
     loud_F = np.pad(power_F >= level * 10.0 ** (-ACTIVE_DB / 10.0), DELTA_FRAMES)
-    return np.lib.stride_tricks.sliding_window_view(loud_F, 2 * DELTA_FRAMES + 1).all(axis=1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(loud_F, 2 * DELTA_FRAMES + 1).all(axis=1))
 
 
 def statistics(mel_FM: np.ndarray, active_F: np.ndarray) -> np.ndarray:
