@@ -1,4 +1,4 @@
-"""Pitch, speaking rate and loudness of a clip, from 16 kHz audio. No model, no weights."""
+"""Pitch, speaking rate and loudness of a clip, from 16 kHz audio."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from annotators.pitch import HOP_SAMPLES, pitch_hz
+from annotators.pitch import HOP_SAMPLES, WEIGHTS, load_detector, pitch_hz
 from annotators.syllables import syllable_rate_hz
-from annotators.weights import packaged_path
+from annotators.weights import packaged_model, packaged_path
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 from manifests.schema import field
 
-FRAMES_A_SECOND = MODEL_RATE_HZ // HOP_SAMPLES
+FRAMES_A_SECOND = MODEL_RATE_HZ / HOP_SAMPLES
 MIN_LOUDNESS_S = 0.4  # one gating block of ITU-R BS.1770
 
 ADDS = pa.schema(
@@ -26,12 +26,12 @@ ADDS = pa.schema(
         field(
             "pitch_hz",
             pa.float32(),
-            "median fundamental frequency of the voiced frames (Boersma 1993), octave errors left out; null without enough voice",
+            "median fundamental frequency of the voiced frames (SwiftF0), outliers left out; null without enough voice",
         ),
         field("pitch_p05_hz", pa.float32(), "5th percentile of the fundamental frequency"),
         field("pitch_p95_hz", pa.float32(), "95th percentile of the fundamental frequency"),
         field("pitch_std_semitones", pa.float32(), "standard deviation of the fundamental frequency in semitones"),
-        field("voiced_ratio", pa.float32(), "share of 10 ms frames that are voiced; null under 50 ms"),
+        field("voiced_ratio", pa.float32(), "share of 16 ms frames that are voiced; null under 50 ms"),
         field("loudness_lufs", pa.float32(), "integrated loudness, ITU-R BS.1770-4; null under 0.4 s or below the gate (-70)"),
         field("syllable_rate_hz", pa.float32(), "syllable nuclei a second of speaking time (after de Jong and Wempe 2009)"),
     ]
@@ -53,7 +53,7 @@ class Prosody:
     """Annotator: seven prosody facts a clip; abstains on a clip without samples."""
 
     name = "prosody"
-    version = "1"
+    version = "2"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ADDS
@@ -66,12 +66,13 @@ class Prosody:
 
     @property
     def models(self) -> tuple[ModelFact, ...]:
-        return ()
+        return (packaged_model("MIT", *WEIGHTS),)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.name, self.version, self.config.identity())
+        return fingerprint(self.name, self.version, self.config.identity(), self.models[0].digest)
 
     def setup(self) -> None:
+        load_detector()
         if self._meter is None:
             packaged_path("pyloudnorm")
             import pyloudnorm

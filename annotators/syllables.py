@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from annotators.pitch import HOP_SAMPLES as PITCH_HOP_SAMPLES
 from manifests.contracts import MODEL_RATE_HZ, Audio
 
 HOP_SAMPLES = MODEL_RATE_HZ // 100
@@ -32,17 +33,16 @@ def intensity_db(audio_S: Audio) -> np.ndarray:
 def syllable_rate_hz(audio_S: Audio, voiced_F: np.ndarray) -> float | None:
     """Nuclei a second of speaking time (pauses of 0.3 s and more left out) of 16 kHz audio; None without speaking time.
 
-    ``voiced_F`` is bool, one a 10 ms, as ``pitch_hz`` gives it (its frames start half a pitch window later).
+    ``voiced_F`` is bool, one for each value of ``pitch_hz``.
     """
     level_F = intensity_db(audio_S)
     threshold = float(np.percentile(level_F, 99)) - BELOW_LOUD_DB
     speaking_s = _speaking_frames(level_F >= threshold) * HOP_SAMPLES / MODEL_RATE_HZ
     if float(level_F.max()) <= -100.0 or speaking_s <= 0:
         return None
-    offset = max(0, (len(level_F) - len(voiced_F)) // 2)
-    voiced = np.zeros(len(level_F), bool)
-    voiced[offset : offset + len(voiced_F)] = voiced_F[: len(level_F) - offset]
-    return sum(bool(voiced[peak]) for peak in _nuclei(level_F, threshold)) / speaking_s
+    nuclei = np.array(_nuclei(level_F, threshold), np.int64)
+    pitch_frames = np.rint(nuclei * HOP_SAMPLES / PITCH_HOP_SAMPLES).astype(np.int64)
+    return int(voiced_F[pitch_frames[pitch_frames < len(voiced_F)]].sum()) / speaking_s
 
 
 def _nuclei(level_F: np.ndarray, threshold: float) -> list[int]:
