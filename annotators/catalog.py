@@ -23,6 +23,7 @@ from annotators.speaker_change import SpeakerChangeConfig
 from annotators.speaker_embedding import SpeakerEmbeddingConfig
 from annotators.spectrum import SpectrumConfig
 from annotators.style import StyleConfig
+from annotators.text_facts import TextConfig
 from annotators.whisperx_asr import WhisperxConfig
 
 SegmenterConfig = Annotated[
@@ -39,6 +40,7 @@ AnnotatorConfig = Annotated[
     | SpeakerEmbeddingConfig
     | AudioClassifierConfig
     | SpectrumConfig
+    | TextConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]

@@ -16,7 +16,8 @@ from typing import Any
 CHINESE = frozenset({"zh", "yue"})
 # Languages that write no spaces between words; Korean does, but its word borders are not agreed.
 SPACELESS = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
-LATIN_GAP = re.compile(r"(?<=[a-z0-9']) +(?=[a-z0-9'])")
+LATIN = r"[a-z0-9'\u00df-\u024f]"
+LATIN_GAP = re.compile(rf"(?<={LATIN}) (?={LATIN})")
 # From here on a run of digits is a number to be dialled, not counted; so is one that begins with zero.
 DIALLED_DIGITS = 9
 DIGIT_RUN = re.compile(r"(?<![0-9.,])[0-9]+(?![.,]?[0-9])")
@@ -77,7 +78,8 @@ def _words(text: str) -> str:
     # Lower case may compose anew (J with a caron has no single capital), so it is normalised before and after.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower()).replace("’", "'")
     kept = "".join(c if c == "'" or unicodedata.category(c)[0] not in "PSCZ" else " " for c in folded)
-    return " ".join(word for part in kept.split() if (word := part.strip("'")))
+    words = " ".join(word for part in kept.split() if (word := part.strip("'")))
+    return unicodedata.normalize("NFKC", words)  # what stood apart may compose now
 
 
 def _without_gaps(text: str) -> str:

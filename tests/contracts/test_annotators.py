@@ -21,6 +21,7 @@ from annotators.signal import SignalConfig
 from annotators.speaker_embedding import SpeakerEmbeddingConfig
 from annotators.spectrum import SpectrumConfig
 from annotators.style import StyleConfig
+from annotators.text_facts import TextConfig
 from annotators.whisperx_asr import WhisperxConfig
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing
@@ -44,13 +45,14 @@ CONFIGS: dict[str, Any] = {
     "speaker_embedding": SpeakerEmbeddingConfig(),
     "style": StyleConfig(),
     "spectrum": SpectrumConfig(),
+    "text": TextConfig(),
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
     "audio_classifier": None,
     "codes": None,
 }
 # What makes the layers that parts read, by the name they are read by.
-READ_LAYERS: dict[str, Any] = {"prosody": ProsodyConfig()}
+READ_LAYERS: dict[str, Any] = {"prosody": ProsodyConfig(), "asr": PocketsphinxConfig()}
 _LAYERS: dict[tuple[str, tuple[bytes, ...]], pa.Table] = {}
 RECORDING = b"\1" * 16
 

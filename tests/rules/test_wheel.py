@@ -30,7 +30,8 @@ def test_the_wheel_holds_the_packages_the_command_and_the_recipes(repository: Pa
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
         scripts = next(wheel.read(name).decode() for name in wheel.namelist() if name.endswith("entry_points.txt"))
     expected = {name for name in names if name.startswith(FOLDERS) and name.endswith(".py")} | {"stepwell.py"}
-    expected |= {name for name in names if name.startswith(FOLDERS) and ("/recipes/" in name or "/templates/" in name)}
+    shipped = ("/recipes/", "/phrases/", "/templates/")
+    expected |= {name for name in names if name.startswith(FOLDERS) and any(folder in name for folder in shipped)}
     assert any("/recipes/" in name for name in expected)
     assert any("/templates/" in name for name in expected)
     assert held == expected
