@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from annotators.audio_classifier import AudioClassifierConfig
+from annotators.content import ContentConfig
 from annotators.custom import CustomAnnotatorConfig, CustomSegmenterConfig, CustomVoiceConfig
 from annotators.diarization import DiarizationConfig
 from annotators.dnsmos import DnsmosConfig
@@ -41,6 +42,7 @@ AnnotatorConfig = Annotated[
     | AudioClassifierConfig
     | SpectrumConfig
     | TextConfig
+    | ContentConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]

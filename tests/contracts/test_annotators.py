@@ -13,6 +13,7 @@ import pytest
 
 from annotators.audio_classifier import AudioClassifierConfig
 from annotators.catalog import AnnotatorConfig
+from annotators.content import ContentConfig
 from annotators.custom import CustomAnnotatorConfig
 from annotators.dnsmos import DnsmosConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
@@ -38,6 +39,7 @@ from tokenization.vocabulary import Vocabulary
 # One entry a variant of the union; the first test fails when one is missing. Fixtures make what
 # whisperx and codes read.
 CONFIGS: dict[str, Any] = {
+    "content": ContentConfig(),
     "dnsmos": DnsmosConfig(),
     "pocketsphinx": PocketsphinxConfig(),
     "prosody": ProsodyConfig(),
