@@ -1,9 +1,10 @@
-"""Voice activity by silero-vad: one speech probability every 32 ms, made into spans by hysteresis.
+"""Voice activity by silero-vad: one speech probability every 32 ms, made into spans by hysteresis, their edges by the level.
 
 The network is opened from the wheel's *sequence* graph, which takes many frames in one call and gives the same
-probabilities as the streaming one; neither torch nor the silero_vad package is imported.
+probabilities as the streaming one; neither torch nor the silero_vad package is imported. Many streams in one call are
+no faster (docs/decisions/0009).
 
-Shape legend: S samples, F frames of 512 samples, C context samples.
+Shape legend: S samples, F frames of 512 samples, C context samples, L levels of 128 samples.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from annotators.onnx_session import open_session
+from annotators.speech_edges import refine_edges
 from annotators.weights import packaged_model, packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, AudioSlices, ChannelAudio, HeardSpan, ModelFact, Resources
 from manifests.gates import SegmenterConfigBase
@@ -24,17 +26,19 @@ WEIGHTS = ("data", "silero_vad_16k_sequence.onnx")
 FRAME_SAMPLES = 512
 CONTEXT_SAMPLES = 64  # tail of the frame before, which the network wants in front of each frame
 STATE_SIZE = 128
+LEVEL_SAMPLES = 128  # 8 ms, a quarter of a frame
 FRAMES_A_CALL = 1024  # 33 s of audio and 2.4 MB of input at once, whatever the recording's length
 
 
 class SileroConfig(SegmenterConfigBase):
-    """Silero VAD. The defaults are the package's own (its function ``get_speech_timestamps``)."""
+    """Silero VAD. The defaults are the package's own (its function ``get_speech_timestamps``) but for ``refine_ms``."""
 
     kind: Literal["silero"] = "silero"
     onset: float = Field(default=0.5, gt=0, lt=1, description="probability at which speech begins")
     offset: float = Field(default=0.35, gt=0, lt=1, description="probability below which speech may end")
     min_speech_ms: int = Field(default=250, ge=0, description="shorter speech is left out")
     min_silence_ms: int = Field(default=100, ge=0, description="silence that ends speech")
+    refine_ms: int = Field(default=128, ge=0, description="how far an edge may move to where the level rises or falls; 0: not")
     pad_ms: int = Field(default=30, ge=0, description="added on both sides of a span")
 
     def build(self) -> Silero:
@@ -45,7 +49,7 @@ class Silero:
     """Segmenter: spans of speech, each with the mean speech probability of its frames (before padding)."""
 
     name = "silero"
-    version = "1"
+    version = "2"
     resources = Resources(pool="silero", num_cpus=1.0, memory_bytes=256 << 20)
 
     def __init__(self, config: SileroConfig) -> None:
@@ -64,17 +68,20 @@ class Silero:
             self._session = open_session(_weights_path())
 
     def segment(self, channel: ChannelAudio) -> list[HeardSpan]:
-        probs_F = self.speech_probs(channel.audio)
-        return speech_spans(probs_F, len(channel.audio), self.config)
+        probs_F, powers_L = self.hear(channel.audio)
+        return speech_spans(probs_F, powers_L, len(channel.audio), self.config)
 
-    def speech_probs(self, audio_S: AudioSlices) -> np.ndarray:
-        """Float32 ``[F]``, one probability for each 512 samples; the last frame is padded with zeros."""
+    def hear(self, audio_S: AudioSlices) -> tuple[np.ndarray, np.ndarray]:
+        """Speech probabilities float32 ``[F]``, and mean squares float32 ``[L]`` of each 128 samples.
+
+        The last frame is padded with zeros.
+        """
         self.setup()
         num_frames = -(-len(audio_S) // FRAME_SAMPLES)
         hidden = np.zeros((1, 1, STATE_SIZE), np.float32)
         cell = np.zeros((1, 1, STATE_SIZE), np.float32)
         context_C = np.zeros(CONTEXT_SAMPLES, np.float32)
-        probs = [np.zeros(0, np.float32)]
+        probs, powers = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
         for first in range(0, num_frames, FRAMES_A_CALL):
             count = min(FRAMES_A_CALL, num_frames - first)
             heard = audio_S[first * FRAME_SAMPLES : (first + count) * FRAME_SAMPLES]
@@ -86,19 +93,36 @@ class Silero:
                 ["speech_probs", "hn", "cn"], {"input": np.concatenate([contexts, frames], axis=1), "h": hidden, "c": cell}
             )
             probs.append(found)
-        return np.concatenate(probs)
+            powers.append(np.square(frames.reshape(-1, LEVEL_SAMPLES)).mean(axis=1))
+        return np.concatenate(probs), np.concatenate(powers)
 
 
 def _weights_path() -> str:
     return packaged_path("silero_vad", *WEIGHTS)
 
 
-def speech_spans(probs_F: np.ndarray, num_samples: int, config: SileroConfig) -> list[HeardSpan]:
-    """Spans by hysteresis: speech begins at ``onset`` and ends where it stays below ``offset`` for ``min_silence_ms``.
+def speech_spans(probs_F: np.ndarray, powers_L: np.ndarray, num_samples: int, config: SileroConfig) -> list[HeardSpan]:
+    """Spans by hysteresis, refined by the level, and padded.
 
     Positions are at 16 kHz, relative to the first frame. Where the padding of two neighbours would meet, the silence
     between them is shared.
     """
+    active = _active(probs_F, num_samples, config)
+    refined = (
+        refine_edges(active, powers_L, LEVEL_SAMPLES, config.refine_ms * MODEL_RATE_HZ // 1000) if config.refine_ms else active
+    )
+    pad = config.pad_ms * MODEL_RATE_HZ // 1000
+    spans = []
+    for i, ((start, end), heard) in enumerate(zip(refined, active, strict=True)):
+        before = pad if i == 0 else min(pad, (start - refined[i - 1].end_sample) // 2)
+        after = pad if i + 1 == len(refined) else min(pad, (refined[i + 1].start_sample - end) // 2)
+        prob = float(probs_F[heard.start_sample // FRAME_SAMPLES : -(-heard.end_sample // FRAME_SAMPLES)].mean())
+        spans.append(HeardSpan(Span(max(0, start - before), min(num_samples, end + after)), speech_prob=prob))
+    return spans
+
+
+def _active(probs_F: np.ndarray, num_samples: int, config: SileroConfig) -> list[Span]:
+    """Speech begins at ``onset`` and ends where it stays below ``offset`` for ``min_silence_ms``."""
     min_silence = config.min_silence_ms * MODEL_RATE_HZ // 1000
     min_speech = config.min_speech_ms * MODEL_RATE_HZ // 1000
     found: list[tuple[int, int]] = []
@@ -117,12 +141,4 @@ def speech_spans(probs_F: np.ndarray, num_samples: int, config: SileroConfig) ->
                 start = quiet_since = -1
     if start >= 0:
         found.append((start, num_samples))
-    kept = [(start, end) for start, end in found if end - start > min_speech]
-    pad = config.pad_ms * MODEL_RATE_HZ // 1000
-    spans = []
-    for i, (start, end) in enumerate(kept):
-        before = pad if i == 0 else min(pad, (start - kept[i - 1][1]) // 2)
-        after = pad if i + 1 == len(kept) else min(pad, (kept[i + 1][0] - end) // 2)
-        prob = float(probs_F[start // FRAME_SAMPLES : -(-end // FRAME_SAMPLES)].mean())
-        spans.append(HeardSpan(Span(max(0, start - before), min(num_samples, end + after)), speech_prob=prob))
-    return spans
+    return [Span(start, end) for start, end in found if end - start > min_speech]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from manifests.errors import RequestError
 from manifests.recipes import RecipeModel
 
 # Columns of the clip itself that gates and filters may name.
-CLIP_COLUMNS = ("duration_s", "speech_share", "overlap_share")
+CLIP_COLUMNS = ("duration_s", "speech_share", "overlap_share", "longest_pause_s")
 
 
 class SpanGate(RecipeModel):
@@ -94,5 +95,15 @@ def clip_column(clips: pa.Table, name: str) -> pa.Array:
     lengths = np.asarray(clips["end_sample"]) - np.asarray(clips["start_sample"])
     if name == "duration_s":
         return pa.array(lengths / np.maximum(1, np.asarray(clips["sample_rate_hz"])))
+    if name == "longest_pause_s":
+        return pa.array(
+            [longest_pause_s(clip) for clip in clips.select(["sample_rate_hz", "speech_spans"]).to_pylist()], pa.float64()
+        )
     part = {"speech_share": "speech_samples", "overlap_share": "overlap_samples"}[name]
     return pa.array(np.asarray(clips[part]) / np.maximum(1, lengths))
+
+
+def longest_pause_s(clip: Mapping[str, Any]) -> float:
+    """Longest stretch of a clip (a CLIPS row) between two speech spans, in seconds; 0 with fewer than two."""
+    pauses = (after["start_sample"] - before["end_sample"] for before, after in itertools.pairwise(clip["speech_spans"]))
+    return max(pauses, default=0) / max(1, int(clip["sample_rate_hz"]))

@@ -76,7 +76,7 @@ def test_a_gate_reads_a_layer_and_runs_after_it(recordings, light, tmp_path):
     ("gate", "complaint"),
     [
         ({"column": "signal.loudness", "min": 0}, "column 'signal.loudness' does not exist; signal has"),
-        ({"column": "clip.speed", "min": 0}, "clip has duration_s, speech_share, overlap_share"),
+        ({"column": "clip.speed", "min": 0}, "clip has duration_s, speech_share, overlap_share, longest_pause_s"),
         ({"column": "asr.confidence", "min": 0}, "reads layer 'asr', which is not there"),
         ({"column": "style.pitch_level", "min": 0}, "column 'style.pitch_level' holds string; min and max bound numbers"),
     ],
@@ -223,11 +223,11 @@ class Pausing:
 '''
 
 
-def test_a_gate_on_what_the_clip_set_says_is_decided_for_each_clip_set(recordings, light, tmp_path, monkeypatch):
+@pytest.mark.parametrize("gate", [{"column": "clip.speech_share", "min": 0.75}, {"column": "clip.longest_pause_s", "max": 0.5}])
+def test_a_gate_on_what_the_clip_set_says_is_decided_for_each_clip_set(gate, recordings, light, tmp_path, monkeypatch):
     """The same clip, with little speech by one segmenter and with much by the other: its row is not carried over."""
     (tmp_path / "pausing.py").write_text(PAUSING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    gate = {"column": "clip.speech_share", "min": 0.75}
 
     def heard(pause_s):
         vad = {"kind": "custom", "target": "pausing:Pausing", "parameters": {"pause_s": pause_s}}
