@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from annotators.audio_classifier import AudioClassifierConfig
+from annotators.consensus import ConsensusConfig
 from annotators.content import ContentConfig
 from annotators.custom import CustomAnnotatorConfig, CustomSegmenterConfig, CustomVoiceConfig
 from annotators.diarization import DiarizationConfig
@@ -42,6 +43,7 @@ AnnotatorConfig = Annotated[
     | AudioClassifierConfig
     | SpectrumConfig
     | TextConfig
+    | ConsensusConfig
     | ContentConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),

@@ -7,7 +7,6 @@ longest word) are null in languages that write none apart.
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,9 +15,9 @@ from pydantic import Field, model_validator
 from annotators.hallucinations import find_hallucination, phrases_digest
 from annotators.scripts import main_script, script_counts
 from annotators.spoken_form import spoken_form
-from annotators.text_language import LANGUAGES, LanguageModel, letter_bytes, model_fact, same_language
+from annotators.text_language import LANGUAGES, LanguageModel, letter_bytes, model_fact, written_language
 from annotators.text_measures import compression_ratio, longest_repeat, repeated_ngram_ratio, unique_ratio
-from annotators.text_normal import normalised
+from annotators.text_normal import normalised, table_versions
 from annotators.text_tokens import CHARACTER_LANGUAGES, keys, tokens
 from manifests.contracts import MODEL_RATE_HZ, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
@@ -27,8 +26,6 @@ from manifests.schema import field
 from manifests.spans import Span, intersect, merge, rescale, total
 
 MIN_RATE_S = 0.1  # speech under this has no rate
-# Packages whose rules and tables make values here; their versions are part of the fingerprint.
-PACKAGES = ("cn2an", "num2words", "opencc", "whisper-normalizer")
 
 ADDS = pa.schema(
     [
@@ -119,7 +116,7 @@ class TextFacts:
         return (model_fact(),)
 
     def fingerprint(self) -> str:
-        tables = {package: importlib.metadata.version(package) for package in PACKAGES} | {"phrases": phrases_digest()}
+        tables = table_versions("num2words") | {"phrases": phrases_digest()}
         return fingerprint(self.name, self.version, {**self.config.identity(), "tables": tables}, model_fact().digest)
 
     def setup(self) -> None:
@@ -156,7 +153,7 @@ class TextFacts:
             return {"text_language": None, "text_language_prob": None, "language_agrees": None}
         guess = self._language_model.guess(text)
         guessed = guess.language if guess.prob >= self.config.min_language_prob else None
-        agrees = same_language(language, guessed) if language and guessed else None
+        agrees = written_language(language) == written_language(guessed) if language and guessed else None
         return {"text_language": guessed, "text_language_prob": guess.prob, "language_agrees": agrees}
 
     def _measures(self, text: str, language: str | None, speech_s: float) -> dict[str, Any]:

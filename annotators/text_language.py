@@ -53,6 +53,6 @@ def letter_bytes(text: str) -> int:
     return sum(len(c.encode()) for c in text if c.isalpha())
 
 
-def same_language(first: str, second: str) -> bool:
-    """Whether two codes may stand for the same written language."""
-    return SAME.get(first, first) == SAME.get(second, second)
+def written_language(code: str) -> str:
+    """One code for all that may stand for the same written language."""
+    return SAME.get(code, code)

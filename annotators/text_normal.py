@@ -8,15 +8,18 @@ no word, needs no library, and so cannot call a wrong word right. Error rates of
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import re
 import unicodedata
 import warnings
 from typing import Any
 
+from manifests.errors import ModelUnavailable
+
 CHINESE = frozenset({"zh", "yue"})
 # Languages that write no spaces between words; Korean does, but its word borders are not agreed.
 SPACELESS = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
-LATIN = r"[a-z0-9'\u00df-\u024f]"
+LATIN = r"[a-z0-9'\u00df-\u024f\u1e00-\u1eff]"
 LATIN_GAP = re.compile(rf"(?<={LATIN}) (?={LATIN})")
 # From here on a run of digits is a number to be dialled, not counted; so is one that begins with zero.
 DIALLED_DIGITS = 9
@@ -46,10 +49,24 @@ def normalised(text: str, language: str | None) -> str:
         return form if any(map(str.isalnum, form)) else ""  # it leaves the dots of an ellipsis
     if language in CHINESE:
         # Numbers come before punctuation: 12.5 and 30% are read with their marks.
-        read = chinese_numerals(_simplified().convert(unicodedata.normalize("NFKC", text)))
+        read = chinese_numerals(simplified(unicodedata.normalize("NFKC", text)))
         return _without_gaps(_words(read).translate(SAME_NUMERAL))
     words = _words(text)
     return _without_gaps(words) if language in SPACELESS else words
+
+
+def table_versions(*others: str) -> dict[str, str]:
+    """Versions of the packages whose tables make the normal form, and of others: what a fingerprint must cover.
+
+    Raises ModelUnavailable where one is not installed.
+    """
+    packages = ("cn2an", "opencc", "whisper-normalizer", *others)
+    try:
+        return {package: importlib.metadata.version(package) for package in packages}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ModelUnavailable(
+            f"package {error.name!r} is not installed; install the versions in constraints.txt with the extra `annotators`"
+        ) from error
 
 
 def chinese_numerals(text: str) -> str:
@@ -94,8 +111,13 @@ def _english() -> Any:
     return EnglishTextNormalizer()
 
 
+def simplified(text: str) -> str:
+    """Traditional characters as simplified ones, the rest as it is."""
+    return str(_traditional_to_simplified().convert(text))
+
+
 @functools.cache
-def _simplified() -> Any:
+def _traditional_to_simplified() -> Any:
     import opencc
 
     return opencc.OpenCC("t2s")

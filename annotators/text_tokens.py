@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from annotators.scripts import script_of
-from annotators.text_normal import SPACELESS
+from annotators.text_normal import CHINESE, SPACELESS, simplified
 
 CHARACTER_LANGUAGES = SPACELESS | {"ko"}
 # Scripts whose every character is a token in those languages; a Latin word among them stays a word.
@@ -21,7 +21,8 @@ APOSTROPHES = "'’"
 
 
 class Token(NamedTuple):
-    """``key``: NFKC, lower case, no punctuation. ``surface``: as written, with the punctuation around it. ``gap``: what follows."""
+    """``key``: NFKC, lower case, no punctuation, in Chinese simplified. ``surface``: as written, with the punctuation around
+    it. ``gap``: a space where one follows."""
 
     key: str
     surface: str
@@ -38,7 +39,7 @@ def tokens(text: str, language: str | None) -> list[Token]:
                 found[-1] = found[-1]._replace(surface=found[-1].surface + piece)
             continue
         edges = [0, *starts[1:], len(piece)]
-        found += [_token(piece[start:end]) for start, end in pairwise(edges)]
+        found += [Token(_key(piece[start:end], language), piece[start:end], "") for start, end in pairwise(edges)]
         found[-1] = found[-1]._replace(gap=" ")
     if found and language in SPACELESS and _is_character(found[-1].key[:1]):
         found[-1] = found[-1]._replace(gap="")  # where the text ended says nothing of what another text writes next
@@ -58,11 +59,11 @@ def _is_character(c: str) -> bool:
     return c != "" and script_of(c) in CHARACTER_SCRIPTS
 
 
-def _token(surface: str) -> Token:
-    """A token with nothing behind it."""
+def _key(surface: str, language: str | None) -> str:
     kept = "".join(c for c in surface if c in APOSTROPHES or unicodedata.category(c)[0] in "LNM")
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", kept).lower())
-    return Token(folded.replace("’", "'").strip("'"), surface, "")
+    key = folded.replace("’", "'").strip("'")
+    return simplified(key) if language in CHINESE and not key.isascii() else key
 
 
 def _starts(piece: str, *, by_character: bool) -> list[int]:

@@ -16,6 +16,7 @@ from annotators.text_tokens import keys, tokens, written
     [
         ("Hello, well-known ‘World’! – don’t", "en", ["hello", "well", "known", "world", "don't"]),
         ("我爱 Machine Learning，真的。", "zh", ["我", "爱", "machine", "learning", "真", "的"]),
+        ("這裡", "zh", ["这", "里"]),
         ("안녕, 하세요", "ko", ["안", "녕", "하", "세", "요"]),
         ("안녕, 하세요", None, ["안녕", "하세요"]),
         ("हिन्दी में", "hi", ["हिन्दी", "में"]),

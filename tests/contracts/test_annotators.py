@@ -13,6 +13,7 @@ import pytest
 
 from annotators.audio_classifier import AudioClassifierConfig
 from annotators.catalog import AnnotatorConfig
+from annotators.consensus import ConsensusConfig
 from annotators.content import ContentConfig
 from annotators.custom import CustomAnnotatorConfig
 from annotators.dnsmos import DnsmosConfig
@@ -48,13 +49,18 @@ CONFIGS: dict[str, Any] = {
     "style": StyleConfig(),
     "spectrum": SpectrumConfig(),
     "text": TextConfig(),
+    "consensus": ConsensusConfig(layers=("asr", "asr_b")),
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
     "audio_classifier": None,
     "codes": None,
 }
 # What makes the layers that parts read, by the name they are read by.
-READ_LAYERS: dict[str, Any] = {"prosody": ProsodyConfig(), "asr": PocketsphinxConfig()}
+READ_LAYERS: dict[str, Any] = {
+    "prosody": ProsodyConfig(),
+    "asr": PocketsphinxConfig(),
+    "asr_b": PocketsphinxConfig(max_active_hmms=1000),
+}
 _LAYERS: dict[tuple[str, tuple[bytes, ...]], pa.Table] = {}
 RECORDING = b"\1" * 16
 
