@@ -6,12 +6,9 @@ where they do not. Nothing is fetched unless ``may_download`` says so; what is c
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
-import struct
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,14 +16,13 @@ from typing import Any
 
 import yaml
 
-from annotators.weights import path_digest
+from annotators.weight_files import PICKLES, fault_of
+from annotators.weights import path_digest, visible_files
 from manifests.contracts import ModelFact
 from manifests.errors import ModelUnavailable
 from manifests.ids import digest_json
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _BLOB = re.compile(r"^[0-9a-f]{40}$|^[0-9a-f]{64}$")  # what the hub's cache names files by: git or sha256 digest
-_MOST_HEADER_BYTES = 100 << 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Checkpoint:
     name: str  # as the recipe says
     path: str  # local folder
     revision: str | None  # commit, where the folder is one of the hub's cache
-    digest: str  # hex, over names and contents of all files
+    digest: str  # hex, over names and contents of all files that are not hidden
     licence: str | None  # of the model card; None where it says none
     config: Mapping[str, Any]  # config.json; empty where there is none
 
@@ -54,8 +50,8 @@ def find_checkpoint(name: str, revision: str | None = None, *, may_download: boo
     Raises ModelUnavailable, with the remedy, where it is missing, damaged, or behind a licence that nobody accepted.
     """
     path = _local_folder(name, revision, may_download)
-    _verify(name, path)
     config = _json(os.path.join(path, "config.json"), name)
+    _verify(name, path, config)
     return Checkpoint(name, path, _commit_of(path), _digest(path), _licence(path), config)
 
 
@@ -65,7 +61,6 @@ def check_type(checkpoint: Checkpoint, known: Mapping[str, Any] | Collection[str
     Raises ModelUnavailable: the wrong kind of model, one that needs a newer transformers, or one that needs code of its own.
     """
     import transformers
-    from packaging.version import Version
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     kind = checkpoint.config.get("model_type")
@@ -80,12 +75,19 @@ def check_type(checkpoint: Checkpoint, known: Mapping[str, Any] | Collection[str
         raise ModelUnavailable(
             f"{where} needs code from the hub (auto_map in its config.json), which is never run; give a {what} that transformers knows"
         )
-    wrote = str(checkpoint.config.get("transformers_version", ""))
-    newer = f"it was written by transformers {wrote}, here is {transformers.__version__}; " if wrote else ""
-    remedy = (
-        f"install transformers >= {wrote}" if newer and Version(wrote) > Version(transformers.__version__) else f"give a {what}"
-    )
-    raise ModelUnavailable(f"{where} is of type {kind!r}, which this transformers does not know; {newer}{remedy}")
+    wrote, here = str(checkpoint.config.get("transformers_version", "")), transformers.__version__
+    written = f"it was written by transformers {wrote}, here is {here}; " if wrote else ""
+    remedy = f"install transformers >= {wrote}" if _is_newer(wrote, here) else f"give a {what}"
+    raise ModelUnavailable(f"{where} is of type {kind!r}, which this transformers does not know; {written}{remedy}")
+
+
+def _is_newer(wrote: str, here: str) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(wrote) > Version(here)
+    except InvalidVersion:
+        return False
 
 
 @contextmanager
@@ -93,11 +95,13 @@ def loading(checkpoint: Checkpoint, what: str) -> Iterator[None]:
     """Around the calls that load: whatever a library raises there becomes one line with the remedy."""
     try:
         yield
+    except ModelUnavailable:
+        raise
     except ImportError as error:
         raise ModelUnavailable(
             f"model {checkpoint.name!r} needs a package that is not here: {_one_line(error)}; install it"
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, EOFError) as error:
+    except Exception as error:  # safetensors, pickle, torch and transformers each raise what they like
         raise ModelUnavailable(
             f"model {checkpoint.name!r} does not load as {what}: {_one_line(error)}; fetch it again or give another checkpoint"
         ) from error
@@ -160,41 +164,24 @@ def _not_wanted(name: str, revision: str | None) -> list[str]:
     return ["*.h5", "*.msgpack", "*.onnx", "*.py", *pickles]
 
 
-def _verify(name: str, path: str) -> None:
-    """Raises ModelUnavailable for weights that are cut short or unreadable, and for shards that are not there."""
-    files = [os.path.join(folder, file) for folder, _, names in os.walk(path) for file in names]
+def _verify(name: str, path: str, config: Mapping[str, Any]) -> None:
+    """Raises ModelUnavailable for weights that are not there, cut short or damaged. Pickles beside safetensors do not count."""
+    files = visible_files(path)
+    if lost := [file for file in files if not os.path.exists(file)]:
+        raise ModelUnavailable(f"model {name!r}: {os.path.relpath(lost[0], path)} is a link to nothing; fetch it again")
     tensors = [file for file in files if file.endswith(".safetensors")]
-    for file in tensors or [file for file in files if file.endswith(PICKLES)]:
-        if fault := _fault(os.path.realpath(file), os.path.getmtime(file)):
+    weights = tensors or [file for file in files if file.endswith(PICKLES)]
+    for file in weights:
+        if fault := fault_of(file):
             raise ModelUnavailable(f"model {name!r}: {os.path.relpath(file, path)} is damaged ({fault}); fetch it again")
-    for index in (file for file in files if file.endswith(".index.json")):
+    for index in files:
+        if not index.endswith(".index.json") or (tensors and not index.endswith(".safetensors.index.json")):
+            continue
         shards = set(_json(index, name).get("weight_map", {}).values())
         if lacking := sorted(shard for shard in shards if not os.path.exists(os.path.join(os.path.dirname(index), shard))):
             raise ModelUnavailable(f"model {name!r} lacks {lacking[0]}, which {os.path.basename(index)} names; fetch it again")
-
-
-@functools.lru_cache(maxsize=256)
-def _fault(file: str, modified_at_s: float) -> str | None:
-    """What is wrong with a weights file, by its own directory; ``modified_at_s`` keys the cache."""
-    if not file.endswith(".safetensors") and not zipfile.is_zipfile(file):
-        # CTranslate2's model.bin and pickles of old have no directory to check: their libraries do when they load.
-        return "it is empty" if os.path.getsize(file) == 0 else None
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-        return f"checksum of {broken}" if broken else None
-    size = os.path.getsize(file)
-    with open(file, "rb") as stream:
-        head = stream.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else _MOST_HEADER_BYTES + 1
-        if length > min(size, _MOST_HEADER_BYTES):
-            return "no safetensors header"
-        try:
-            header = json.loads(stream.read(length))
-            end = max((tensor["data_offsets"][1] for key, tensor in header.items() if key != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return "no safetensors header"
-    return None if size == 8 + length + end else f"{size} bytes where its header wants {8 + length + end}"
+    if config.get("model_type") and not weights:
+        raise ModelUnavailable(f"model {name!r} has a config.json and no weights in {path}; fetch it again")
 
 
 def _json(path: str, name: str) -> dict[str, Any]:
@@ -215,22 +202,28 @@ def _commit_of(path: str) -> str | None:
 
 
 def _digest(path: str) -> str:
-    """Hex digest over names and contents; the cache's links say the contents' digests themselves, so nothing is read there."""
+    """Hex digest over names and contents.
+
+    In the hub's cache a link's target is named by the digest of its content, so nothing is read there; that is another
+    digest than ours, and so a cached model and a folder with the same files differ here.
+    """
     if _commit_of(path) is None:
         return path_digest(path)
-    files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-    marks = [os.path.basename(os.path.realpath(file)) for file in files]
-    known = [mark if _BLOB.match(mark) else path_digest(file) for mark, file in zip(marks, files, strict=True)]
-    return digest_json([[os.path.relpath(file, path), mark] for file, mark in zip(files, known, strict=True)])
+    return digest_json([[os.path.relpath(file, path), _blob_of(file) or path_digest(file)] for file in visible_files(path)])
+
+
+def _blob_of(file: str) -> str | None:
+    """The hub's digest of a cached file; None where the cache holds copies instead of links."""
+    name = os.path.basename(os.path.realpath(file))
+    return name if _BLOB.match(name) else None
 
 
 def _licence(path: str) -> str | None:
     """What the front matter of the model card says under ``license`` (or ``license_name`` where that is "other")."""
     try:
         with open(os.path.join(path, "README.md"), encoding="utf-8", errors="replace") as file:
-            card = file.read()
-        _, front, _ = card.split("---", 2)
-        facts = yaml.safe_load(front)
+            before, front, _ = file.read().split("---", 2)
+        facts = None if before.strip() else yaml.safe_load(front)
     except (OSError, ValueError, yaml.YAMLError):
         return None
     if not isinstance(facts, dict):

@@ -41,11 +41,10 @@ def path_digest(path: str) -> str:
     """Hex digest of a weights file, or of all files below a folder with their relative names."""
     if os.path.isfile(path):
         return weights_digest(path)
-    # Hidden files are what tools keep beside a download: times, locks, version control.
-    files = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(path)
-        for name in names
-        if not any(part.startswith(".") for part in os.path.relpath(os.path.join(folder, name), path).split(os.sep))
-    )
-    return digest_json([[os.path.relpath(file, path), weights_digest(file)] for file in files])
+    return digest_json([[os.path.relpath(file, path), weights_digest(file)] for file in visible_files(path)])
+
+
+def visible_files(folder: str) -> list[str]:
+    """Paths of all files below a folder, sorted, without hidden ones: what tools keep beside a download (times, locks, git)."""
+    found = (os.path.join(inside, name) for inside, _, names in os.walk(folder) for name in names)
+    return sorted(file for file in found if not any(part.startswith(".") for part in os.path.relpath(file, folder).split(os.sep)))
