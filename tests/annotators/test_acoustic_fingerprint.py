@@ -176,6 +176,12 @@ def test_the_stretch_is_the_agreeing_part() -> None:
     assert (match.left_frame, match.right_frame, match.num_compared) == (100, 20, 99)
 
 
+def test_quiet_frames_at_its_ends_are_no_part_of_a_stretch() -> None:
+    values = np.random.default_rng(5).integers(1, 1 << 32, 60, dtype=np.uint32)
+    values[:10] = values[50:] = QUIET
+    assert best_stretch(values, values, 0) == (10, 10, 40, 40, 0.0)
+
+
 def test_a_hum_proposes_no_offset() -> None:
     assert len(shared_offsets(np.full(5, 7, np.uint32), np.full(1000, 7, np.uint32))) == 0
 
@@ -184,5 +190,7 @@ def test_evidence_grows_with_agreement_and_length() -> None:
     assert evidence(0.5, 100) == 0.0
     assert evidence(0.25, 100) == 5.0
     assert evidence(0.1, 400) == pytest.approx(16.0)
-    assert not is_match(0.0, 18)
-    assert is_match(0.0, 19)
+    assert not is_match(0.0, 24)
+    assert is_match(0.0, 25)
+    assert not is_match(0.26, 104)
+    assert is_match(0.25, 104)
