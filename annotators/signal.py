@@ -1,4 +1,4 @@
-"""Facts about the signal itself, at the stored rate: level, clipping, silence, DC, bandwidth and SNR. No model, no weights."""
+"""Facts about the signal itself, at the stored rate: level, clipping, silence, DC, bandwidth, SNR and reverberation. No model, no weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from annotators import snr
+from annotators.bandwidth import WITHIN_DB, LongTermSpectrum
+from annotators.reverberation import c50_db
 from manifests.contracts import Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
@@ -19,8 +21,6 @@ FRAME_S = 0.02
 MIN_RUN = 3  # samples: fewer at one value happen in unclipped audio
 MIN_PLATEAU_PEAK = 0.1  # below -20 dBFS equal neighbours come from 16-bit rounding, not from clipping
 MIN_SNR_S = 0.5
-SPECTRUM_S = 0.04  # window of the long-term spectrum: bins 25 Hz apart
-SMOOTHING_HZ = 200.0
 
 ADDS = pa.schema(
     [
@@ -34,6 +34,11 @@ ADDS = pa.schema(
         field("longest_silence_s", pa.float32(), "longest run of silent 20 ms frames, in seconds"),
         field("bandwidth_hz", pa.float32(), "highest frequency whose long-term power is within bandwidth_db of the strongest"),
         field("snr_db", pa.float32(), "WADA-SNR (Kim and Stern 2008), -20 to 100; null under 0.5 s or without sound"),
+        field(
+            "c50_db",
+            pa.float32(),
+            "clarity estimated from decays of speech (after Wen et al. 2008), -5 (a hall) to 25 (dry); null with too few of them",
+        ),
     ]
 )
 
@@ -46,7 +51,9 @@ class SignalConfig(AnnotatorConfigBase):
     silence_below_db: float = Field(
         default=40.0, gt=0, description="so is one this far below the clip's loud frames (95th percentile)"
     )
-    bandwidth_db: float = Field(default=60.0, gt=0, description="power below the strongest frequency that ends the bandwidth")
+    bandwidth_db: float = Field(
+        default=WITHIN_DB, gt=0, description="power below the strongest frequency that ends the bandwidth"
+    )
     clip_level: float = Field(default=0.999, gt=0, le=1, description="magnitude that counts as full scale")
 
     def build(self) -> Signal:
@@ -54,10 +61,10 @@ class SignalConfig(AnnotatorConfigBase):
 
 
 class Signal:
-    """Annotator: eight signal facts a clip; abstains on a clip without samples."""
+    """Annotator: nine signal facts a clip; abstains on a clip without samples."""
 
     name = "signal"
-    version = "1"
+    version = "2"
     hears = Hearing.NATIVE
     reads: tuple[str, ...] = ()
     adds = ADDS
@@ -85,6 +92,8 @@ class Signal:
         if len(audio_S) == 0:
             return None
         x_S = audio_S.astype(np.float64)
+        spectrum = LongTermSpectrum(sample_rate_hz)
+        spectrum.add(x_S[:, None])
         silent_F = silent_frames(x_S, sample_rate_hz, self.config.silence_dbfs, self.config.silence_below_db)
         return {
             "peak_dbfs": dbfs(float(np.abs(x_S).max())),
@@ -93,8 +102,9 @@ class Signal:
             "clipped_ratio": clipped_ratio(x_S, self.config.clip_level),
             "silence_ratio": float(silent_F.mean()),
             "longest_silence_s": longest_run(silent_F) * FRAME_S,
-            "bandwidth_hz": bandwidth_hz(x_S, sample_rate_hz, self.config.bandwidth_db),
+            "bandwidth_hz": spectrum.bandwidth_hz(self.config.bandwidth_db),
             "snr_db": snr.wada_snr_db(x_S) if len(x_S) >= MIN_SNR_S * sample_rate_hz else None,
+            "c50_db": c50_db(x_S, sample_rate_hz),
         }
 
 
@@ -144,24 +154,3 @@ def _long_runs(flags: np.ndarray) -> np.ndarray:
     for start, end in zip(edges[::2], edges[1::2], strict=True):
         kept[start:end] = end - start >= MIN_RUN
     return kept
-
-
-def bandwidth_hz(x_S: np.ndarray, sample_rate_hz: int, within_db: float) -> float | None:
-    """Highest frequency whose long-term power (Welch 1967, Hann 40 ms, smoothed over 200 Hz) is within ``within_db`` of the strongest.
-
-    Shows a narrowband recording in a wideband file. None under one window or for a signal without alternating power.
-    """
-    size = round(SPECTRUM_S * sample_rate_hz)
-    if len(x_S) < size:
-        return None
-    frames = np.lib.stride_tricks.sliding_window_view(x_S - x_S.mean(), size)[:: size // 2]
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
-    power_K = np.zeros(size // 2 + 1)
-    for first in range(0, len(frames), 1024):
-        power_K += (np.abs(np.fft.rfft(frames[first : first + 1024] * window, axis=1)) ** 2).sum(axis=0)
-    width = max(1, round(SMOOTHING_HZ * SPECTRUM_S))
-    smooth_K = np.convolve(power_K, np.ones(width) / width, mode="same")
-    if smooth_K.max() <= 1e-12:
-        return None
-    highest = int(np.flatnonzero(smooth_K >= smooth_K.max() * 10.0 ** (-within_db / 10.0))[-1])
-    return min(sample_rate_hz / 2, highest / SPECTRUM_S)

@@ -39,6 +39,7 @@ def test_silence() -> None:
     assert (found["peak_dbfs"], found["rms_dbfs"]) == (-120.0, -120.0)
     assert (found["silence_ratio"], found["longest_silence_s"]) == (1.0, pytest.approx(1.0))
     assert (found["bandwidth_hz"], found["snr_db"], found["clipped_ratio"]) == (None, None, 0.0)
+    assert found["c50_db"] is None
 
 
 def test_a_pause_is_found() -> None:
