@@ -16,6 +16,7 @@ from annotators.custom import CustomAnnotatorConfig, CustomSegmenterConfig, Cust
 from annotators.diarization import DiarizationConfig
 from annotators.dnsmos import DnsmosConfig
 from annotators.espeak_voice import EspeakConfig
+from annotators.fitted_classifier import FittedClassifierConfig
 from annotators.hf_voice import HfVoiceConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
@@ -45,6 +46,7 @@ AnnotatorConfig = Annotated[
     | TextConfig
     | ConsensusConfig
     | ContentConfig
+    | FittedClassifierConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]

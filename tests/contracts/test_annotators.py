@@ -17,10 +17,13 @@ from annotators.consensus import ConsensusConfig
 from annotators.content import ContentConfig
 from annotators.custom import CustomAnnotatorConfig
 from annotators.dnsmos import DnsmosConfig
+from annotators.fitted_classifier import FittedClassifierConfig
+from annotators.linear_classifier import Feature, FeatureLayer, save_classifier
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
 from annotators.signal import SignalConfig
 from annotators.speaker_embedding import SpeakerEmbeddingConfig
+from annotators.spectrum import NUM_VALUES as SPECTRUM_VALUES
 from annotators.spectrum import SpectrumConfig
 from annotators.style import StyleConfig
 from annotators.text_facts import TextConfig
@@ -30,6 +33,8 @@ from manifests.contracts import MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hear
 from manifests.ids import clip_id
 from manifests.schema import CLIPS, RECORDINGS, check_table, layer_schema
 from manifests.store import Store
+from pipeline.classifier_fit import Examples, fit
+from pipeline.fit_classifier import card_of
 from tokenization.artifact import codec_facts, write_tokenizer
 from tokenization.codec import WEIGHTS, FsqCodec, FsqConfig, build_network, save_codec
 from tokenization.codes import CodesAnnotator, CodesConfig
@@ -53,11 +58,13 @@ CONFIGS: dict[str, Any] = {
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
     "audio_classifier": None,
+    "fitted_classifier": None,
     "codes": None,
 }
 # What makes the layers that parts read, by the name they are read by.
 READ_LAYERS: dict[str, Any] = {
     "prosody": ProsodyConfig(),
+    "spectrum": SpectrumConfig(),
     "asr": PocketsphinxConfig(),
     "asr_b": PocketsphinxConfig(max_active_hmms=1000),
 }
@@ -91,10 +98,25 @@ def tokenizer_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def configs(tiny_whisper: str, tiny_classifier: str, tokenizer_uri: str) -> dict[str, Any]:
+def fitted_classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A classifier of gender over `spectrum`, fitted on random numbers."""
+    folder = str(tmp_path_factory.mktemp("fitted"))
+    random, labels = np.random.default_rng(0), np.array(["female", "male"] * 100)
+    features = random.normal(size=(200, SPECTRUM_VALUES)) + 2.0 * (labels == "male")[:, None]
+    groups, sizes = np.array([f"s{i // 10}" for i in range(200)]), np.full(SPECTRUM_VALUES, SPECTRUM_VALUES)
+    examples = Examples(features, labels, groups, sizes)
+    fitted, read = fit(examples, 0.9), [Feature(layer="spectrum", column="spectrum", width=SPECTRUM_VALUES)]
+    layers = {"spectrum": FeatureLayer(fingerprint="0" * 16, part="spectrum", version="1", models=[])}
+    save_classifier(folder, card_of("gender", read, layers, fitted, examples, 0.9, "CC0-1.0"), fitted.model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def configs(tiny_whisper: str, tiny_classifier: str, fitted_classifier: str, tokenizer_uri: str) -> dict[str, Any]:
     return CONFIGS | {
         "whisperx": WhisperxConfig(model=tiny_whisper, beam_size=2, batch_size=4),
         "audio_classifier": AudioClassifierConfig(dimension="event", model=tiny_classifier),
+        "fitted_classifier": FittedClassifierConfig(model=fitted_classifier),
         "codes": CodesConfig(kind="codes", tokenizer=tokenizer_uri),
     }
 
@@ -192,6 +214,7 @@ def recordings_of(clips: Sequence[tuple[Audio, int]]) -> pa.Table:
             "stored_scale": 1.0,
             "peak": float(np.abs(audio).max(initial=0.0)),
             "rms_dbfs": -30.0,
+            "bandwidth_hz": rate / 2,
             "declared_num_samples": len(audio),
             "is_truncated": False,
         }
