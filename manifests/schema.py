@@ -63,6 +63,11 @@ RECORDINGS = pa.schema(
         required("stored_scale", pa.float64(), "factor on the amplitudes before storing (1.0 unless they passed full scale)"),
         required("peak", pa.float32(), "largest magnitude of the acquired audio, 1.0 = full scale"),
         required("rms_dbfs", pa.float32(), "RMS level of the acquired audio over all channels; -120 for digital silence"),
+        field(
+            "bandwidth_hz",
+            pa.float32(),
+            "highest frequency of the acquired audio, before any resampling, within 60 dB of the strongest; null for digital silence",
+        ),
         field("declared_num_samples", pa.int64(), "samples a channel that the header promised; null when it does not say"),
         required("is_truncated", pa.bool_(), "fewer samples decoded than the header promised, or the decoder gave up"),
     ]
@@ -130,6 +135,35 @@ LAYER_KEYS = pa.schema(
         required("clip_id", ID, "clip; rows stand in the order of the clip part"),
         required("status", pa.string(), "ok | error | abstained | gated"),
         field("error", pa.string(), "error code and message where status is error"),
+    ]
+)
+
+CLIP_SPEAKERS = pa.schema(
+    [
+        required("clip_id", ID, "clip; rows stand in the order of the unit's clips"),
+        field("speaker_id", ID, "the person, perhaps by an alias (SPEAKER_ALIASES); null where no clip of the voice was embedded"),
+        field("similarity", pa.float32(), "mean cosine with all clips of the person, when linked; null where not embedded"),
+    ]
+)
+
+SPEAKERS = pa.schema(
+    [
+        required("speaker_id", ID, "digest of the ids of the clips of the first voice that was found of the person"),
+        required("num_clips", pa.int64(), "clips"),
+        required("num_recordings", pa.int64(), "recordings that hold one of them"),
+        required("clip_s", pa.float64(), "seconds of the clips"),
+        required("speech_s", pa.float64(), "seconds of the clips in which VAD hears speech"),
+        required("since_snapshot", pa.int64(), "snapshot over which the person was first found"),
+        required("weight", pa.float64(), "seconds that the centroid stands on, at most 30 of each voice"),
+        required("centroid", pa.list_(pa.float32()), "weighted mean of the unit vectors of the clips, not normalised"),
+    ]
+)
+
+SPEAKER_ALIASES = pa.schema(
+    [
+        required("alias", ID, "id that was given once, and is in older packs and rows"),
+        required("speaker_id", ID, "the person's id now, in SPEAKERS"),
+        required("since_snapshot", pa.int64(), "snapshot over which the two proved to be one person"),
     ]
 )
 

@@ -14,16 +14,17 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 import soxr
 
+from annotators.bandwidth import LongTermSpectrum
 from manifests.audio import PIECE_S, encode_flac, piece_name
 from manifests.errors import AudioRefused
 from manifests.ids import digest_blocks, recording_id
 from manifests.recipes import RecipeModel
 from manifests.tars import TarWriter
-from pipeline.decode import Decoder, open_audio
+from pipeline.decode import Decoder, Probe, open_audio
 from pipeline.inputs import Input
 from pipeline.opening import open_input
 
-VERSION = "2"
+VERSION = "3"
 READ_BYTES = 1 << 20
 SPOOL_BYTES = 64 << 20  # larger files are decoded from a temporary file on disk
 MAX_STORED_RATE_HZ = 48_000
@@ -108,7 +109,7 @@ def _store_recording(file: Any, identity: bytes, config: StoreConfig, tar: TarWr
         while True:
             file.seek(0)
             decoder = open_audio(file)
-            facts = _Facts(decoder.probe.num_channels)
+            facts = _Facts(decoder.probe)
             pieces = _Pieces(identity, decoder, config, tar)
             for block in decoder.blocks():
                 facts.add(block)
@@ -152,6 +153,7 @@ def _recording_row(identity: bytes, decoder: Decoder, facts: _Facts, pieces: _Pi
         "stored_scale": scale,
         "peak": float(facts.peak),
         "rms_dbfs": facts.rms_dbfs(),
+        "bandwidth_hz": facts.spectrum.bandwidth_hz(),
         "declared_num_samples": probe.declared_num_samples,
         "is_truncated": is_truncated,
         "synthesizer": probe.synthesizer,
@@ -162,12 +164,13 @@ def _recording_row(identity: bytes, decoder: Decoder, facts: _Facts, pieces: _Pi
 
 
 class _Facts:
-    """Peak, level and likeness of channels, gathered block by block."""
+    """Peak, level, spectrum and likeness of channels, gathered block by block."""
 
-    def __init__(self, num_channels: int) -> None:
+    def __init__(self, probe: Probe) -> None:
         self.num_samples = 0
         self.peak = 0.0
-        self._gram = np.zeros((num_channels, num_channels))
+        self.spectrum = LongTermSpectrum(probe.sample_rate_hz)
+        self._gram = np.zeros((probe.num_channels, probe.num_channels))
 
     def add(self, block: np.ndarray) -> None:
         """Raises AudioRefused on NaN or infinity: repairing would invent audio."""
@@ -178,6 +181,7 @@ class _Facts:
         self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
         wide = block.astype(np.float64)
         self._gram += wide.T @ wide
+        self.spectrum.add(block)
 
     def rms_dbfs(self) -> float:
         power = float(np.trace(self._gram)) / max(1, self.num_samples * len(self._gram))

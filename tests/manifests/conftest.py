@@ -166,6 +166,7 @@ class CorpusBuilder:
             "stored_scale": 1.0,
             "peak": float(np.abs(audio).max(initial=0)),
             "rms_dbfs": -20.0,
+            "bandwidth_hz": 8000.0,
             "is_truncated": False,
         }
 

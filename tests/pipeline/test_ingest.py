@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from manifests.audio import decode_flac
+from manifests.audio import decode_flac, resample
 from manifests.synthetic import mark_of
 from manifests.tars import TarWriter
 from pipeline.ingest import Ingested, StoreConfig, ingest
@@ -253,3 +253,13 @@ def test_inputs_of_the_same_bytes_are_all_synthetic(tmp_path):
     rows = [ingest(item, StoreConfig(), tar, stored).input_row for item in list_inputs([str(tmp_path)])]
     assert [row["synthesizer"] for row in rows] == ["espeak-ng", "espeak-ng"]
     assert len(stored) == 1
+
+
+@pytest.mark.parametrize("stored_rate", ["native", 16000])
+def test_bandwidth_is_that_of_the_acquired_audio_before_resampling(tmp_path, stored_rate):
+    noise = np.random.default_rng(0).normal(size=3 * 8000).astype(np.float32) * 0.1
+    call = write(tmp_path / "call.wav", resample(noise, 8000, 44_100), 44_100)
+    music = write(tmp_path / "music.wav", resample(noise, 24_000, 44_100), 44_100)
+    config = StoreConfig(sample_rate=stored_rate)
+    assert take(call, config)[0].recording_row["bandwidth_hz"] == pytest.approx(4000, rel=0.05)
+    assert take(music, config)[0].recording_row["bandwidth_hz"] == pytest.approx(12_000, rel=0.05)

@@ -133,6 +133,7 @@ def _recording(recording: bytes) -> dict[str, object]:
         "stored_scale": 1.0,
         "peak": 0.5,
         "rms_dbfs": -20.0,
+        "bandwidth_hz": 8000.0,
         "declared_num_samples": 3 * RATE_HZ,
         "is_truncated": False,
     }
