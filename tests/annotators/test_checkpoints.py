@@ -219,8 +219,8 @@ def test_a_ctranslate2_checkpoint_says_what_it_is(tiny_whisper: str, tmp_path: P
     check_ctranslate2_type(model, "WhisperSpec", "Whisper model")
     message = refusal(lambda: check_ctranslate2_type(model, "TransformerSpec", "translator"))
     assert "of CTranslate2's type 'WhisperSpec', which is no translator" in message
-    for files in ({"model.safetensors": TENSORS}, {"model.bin": b"garbage, but long enough to be a header"}):
-        other = find_checkpoint(folder(tmp_path / str(len(files)), files))
+    for name, data in {"model.safetensors": TENSORS, "model.bin": b"garbage, but long enough to be a header"}.items():
+        other = find_checkpoint(folder(tmp_path / name, {name: data}))
         assert "ct2-transformers-converter" in refusal(
             lambda other=other: check_ctranslate2_type(other, "WhisperSpec", "Whisper model")
         )
