@@ -20,6 +20,7 @@ from annotators.fitted_classifier import FittedClassifierConfig
 from annotators.hf_voice import HfVoiceConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
+from annotators.rhythm import RhythmConfig
 from annotators.signal import SignalConfig
 from annotators.silero import SileroConfig
 from annotators.speaker_change import SpeakerChangeConfig
@@ -47,6 +48,7 @@ AnnotatorConfig = Annotated[
     | ConsensusConfig
     | ContentConfig
     | FittedClassifierConfig
+    | RhythmConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]

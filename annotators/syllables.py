@@ -40,12 +40,12 @@ def syllable_rate_hz(audio_S: Audio, voiced_F: np.ndarray) -> float | None:
     speaking_s = _speaking_frames(level_F >= threshold) * HOP_SAMPLES / MODEL_RATE_HZ
     if float(level_F.max()) <= -100.0 or speaking_s <= 0:
         return None
-    nuclei = np.array(_nuclei(level_F, threshold), np.int64)
-    pitch_frames = np.rint(nuclei * HOP_SAMPLES / PITCH_HOP_SAMPLES).astype(np.int64)
+    peaks = np.array(nuclei(level_F, threshold), np.int64)
+    pitch_frames = np.rint(peaks * HOP_SAMPLES / PITCH_HOP_SAMPLES).astype(np.int64)
     return int(voiced_F[pitch_frames[pitch_frames < len(voiced_F)]].sum()) / speaking_s
 
 
-def _nuclei(level_F: np.ndarray, threshold: float) -> list[int]:
+def nuclei(level_F: np.ndarray, threshold: float) -> list[int]:
     """Frames of the peaks above the threshold; between two of them the level dips by at least 2 dB below the lower one."""
     found: list[int] = []
     top = low = 0  # frame of the highest level since the last dip, and of the lowest one since that peak

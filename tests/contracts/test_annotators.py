@@ -21,6 +21,7 @@ from annotators.fitted_classifier import FittedClassifierConfig
 from annotators.linear_classifier import Feature, FeatureLayer, save_classifier
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
+from annotators.rhythm import RhythmConfig
 from annotators.signal import SignalConfig
 from annotators.speaker_embedding import SpeakerEmbeddingConfig
 from annotators.spectrum import NUM_VALUES as SPECTRUM_VALUES
@@ -55,6 +56,7 @@ CONFIGS: dict[str, Any] = {
     "spectrum": SpectrumConfig(),
     "text": TextConfig(),
     "consensus": ConsensusConfig(layers=("asr", "asr_b")),
+    "rhythm": RhythmConfig(),
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
     "audio_classifier": None,
