@@ -18,6 +18,7 @@ from annotators.dnsmos import DnsmosConfig
 from annotators.espeak_voice import EspeakConfig
 from annotators.fitted_classifier import FittedClassifierConfig
 from annotators.hf_voice import HfVoiceConfig
+from annotators.paralinguistics import ParalinguisticsConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
 from annotators.rhythm import RhythmConfig
@@ -49,6 +50,7 @@ AnnotatorConfig = Annotated[
     | ContentConfig
     | FittedClassifierConfig
     | RhythmConfig
+    | ParalinguisticsConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]

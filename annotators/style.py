@@ -86,19 +86,20 @@ class Style:
     def _tags(self, facts: dict[str, Any]) -> dict[str, str | None] | None:
         c = self.config
         tags = {
-            "pitch_level": _word(facts["pitch_hz"], c.pitch_low_hz, c.pitch_high_hz, ("low", "mid", "high")),
-            "pitch_range": _word(
+            "pitch_level": level(facts["pitch_hz"], c.pitch_low_hz, c.pitch_high_hz, ("low", "mid", "high")),
+            "pitch_range": level(
                 facts["pitch_std_semitones"], c.range_flat_semitones, c.range_lively_semitones, ("flat", "moderate", "lively")
             ),
-            "rate_level": _word(facts["syllable_rate_hz"], c.rate_slow_hz, c.rate_fast_hz, ("slow", "normal", "fast")),
-            "loudness_level": _word(
+            "rate_level": level(facts["syllable_rate_hz"], c.rate_slow_hz, c.rate_fast_hz, ("slow", "normal", "fast")),
+            "loudness_level": level(
                 facts["loudness_lufs"], c.loudness_quiet_lufs, c.loudness_loud_lufs, ("quiet", "normal", "loud")
             ),
         }
         return tags if any(tags.values()) else None
 
 
-def _word(value: float | None, low: float, high: float, words: tuple[str, str, str]) -> str | None:
+def level(value: float | None, low: float, high: float, words: tuple[str, str, str]) -> str | None:
+    """The first word below ``low``, the third from ``high`` on, the second between; None for no value."""
     if value is None:
         return None
     return words[0] if value < low else words[2] if value >= high else words[1]

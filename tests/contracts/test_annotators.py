@@ -19,6 +19,7 @@ from annotators.custom import CustomAnnotatorConfig
 from annotators.dnsmos import DnsmosConfig
 from annotators.fitted_classifier import FittedClassifierConfig
 from annotators.linear_classifier import Feature, FeatureLayer, save_classifier
+from annotators.paralinguistics import ParalinguisticsConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
 from annotators.rhythm import RhythmConfig
@@ -57,6 +58,7 @@ CONFIGS: dict[str, Any] = {
     "text": TextConfig(),
     "consensus": ConsensusConfig(layers=("asr", "asr_b")),
     "rhythm": RhythmConfig(),
+    "paralinguistics": ParalinguisticsConfig(asr="asr"),
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
     "audio_classifier": None,
@@ -67,6 +69,9 @@ CONFIGS: dict[str, Any] = {
 READ_LAYERS: dict[str, Any] = {
     "prosody": ProsodyConfig(),
     "spectrum": SpectrumConfig(),
+    "style": StyleConfig(),
+    "signal": SignalConfig(),
+    "rhythm": RhythmConfig(),
     "asr": PocketsphinxConfig(),
     "asr_b": PocketsphinxConfig(max_active_hmms=1000),
 }
