@@ -1,4 +1,4 @@
-"""Verbs of the pipeline: ``corpus build | annotate | pack | status | simulate | ...`` and ``tokenizer encode``."""
+"""Verbs of the pipeline: ``corpus build | synthesize | annotate | pack | status | simulate | ...`` and ``tokenizer encode``."""
 
 from __future__ import annotations
 
@@ -100,6 +100,27 @@ def build(
     result = job.build(sources, out, decoded, runner, columns=columns, retry_quarantined=retry_quarantined or ())
     notice = [f"note: {' '.join(decoded.notice.split())}"] if decoded.notice else []
     answer(asdict(result), as_json, [*result.lines(), *notice])
+
+
+@app.command(
+    epilog="Example: stepwell corpus synthesize texts.jsonl --out ./said && stepwell corpus build ./said/manifest.jsonl --out ./corpus"
+)
+def synthesize(
+    texts: Annotated[str, typer.Argument(help="JSONL: `text` and `language`, or a dialogue's `turns` of `role` and `text`.")],
+    out: Annotated[str, typer.Option("--out", help="Folder of the files and their manifest; one that was begun is continued.")],
+    recipe: Annotated[str, typer.Option("--recipe", help="Name (voices) or a .yaml file.")] = "voices",
+    as_json: Json = False,
+) -> None:
+    """Say texts and dialogues by synthetic voices: FLAC files and a manifest that build takes as a source.
+
+    What is said is marked as synthetic in the manifest and in every file. A row may name its `voice`.
+    """
+    from manifests.recipes import load_recipe
+    from pipeline.recipe import VoicesRecipe
+    from pipeline.synthesis import synthesise
+
+    result = synthesise(texts, out, load_recipe(VoicesRecipe, "pipeline", recipe))
+    answer(asdict(result), as_json, result.lines())
 
 
 @app.command(epilog="Example: stepwell corpus annotate ./corpus --layer dnsmos --recipe offline")

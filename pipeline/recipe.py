@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, PositiveInt, model_validator
 
-from annotators.catalog import AnnotatorConfig, SegmenterConfig
+from annotators.catalog import AnnotatorConfig, SegmenterConfig, VoiceConfig
 from manifests.contracts import FACTS
 from manifests.ids import digest_bytes
 from manifests.recipes import RecipeModel
@@ -76,6 +78,9 @@ class PackRecipe(RecipeModel):
     # Share of speakers (and with them recordings) that go to each split; drawn by hash, stable as the corpus grows.
     # A recording that several inputs name different speakers of keeps all of them, and all they say, in one split.
     splits: dict[str, float] = {"train": 1.0}
+    # Who is one speaker, for the splits: ``source``, those whom the sources name; ``speaker_id``, besides these whoever the
+    # decision table of `corpus link-speakers` takes for one person.
+    speakers_from: Literal["source", "speaker_id"] = "source"
     shard_bytes: PositiveInt = 256 << 20
 
     @property
@@ -99,3 +104,14 @@ class PackRecipe(RecipeModel):
         if abs(sum(self.splits.values()) - 1.0) > 1e-6 or min(self.splits.values()) < 0:
             raise ValueError(f"splits {self.splits} must be shares that sum to 1")
         return self
+
+
+class VoicesRecipe(RecipeModel):
+    """What ``corpus synthesize`` does to texts. Names of voices become speaker labels."""
+
+    name: str
+    voices: dict[str, VoiceConfig] = Field(min_length=1)
+    sample_rate_hz: Literal[16000, 24000, 48000] = 24000
+    gap_s: float = Field(default=0.3, ge=0, description="silence between the turns of a dialogue")
+    one_channel_a_role: bool = Field(default=False, description="a dialogue has a channel for every role, as calls have")
+    licence: str | None = Field(default=None, description="of the texts, which the speech inherits")
