@@ -32,7 +32,10 @@ def show(
     uri: Annotated[str, typer.Argument(help="URI of a corpus or a pack.")],
     table: Annotated[
         str | None,
-        typer.Option("--table", help="clips, recordings, inputs, quarantine, spans:NAME or layer:NAME; of a pack, a split."),
+        typer.Option(
+            "--table",
+            help="clips, recordings, inputs, quarantine, spans:NAME, layer:NAME, table:NAME or table:NAME/ROLE; of a pack, a split.",
+        ),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the table to print.")] = 10,
     snapshot: Annotated[
@@ -81,6 +84,11 @@ def corpus_facts(corpus: Corpus) -> tuple[dict[str, Any], list[str]]:
             for output in sorted(corpus.snapshot.current)
             if (part := corpus.part(output)) is not None and part.models
         },
+        "tables": {
+            name: {"fingerprint": head.fingerprint, "snapshot": head.snapshot, "roles": head.roles}
+            for name in sorted(corpus.snapshot.tables)
+            if (head := corpus.decision_table(name))
+        },
         "units_done": {
             output: len(corpus.snapshot.outputs.get(output, {}).get(mark, []))
             for output, mark in sorted(corpus.snapshot.current.items())
@@ -98,6 +106,8 @@ def corpus_facts(corpus: Corpus) -> tuple[dict[str, Any], list[str]]:
         for model in value["models"].get(output, ()):
             at = f" at {model['revision']}" if model["revision"] else ""
             lines.append(f"  {'':<{width}}    model {model['name']}{at}, licence {model['licence'] or 'not stated'}")
+    for name, head in value["tables"].items():
+        lines.append(f"  table {name}  {head['fingerprint']}  over snapshot {head['snapshot']}: {', '.join(head['roles'])}")
     return value, lines
 
 
@@ -127,11 +137,15 @@ def corpus_table(corpus: Corpus, name: str) -> pa.Table:
         return corpus.layer(part)
     if kind == "spans" and part:
         return corpus.spans(part)
+    if kind == "table" and part:
+        table, _, role = part.partition("/")
+        return corpus.decisions(table, role or None)
     if name in CORPUS_TABLES:
         found: pa.Table = getattr(corpus, name)()
         return found
     spans = [output.replace("spans/", "spans:") for output in sorted(corpus.snapshot.current) if output.startswith("spans/")]
-    names = [*CORPUS_TABLES, *spans, *(f"layer:{layer}" for layer in corpus.layers())]
+    tables = [f"table:{table}/{role}" for table in sorted(corpus.snapshot.tables) for role in corpus.decision_table(table).roles]
+    names = [*CORPUS_TABLES, *spans, *(f"layer:{layer}" for layer in corpus.layers()), *tables]
     raise RequestError(f"table {name!r} is not one of {', '.join(names)}")
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from manifests.audio import AudioReader
 from manifests.commits import Commit
+from manifests.decision_tables import DecisionTable, read_decision_table
 from manifests.errors import RequestError
 from manifests.parts import PartFacts
 from manifests.schema import CLIPS, FAILURES, INPUTS, QUARANTINE, RECORDINGS, SPANS
@@ -29,7 +30,7 @@ from manifests.snapshots import (
     spans_output,
 )
 from manifests.store import Store
-from manifests.tables import UnitTables
+from manifests.tables import UnitTables, open_part
 
 Columns = list[str] | None
 
@@ -130,6 +131,27 @@ class Corpus:
             )
         return self._whole(lambda view: view.layer(name), pa.schema([]))
 
+    def decision_table(self, name: str) -> DecisionTable:
+        """The head of a decision table. Raises RequestError listing those there are."""
+        if name not in self.snapshot.tables:
+            there = ", ".join(sorted(self.snapshot.tables)) or "none"
+            raise RequestError(f"corpus {self.store.uri!r} has no decision table {name!r} (tables: {there}); make it first")
+        return read_decision_table(self.store, self.snapshot.tables[name])
+
+    def decisions(self, name: str, role: str | None = None, columns: Columns = None) -> pa.Table:
+        """A table of a decision table, by default the first of its roles; that of all units, or of all clips in their order.
+
+        Raises RequestError where there is none, or none of some unit.
+        """
+        head = self.decision_table(name)
+        role = role or head.roles[0]
+        if role in head.wholes:
+            with open_part(self.store, head.wholes[role].path) as file:
+                return file.read(columns=columns, use_threads=False)
+        if role not in head.roles:
+            raise RequestError(f"decision table {name!r} has no {role!r}; it has {', '.join(head.roles)}")
+        return self._whole(lambda view: view.decisions(name, role, columns), pa.schema([]))
+
     def audio(self) -> AudioReader:
         """Reader of the stored audio of all units; a unit whose inputs were taken again yields to those that took them."""
         ordered = sorted(self.snapshot.units, key=lambda unit: unit in self.snapshot.superseded)
@@ -189,6 +211,16 @@ class UnitView:
         place = (clips, self.corpus.fingerprint(clips), self.unit_id)
         owners = self.corpus.tables.read(*place, "clips", ["recording_id"])["recording_id"]
         return rows.filter(_is_none_of(owners, self._shadowed))
+
+    def decisions(self, name: str, role: str, columns: Columns = None) -> pa.Table:
+        """Rows of a decision table, one a row of ``clips()``. Raises RequestError where it has none of the unit's clips."""
+        head = self.corpus.decision_table(name)
+        found = head.find(role, self.unit_id, self.corpus.snapshot)
+        if found is None:
+            raise RequestError(
+                f"decision table {name!r} was made over snapshot {head.snapshot} and lacks clips of unit {self.unit_id}; make it again"
+            )
+        return self.corpus.tables.row_group(found, columns)
 
     def audio(self) -> AudioReader:
         """Reader of this unit's stored audio alone."""

@@ -50,7 +50,8 @@ class Snapshot:
     ``clip_set`` is the current one. ``shadowed`` maps unit -> recordings (hex) that another unit owns; ``superseded``
     maps unit -> inputs (hex) that a later unit took again. ``compacted`` maps output -> fingerprint -> path of the
     compaction that says where rows are now (``manifests.compacted``); ``holdings`` are paths of tables that say which
-    unit holds which inputs and recordings (``pipeline.publish``).
+    unit holds which inputs and recordings (``pipeline.publish``). ``tables`` maps the name of a decision table -> path of
+    its head (``manifests.decision_tables``).
     """
 
     number: int
@@ -62,6 +63,7 @@ class Snapshot:
     superseded: dict[str, list[str]] = field(default_factory=dict)
     compacted: dict[str, dict[str, str]] = field(default_factory=dict)
     holdings: list[str] = field(default_factory=list)
+    tables: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def path(number: int) -> str:

@@ -87,11 +87,12 @@ class UnitTables:
         path = compacted.get(output, {}).get(fingerprint)
         try:
             found = None if path is None else read_compaction(self.store, path).find(role, unit)
-            return None if found is None else self._row_group(found, columns)
+            return None if found is None else self.row_group(found, columns)
         except FileNotFoundError:
             return None
 
-    def _row_group(self, found: RowGroup, columns: list[str] | None) -> pa.Table:
+    def row_group(self, found: RowGroup, columns: list[str] | None = None) -> pa.Table:
+        """One row group of a large object, whose footer is kept for the next."""
         if found.path not in self._parts:
             while len(self._parts) >= OPEN_PARTS:
                 self._parts.pop(next(iter(self._parts))).close(force=True)

@@ -14,17 +14,16 @@ from manifests.audio import AudioReader, resample
 from manifests.contracts import Audio
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import MismatchError, RequestError
+from manifests.gates import CLIP_COLUMNS, longest_pause_s
 from manifests.snapshots import INGEST, clips_output, layer_output
 from pipeline.annotate_work import AnnotateWork
 from pipeline.facts import RecordingFacts, group_of, unit_facts, unit_groups
 from pipeline.recipe import FilterConfig, PackRecipe
 from pipeline.shards import members_of, tarred
+from pipeline.speaker_ids import TABLE, clip_speakers
 from pipeline.spills import Decision
 from tokenization.artifact import Tokenizer
 from tokenization.codes import CodesConfig
-
-# Columns of the clip itself that filters may name.
-CLIP_COLUMNS = ("duration_s", "speech_share", "overlap_share")
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Candidate:
     facts: RecordingFacts
     layers: Mapping[str, Mapping[str, Any]]  # name -> its row
     group: str  # what a split keeps together
+    speaker_id: str | None = None  # hex; None unless the recipe takes speakers from the table, and it knows who speaks
 
     @property
     def num_samples(self) -> int:
@@ -60,6 +60,8 @@ class Candidate:
             return None if value is None else float(value)
         if name == "duration_s":
             return self.num_samples / float(self.clip["sample_rate_hz"])
+        if name == "longest_pause_s":
+            return longest_pause_s(self.clip)
         share = {"speech_share": "speech_samples", "overlap_share": "overlap_samples"}
         return float(self.clip[share[name]]) / self.num_samples
 
@@ -84,7 +86,7 @@ class ClipsPart:
         corpus = Corpus.open(self.corpus, self.snapshot)
         tokenizer = _opened(self.tokenizer) if self.tokenizer else None
         passed = 0
-        for view, facts in unit_facts(corpus, self.units):
+        for view, facts in unit_facts(corpus, self.units, self.recipe.speakers_from):
             reader = view.audio() if self.recipe.include_audio else None
             for candidate in candidates(view, facts, self.recipe, self.groups):
                 passed += 1
@@ -118,6 +120,12 @@ def check_recipe(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> N
         output = layer_output(corpus.clip_set, layer)
         if lacking := sum(not corpus.has(output, unit) for unit in units):
             raise RequestError(f"layer {layer!r} lacks {lacking} of {len(units)} units; build again to finish it")
+    if recipe.speakers_from == "speaker_id":
+        table = corpus.decision_table(TABLE)
+        if lacking := sum(table.find("clips", unit, corpus.snapshot) is None for unit in units):
+            raise RequestError(
+                f"decision table {TABLE!r} lacks {lacking} of {len(units)} units; run `stepwell corpus link-speakers {corpus.store.uri}`"
+            )
     for config in recipe.filters if units else ():
         layer, column = config.column.split(".")
         columns = CLIP_COLUMNS if layer == "clip" else UnitView(corpus, units[0]).layer(layer).column_names
@@ -145,11 +153,13 @@ def candidates(
     num_clips: dict[bytes, int] = {}
     for clip in clips:
         num_clips[clip["recording_id"]] = num_clips.get(clip["recording_id"], 0) + 1
-    for i, clip in enumerate(clips):
+    speakers = clip_speakers(view) if recipe.speakers_from == "speaker_id" else [None] * len(clips)
+    for i, (clip, speaker) in enumerate(zip(clips, speakers, strict=True)):
         own = {name: rows[i] for name, rows in layers.items()}
         fact = facts[clip["recording_id"]]
         text, origin = _text(fact, own, recipe, is_whole=num_clips[clip["recording_id"]] == 1)
-        yield Candidate(clip, text, origin, fact, own, group_of(clip["recording_id"], fact.speakers, groups))
+        group = group_of(clip["recording_id"], fact.speakers, groups)
+        yield Candidate(clip, text, origin, fact, own, group, speaker.hex() if speaker else None)
 
 
 def _layer_rows(table: pa.Table, is_codes: bool) -> list[dict[str, Any]]:
@@ -248,6 +258,7 @@ def _facts(candidate: Candidate, recipe: PackRecipe) -> dict[str, Any]:
         "licence": facts["licence"],
         "synthesizer": facts["synthesizer"],
         "speaker": candidate.group,
+        **({"speaker_id": candidate.speaker_id} if recipe.speakers_from == "speaker_id" else {}),
         "language": candidate.language,
         "text": candidate.text,
         "text_source": candidate.text_source,

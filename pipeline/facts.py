@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
+from pipeline.speaker_ids import clip_speakers
 
 # Tasks that the units of a corpus are handed out in, at most: enough for every worker of a cluster, few enough that each
 # has much to do, since each opens the snapshot.
@@ -28,7 +29,10 @@ def unit_groups(corpus: Corpus) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class RecordingFacts:
-    """Of each fact the first that is known, in plan order; ``speakers`` are all that any input names, sorted."""
+    """Of each fact the first that is known, in plan order; ``speakers`` are all that any input names, sorted.
+
+    With the decision table ``speaker_id``, the ids (hex) of those who speak in the recording are among the speakers.
+    """
 
     first: Mapping[str, Any]  # INPUTS
     speakers: tuple[str, ...]
@@ -37,10 +41,13 @@ class RecordingFacts:
         return self.first[name]
 
 
-def unit_facts(corpus: Corpus, units: Sequence[str]) -> Iterator[tuple[UnitView, dict[bytes, RecordingFacts]]]:
+def unit_facts(
+    corpus: Corpus, units: Sequence[str], speakers_from: str = "source"
+) -> Iterator[tuple[UnitView, dict[bytes, RecordingFacts]]]:
     """Each of the units with the facts of the recordings that it owns.
 
-    Raises RequestError where two inputs of the same bytes state different licences: a pack must not choose one.
+    ``speakers_from`` is that of a pack's recipe. Raises RequestError where two inputs of the same bytes state different
+    licences: a pack must not choose one.
     """
     guests: dict[bytes, list[str]] = {}
     for unit, recordings in corpus.snapshot.shadowed.items():
@@ -55,7 +62,16 @@ def unit_facts(corpus: Corpus, units: Sequence[str]) -> Iterator[tuple[UnitView,
             for row in UnitView(corpus, holder).inputs().to_pylist():
                 if row["recording_id"] in owned:
                     inputs.setdefault(row["recording_id"], []).append(row)
-        yield owner, {recording: merged(rows) for recording, rows in inputs.items()}
+        facts = {recording: merged(rows) for recording, rows in inputs.items()}
+        yield owner, _with_speaker_ids(owner, facts) if speakers_from == "speaker_id" else facts
+
+
+def _with_speaker_ids(view: UnitView, facts: Mapping[bytes, RecordingFacts]) -> dict[bytes, RecordingFacts]:
+    heard: dict[bytes, set[str]] = {recording: set() for recording in facts}
+    for recording, speaker in zip(view.clips(["recording_id"])["recording_id"].to_pylist(), clip_speakers(view), strict=True):
+        if speaker is not None:
+            heard[recording].add(speaker.hex())
+    return {r: replace(fact, speakers=tuple(sorted({*fact.speakers, *heard[r]}))) for r, fact in facts.items()}
 
 
 def merged(inputs: Sequence[Mapping[str, Any]]) -> RecordingFacts:
@@ -91,10 +107,10 @@ def speaker_groups(links: Iterable[Sequence[str]]) -> dict[str, str]:
 
 
 def group_of(recording_id: bytes, speakers: Sequence[str], groups: Mapping[str, str]) -> str:
-    """What a split keeps together: the speakers that the sources name, with all whom they share a recording with, else
-    the recording itself.
+    """What a split keeps together: the recording's speakers, with all whom they share a recording with, else the
+    recording itself.
 
-    So no speaker, as the sources name them, and no recording is in two splits.
+    So no speaker (``RecordingFacts.speakers``) and no recording is in two splits.
     """
     return groups.get(speakers[0], speakers[0]) if speakers else recording_id.hex()
 
@@ -106,11 +122,11 @@ class LinksTask:
     corpus: str
     snapshot: int
     units: tuple[str, ...]
+    speakers_from: str = "source"
 
 
 def find_links(task: LinksTask) -> list[tuple[str, ...]]:
     """The speakers of each recording that has more than one. Raises RequestError where licences disagree."""
     corpus = Corpus.open(task.corpus, task.snapshot)
-    return sorted(
-        {fact.speakers for _, facts in unit_facts(corpus, task.units) for fact in facts.values() if len(fact.speakers) > 1}
-    )
+    known = unit_facts(corpus, task.units, task.speakers_from)
+    return sorted({fact.speakers for _, facts in known for fact in facts.values() if len(fact.speakers) > 1})

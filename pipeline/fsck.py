@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from manifests.commits import commit_path, split_commit_path
 from manifests.console import progress
+from manifests.decision_tables import FOLDER as DECISIONS
 from manifests.errors import RequestError
 from manifests.snapshots import FORMAT_VERSION, INGEST, Snapshot
 from manifests.store import Store
@@ -222,7 +223,8 @@ class _Inspection:
     def _check_garbage(self, paths: list[str], unsure: set[str]) -> None:
         """What nothing names, but for what might be named by something that cannot be read."""
         places = [f"compacted/{output}/{mark}/" for output, mark in self._snapshots.unreadable]
-        places += ["compacted/", "holdings/"] if self._snapshots.is_newest_lost else []
+        places += [f"{DECISIONS}/{name}/" for name in self._snapshots.unreadable_tables]
+        places += ["compacted/", "holdings/", f"{DECISIONS}/"] if self._snapshots.is_newest_lost else []
         for path in paths:
             name = path.rsplit("/", 1)[-1]
             if path.startswith(("snapshots/", *places)) or any(name.startswith(f"{unit}-") for unit in unsure):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from manifests.commits import Commit, parse_commit, split_commit_path
 from manifests.compacted import Compaction, read_compaction
+from manifests.decision_tables import FOLDER as DECISIONS
+from manifests.decision_tables import read_decision_table
 from manifests.errors import parsing
 from manifests.snapshots import TABLES, Snapshot, read_snapshot, snapshot_number, table_roles
 from manifests.store import ObjectDetail, Store
@@ -29,6 +31,7 @@ FOLDERS = (
     "layers",
     "compacted",
     "holdings",
+    DECISIONS,
     "checkpoints",
     "snapshots",
 )
@@ -69,6 +72,8 @@ def _still_there(store: Store, numbers: Iterable[int]) -> list[Snapshot]:
             snapshot = read_snapshot(store, number)
             for path in (path for made in snapshot.compacted.values() for path in made.values()):
                 read_compaction(store, path)
+            for path in snapshot.tables.values():
+                read_decision_table(store, path)
             found.append(snapshot)
     return found
 
@@ -130,6 +135,8 @@ class _View:
             for mark, path in made.items():
                 self._places[output, mark] = read_compaction(store, path)
                 self.paths |= {path, *(part.path for part in self._places[output, mark].parts)}
+        for path in snapshot.tables.values():
+            self.paths |= {path, *(fact.path for fact in read_decision_table(store, path).objects)}
 
     def needs(self, key: tuple[str, str, str], role: str) -> bool:
         """Whether the table of a commit is read from its own object."""

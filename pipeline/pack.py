@@ -88,11 +88,11 @@ def pack(
         return write_pack(out, _head(recipe, opened, lineage), dict, lambda _: parts, recipe, run)
     corpus = Corpus.open(sources[0])
     check_recipe(corpus, recipe, tokenizer)
-    head = _head(recipe, opened, _corpus_lineage(corpus))
+    head = _head(recipe, opened, _corpus_lineage(corpus, recipe))
     return write_pack(
         out,
         head,
-        lambda: _groups(corpus, run),
+        lambda: _groups(corpus, recipe, run),
         lambda groups: clip_parts(corpus, recipe, tokenizer, groups),
         recipe,
         run,
@@ -100,7 +100,8 @@ def pack(
     )
 
 
-def _corpus_lineage(corpus: Corpus) -> dict[str, Any]:
+def _corpus_lineage(corpus: Corpus, recipe: PackRecipe) -> dict[str, Any]:
+    tables = [recipe.speakers_from] if recipe.speakers_from != "source" else []
     return {
         "corpus_id": corpus.corpus_id,
         "snapshot": corpus.snapshot.number,
@@ -109,6 +110,7 @@ def _corpus_lineage(corpus: Corpus) -> dict[str, Any]:
         "clip_set": corpus.clip_set,
         "clips_fingerprint": corpus.fingerprint(clips_output(corpus.clip_set)),
         "layers": corpus.layers(),
+        **({"tables": {name: corpus.decision_table(name).fingerprint for name in tables}} if tables else {}),
     }
 
 
@@ -123,9 +125,10 @@ def _inputs_digest(corpus: Corpus) -> str:
     return digest_json(digests)
 
 
-def _groups(corpus: Corpus, run: Map) -> dict[str, str]:
+def _groups(corpus: Corpus, recipe: PackRecipe, run: Map) -> dict[str, str]:
     """``speaker_groups`` of the snapshot. Raises RequestError where licences of equal bytes disagree."""
-    tasks = [LinksTask(corpus.store.uri, corpus.snapshot.number, units) for units in unit_groups(corpus)]
+    place = (corpus.store.uri, corpus.snapshot.number)
+    tasks = [LinksTask(*place, units, recipe.speakers_from) for units in unit_groups(corpus)]
     return speaker_groups(link for links in _each(run, find_links, tasks, "inputs", "parts") for link in links)
 
 

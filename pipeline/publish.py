@@ -25,7 +25,8 @@ def publish(store: Store, units: Iterable[str], current: Mapping[str, str], clip
         # Another run may have published units that this one never saw: they stay.
         all_units = asked | set(before.units if before else ())
         merged = {**(before.current if before else {}), **current}
-        made = assemble(store, number + 1, before, all_units, merged, clip_set, before.compacted if before else {})
+        compacted, tables = (before.compacted, before.tables) if before else ({}, {})
+        made = assemble(store, number + 1, before, all_units, merged, clip_set, compacted, tables)
         if before is not None and replace(made, number=number) == before:
             return before
         if publish_snapshot(store, made):
@@ -41,6 +42,7 @@ def assemble(
     current: Mapping[str, str],
     clip_set: str,
     compacted: Compacted,
+    tables: Mapping[str, str],
 ) -> Snapshot:
     """The snapshot of all that is committed of ``units``, not published yet. Its holdings are written where they changed."""
     ordered = sorted(units)
@@ -49,7 +51,7 @@ def assemble(
     for (output, fingerprint), done in list_commits(store).items():
         outputs.setdefault(output, {})[fingerprint] = [unit for unit in done if unit in known]
     places = {output: dict(made) for output, made in compacted.items()}
-    made = Snapshot(number, ordered, outputs, dict(current), clip_set, compacted=places)
+    made = Snapshot(number, ordered, outputs, dict(current), clip_set, compacted=places, tables=dict(tables))
     return _with_owners(store, made, before)
 
 

@@ -13,7 +13,7 @@ from manifests.commits import Commit, commit_path, list_commits, parse_commit
 from manifests.compacted import Compaction, read_compaction, write_compaction
 from manifests.snapshots import Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot, snapshot_number
 from manifests.store import Store
-from pipeline.faults import PUBLISH, Key
+from pipeline.faults import DECIDE, PUBLISH, Key
 from pipeline.fsck import Findings
 from pipeline.garbage import Removed, collect
 from pipeline.publish import assemble, discard
@@ -52,7 +52,7 @@ def repair(found: Findings, grace_s: float) -> Repaired:
     scheduled = _with_readers(store, broken)
     for key in scheduled:
         store.remove(commit_path(*key))
-    if scheduled or any(fault.remedy == PUBLISH or fault.code in IN_PARTS for fault in found.faults):
+    if scheduled or any(fault.remedy in (PUBLISH, DECIDE) or fault.code in IN_PARTS for fault in found.faults):
         _republish(store, found, set(scheduled))
     removed = collect(store, grace_s)
     num_left = sum(fault.code in BY_HAND and not fault.breaks for fault in found.faults)
@@ -86,7 +86,8 @@ def _republish(store: Store, found: Findings, gone: Collection[Key]) -> None:
         units = [unit for unit in before.units if unit in left]
         compacted = _without(store, found, before, gone, committed)
         # From nothing: what the snapshot before says of owners may be what is wrong.
-        made = assemble(store, number, None, units, before.current, before.clip_set, compacted)
+        tables = {name: path for name, path in before.tables.items() if path not in found.places.bad_tables}
+        made = assemble(store, number, None, units, before.current, before.clip_set, compacted, tables)
         if publish_snapshot(store, made):
             break
         discard(store, made, None)

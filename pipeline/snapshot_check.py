@@ -1,16 +1,19 @@
-"""Checks of snapshots and of the compactions that they name."""
+"""Checks of snapshots, and of the compactions and decision tables that they name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pyarrow as pa
 
-from manifests.commits import commit_path, list_commits
+from manifests.commits import ObjectFact, commit_path, list_commits
 from manifests.compacted import CompactedPart, Compaction, parse_compaction
 from manifests.console import progress
+from manifests.decision_tables import FOLDER as DECISIONS
+from manifests.decision_tables import parse_decision_table
 from manifests.ids import digest_blocks
 from manifests.snapshots import Snapshot, parse_snapshot, snapshot_number
 from manifests.store import COPY_BYTES, ObjectDetail, Store
@@ -23,11 +26,12 @@ NOT_ONE = (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError)  
 
 @dataclass
 class Places:
-    """Where the newest snapshot has tables in parts, and which of these are damaged."""
+    """Where the newest snapshot has tables in parts, and which of these and of its decision tables are damaged."""
 
     compactions: dict[Output, Compaction] = field(default_factory=dict)
     bad_parts: set[str] = field(default_factory=set)
     bad_compactions: set[Output] = field(default_factory=set)
+    bad_tables: set[str] = field(default_factory=set)  # paths of heads
 
 
 class SnapshotCheck:
@@ -47,6 +51,7 @@ class SnapshotCheck:
         self.places = Places()
         self.is_newest_lost = False
         self.unreadable: set[Output] = set()  # those of which some compaction cannot be read: nobody knows its parts
+        self.unreadable_tables: set[str] = set()  # names of decision tables, likewise
         self._compactions: dict[str, Compaction] = {}
 
     def run(self) -> None:
@@ -68,6 +73,7 @@ class SnapshotCheck:
         if self.is_newest_lost:
             self.newest = self._recovered(self.newest)
         self._check_compactions()
+        self._check_tables()
 
     def _read(self, number: int) -> Snapshot | None:
         path = Snapshot.path(number)
@@ -108,10 +114,15 @@ class SnapshotCheck:
                 compacted.setdefault(output, {})[mark] = path
             except NOT_ONE:
                 continue
+        tables: dict[str, str] = {}
+        heads = [path for path in self._details if path.startswith(f"{DECISIONS}/") and path.endswith(".json")]
+        for path in sorted(heads, key=lambda path: (self._details[path].modified_at_s or 0.0, path)):
+            with suppress(*NOT_ONE):
+                tables[parse_decision_table(self._store.read(path)).name] = path
         outputs: dict[str, dict[str, list[str]]] = {}
         for (output, mark), done in committed.items():
             outputs.setdefault(output, {})[mark] = [unit for unit in done if unit in set(units)]
-        return replace(before, units=units, outputs=outputs, compacted=compacted, holdings=[])
+        return replace(before, units=units, outputs=outputs, compacted=compacted, holdings=[], tables=tables)
 
     def _check_compactions(self) -> None:
         """All can be read; of the newest snapshot's, every part is what it says."""
@@ -150,14 +161,8 @@ class SnapshotCheck:
     def _part_fault(self, part: CompactedPart) -> tuple[str, str, str] | None:
         """(code, path, what) of the first thing that is wrong with a part."""
         try:
-            num_bytes = self._store.size(part.path)
-            if num_bytes != part.num_bytes:
-                return "part_size", part.path, f"{num_bytes} bytes; its compaction says {part.num_bytes}"
-            if not self._fast:
-                with self._store.open(part.path) as file:
-                    digest = digest_blocks(iter(lambda: file.read(COPY_BYTES), b"")).hex()
-                if digest != part.digest:
-                    return "part_digest", part.path, f"digest {digest}; its compaction says {part.digest}"
+            if fault := self._object_fault(part, "its compaction"):
+                return f"part_{fault[0]}", part.path, fault[1]
             with open_part(self._store, part.path) as table:
                 rows = [table.metadata.row_group(number).num_rows for number in part.row_groups]
         except FileNotFoundError:
@@ -165,6 +170,47 @@ class SnapshotCheck:
         except (pa.ArrowException, OSError, IndexError) as error:
             return "part_rows", part.path, said(error)
         return None if rows == part.num_rows else ("part_rows", part.path, "row groups have other rows than its compaction says")
+
+    def _object_fault(self, fact: CompactedPart | ObjectFact, who: str) -> tuple[str, str] | None:
+        """(size or digest, what) where an object is not what ``who`` says. Raises FileNotFoundError where it is gone."""
+        num_bytes = self._store.size(fact.path)
+        if num_bytes != fact.num_bytes:
+            return "size", f"{num_bytes} bytes; {who} says {fact.num_bytes}"
+        if not self._fast:
+            with self._store.open(fact.path) as file:
+                digest = digest_blocks(iter(lambda: file.read(COPY_BYTES), b"")).hex()
+            if digest != fact.digest:
+                return "digest", f"digest {digest}; {who} says {fact.digest}"
+        return None
+
+    def _check_tables(self) -> None:
+        """Heads of decision tables can be read; of the newest snapshot's, every object is what its head says."""
+        newest = {} if self.newest is None else self.newest.tables
+        heads = {path: name for snapshot in self.snapshots for name, path in snapshot.tables.items()} | {
+            path: name for name, path in newest.items()
+        }
+        bad = set()
+        for path, name in sorted(heads.items()):
+            try:
+                head = parse_decision_table(self._store.read(path))
+            except NOT_ONE as error:
+                bad.add(path)
+                self.unreadable_tables.add(name)
+                self._fault("decision_unreadable", path, f"not the head of table {name!r} ({said(error)})")
+                continue
+            for fact in head.objects if path in newest.values() else ():
+                try:
+                    fault = self._object_fault(fact, "its head")
+                except FileNotFoundError:
+                    fault = ("missing", "its head names it, and it is gone")
+                if fault:
+                    bad.add(path)
+                    self._fault("decision_object", fact.path, fault[1])
+        self.places.bad_tables = bad
+        self.snapshots = [
+            replace(snapshot, tables={name: path for name, path in snapshot.tables.items() if name not in self.unreadable_tables})
+            for snapshot in self.snapshots
+        ]
 
     def _fault(self, code: str, path: str, what: str) -> None:
         self.faults.append(Fault(code, path, what))

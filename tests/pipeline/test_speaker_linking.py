@@ -1,0 +1,122 @@
+"""Linking on arrays: average linkage, whatever the order, in which nothing chains; and who was there keeps the first place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from pipeline import speaker_linking
+from pipeline.speaker_linking import link, split_voices
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def persons(num: int, voices_each: int, noise: float, width: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(unit vectors, whose they are) in a random order."""
+    random = np.random.default_rng(seed)
+    of = random.permutation(np.repeat(np.arange(num), voices_each))
+    centres = unit(random.normal(size=(num, width)))
+    return unit(centres[of] + noise * unit(random.normal(size=(len(of), width)))), of
+
+
+def groups(labels: np.ndarray) -> set[frozenset[int]]:
+    return {frozenset(np.flatnonzero(labels == label).tolist()) for label in np.unique(labels)}
+
+
+def linked(vectors: np.ndarray, threshold: float, **options) -> np.ndarray:
+    return link(vectors.copy(), np.ones(len(vectors)), threshold, **options)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 40), st.floats(0.05, 0.95))
+def test_it_is_average_linkage(seed: int, num: int, threshold: float) -> None:
+    vectors = unit(np.random.default_rng(seed).normal(size=(num, 3)) + 0.3)
+    tree = linkage(vectors, method="average", metric="cosine")
+    if np.abs(tree[:, 2] - (1 - threshold)).min() < 1e-4:
+        return  # a merge so near the threshold is a matter of rounding
+    assert groups(linked(vectors, threshold, num_neighbours=num)) == groups(fcluster(tree, 1 - threshold, "distance"))
+
+
+@given(st.integers(0, 10_000))
+def test_it_follows_the_voices_when_they_are_reordered(seed: int) -> None:
+    vectors, _ = persons(12, 5, 0.6, seed=seed)
+    order = np.random.default_rng(seed).permutation(len(vectors))
+    there, here = linked(vectors, 0.6), linked(vectors[order], 0.6)
+    assert groups(here) == {frozenset(np.argsort(order)[list(group)].tolist()) for group in groups(there)}
+
+
+def test_the_place_is_that_of_the_first_voice_and_its_row_becomes_the_person() -> None:
+    means, weights = unit(np.array([[1, 0], [0, 1], [1, 0.1], [1, -0.1]])), np.array([1.0, 1.0, 2.0, 1.0])
+    expected = (means[0] + 2 * means[2] + means[3]) / 4
+    assert link(means, weights, 0.9).tolist() == [0, 1, 0, 0]
+    np.testing.assert_allclose(means[0], expected, atol=1e-6)
+    assert weights[:2].tolist() == [4.0, 1.0]
+
+
+def test_a_chain_of_neighbours_does_not_pull_its_ends_together() -> None:
+    angles = np.linspace(0, 2.4, 200)
+    labels = linked(unit(np.stack([np.cos(angles), np.sin(angles)], axis=1)), 0.8)
+    for group in groups(labels):
+        inside = angles[list(group)]
+        assert np.cos(inside[:, None] - inside[None]).mean() >= 0.8
+    assert len(groups(labels)) >= 2
+
+
+def test_equal_voices_are_one_person_however_many() -> None:
+    labels = linked(np.repeat(unit(np.eye(3)), 500, axis=0), 0.8)
+    assert groups(labels) == {frozenset(range(start, start + 500)) for start in (0, 500, 1000)}
+
+
+def test_the_approximate_search_finds_what_the_exact_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, of = persons(300, 10, 0.5)
+    monkeypatch.setattr(speaker_linking, "MOST_EXACT", 50)
+    labels = linked(vectors, 0.6)
+    assert groups(labels) == groups(of)
+    assert labels.tobytes() == linked(vectors, 0.6).tobytes()
+
+
+@given(st.integers(0, 10_000), st.integers(1, 59))
+def test_later_voices_join_whom_they_would_have_joined(seed: int, num_before: int) -> None:
+    vectors, of = persons(12, 5, 0.5, seed=seed)
+    before = linked(vectors[:num_before], 0.6)
+    known = np.unique(before)
+    means, weights = vectors[:num_before].copy(), np.ones(num_before)
+    link(means, weights, 0.6)
+    means = np.concatenate([means[known], vectors[num_before:]])
+    weights = np.concatenate([weights[known], np.ones(len(vectors) - num_before)])
+    after = link(means, weights, 0.6, np.arange(len(means)) >= len(known))
+    whole = np.concatenate([after[np.searchsorted(known, before)], after[len(known) :]])
+    assert groups(whole) == groups(of)
+    assert after[: len(known)].tolist() == list(range(len(known)))
+
+
+def test_a_voice_between_two_known_persons_makes_them_one_with_the_older_place() -> None:
+    def at(angle: float) -> np.ndarray:
+        return np.array([[np.cos(angle), np.sin(angle)]], np.float32)
+
+    known = np.concatenate([at(0.0), at(0.9), at(3.0)])
+    assert link(known.copy(), np.ones(3), 0.7).tolist() == [0, 1, 2]
+    means = np.concatenate([known, at(0.45)])
+    assert link(means, np.array([1.0, 1.0, 1.0, 3.0]), 0.7, np.array([False] * 3 + [True])).tolist() == [0, 0, 2, 0]
+
+
+def test_known_persons_are_not_linked_anew_when_nobody_came() -> None:
+    assert linked(np.repeat(unit(np.eye(2)), 2, axis=0), 0.5, is_new_N=np.zeros(4, bool)).tolist() == [0, 1, 2, 3]
+
+
+def test_no_voices_are_nobody() -> None:
+    assert link(np.zeros((0, 0), np.float32), np.zeros(0), 0.5).tolist() == []
+
+
+def test_a_channel_is_one_voice_unless_its_clips_disagree() -> None:
+    one, other = (
+        unit(np.array([[1, 0.0, 0], [1, 0.2, 0], [1, 0, 0.2], [0.8, 0.6, 0]])),
+        unit(np.array([[0, 0, 1.0], [0.1, 0, 1]])),
+    )
+    assert split_voices(one, np.ones(4), 0.8).tolist() == [0] * 4
+    assert split_voices(one[:1], np.ones(1), 0.8).tolist() == [0]
+    assert split_voices(np.concatenate([one, other]), np.ones(6), 0.8).tolist() == [0, 0, 0, 0, 4, 4]
