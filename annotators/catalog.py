@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from annotators.audio_classifier import AudioClassifierConfig
+from annotators.caption import CaptionConfig
 from annotators.consensus import ConsensusConfig
 from annotators.content import ContentConfig
 from annotators.custom import CustomAnnotatorConfig, CustomSegmenterConfig, CustomVoiceConfig
@@ -51,6 +52,7 @@ AnnotatorConfig = Annotated[
     | FittedClassifierConfig
     | RhythmConfig
     | ParalinguisticsConfig
+    | CaptionConfig
     | CustomAnnotatorConfig,
     Field(discriminator="kind"),
 ]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from annotators.audio_classifier import AudioClassifierConfig
+from annotators.caption import CaptionConfig
 from annotators.catalog import AnnotatorConfig
 from annotators.consensus import ConsensusConfig
 from annotators.content import ContentConfig
@@ -59,6 +60,7 @@ CONFIGS: dict[str, Any] = {
     "consensus": ConsensusConfig(layers=("asr", "asr_b")),
     "rhythm": RhythmConfig(),
     "paralinguistics": ParalinguisticsConfig(asr="asr"),
+    "caption": CaptionConfig(),
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
     "audio_classifier": None,
@@ -72,6 +74,7 @@ READ_LAYERS: dict[str, Any] = {
     "style": StyleConfig(),
     "signal": SignalConfig(),
     "rhythm": RhythmConfig(),
+    "paralinguistics": ParalinguisticsConfig(),
     "asr": PocketsphinxConfig(),
     "asr_b": PocketsphinxConfig(max_active_hmms=1000),
 }
