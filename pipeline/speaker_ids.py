@@ -2,7 +2,8 @@
 
 The voices of units that the table does not know yet are linked with one another and with the persons that it knows
 (``pipeline.speaker_linking``). A person keeps its id for good: a voice joins it or founds another, rows of units that were
-linked before stay as they are, and of two ids that prove to be one person the older stays and the other becomes its alias.
+linked before stay as they are, and of two ids that prove to be one person the older stays and the other becomes its alias. Whom diarization told
+apart within a recording is never made one.
 
 Tables by role: ``clips`` (CLIP_SPEAKERS, by unit), ``speakers`` (SPEAKERS, the oldest first), ``aliases`` (SPEAKER_ALIASES).
 In memory are a vector a person and a new voice, and four bytes a clip.
@@ -10,7 +11,7 @@ In memory are a vector a person and a new voice, and four bytes a clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -109,6 +110,23 @@ def _aliases(uri: str, path: str) -> dict[bytes, bytes]:
     return dict(zip(rows["alias"].to_pylist(), rows["speaker_id"].to_pylist(), strict=True))
 
 
+def _together(members: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
+    """The members of each scene, of the scenes that have several."""
+    found: dict[Hashable, set[int]] = {}
+    for scene, member in members:
+        found.setdefault(scene, set()).add(member)
+    return [sorted(group) for group in found.values() if len(group) > 1]
+
+
+def _scenes(groups: Iterable[Sequence[int]]) -> dict[int, frozenset[int]]:
+    """Member -> numbers of its groups."""
+    found: dict[int, frozenset[int]] = {}
+    for number, group in enumerate(groups):
+        for member in group:
+            found[member] = found.get(member, frozenset()) | {number}
+    return found
+
+
 @dataclass(frozen=True)
 class _FreshVoices:
     """The voices of all units that are linked now. Shape legend: N voices, D width, C clips of a unit."""
@@ -118,6 +136,7 @@ class _FreshVoices:
     means: np.ndarray  # float32 [N, D]
     weights: np.ndarray  # float64 [N]
     given: dict[int, bytes]  # voice -> id that its clips had before, when the snapshot showed another unit with them
+    told_apart: list[list[int]]  # voices of one recording and channel
 
 
 class _Run:
@@ -247,7 +266,7 @@ class _Run:
 
     def _read_voices(self, bars: Progress) -> _FreshVoices:
         """The voices of the units that the table does not know."""
-        before = self._ids_before()
+        before, told_apart = self._ids_before(), list[list[int]]()
         voice_C, ids, means, weights, given = list[np.ndarray](), list[bytes](), [], [np.zeros(0)], dict[int, bytes]()
         bar = bars.task("speakers: voices", len(self._fresh), "units")
         for view, embeddings in self._fresh_embeddings():
@@ -257,11 +276,12 @@ class _Run:
             if before:
                 pairs = zip(voice_C[-1].tolist(), clips["clip_id"].to_pylist(), strict=True)
                 given |= {voice: before[clip] for voice, clip in pairs if voice >= 0 and clip in before}
+            told_apart += _together((scene, len(ids) + voice) for voice, scene in enumerate(found.scenes) if scene)
             ids += found.ids
             means.append(found.means)
             weights.append(found.weights)
             bar.advance()
-        return _FreshVoices(voice_C, ids, stacked(means), np.concatenate(weights), given)
+        return _FreshVoices(voice_C, ids, stacked(means), np.concatenate(weights), given, told_apart)
 
     def _ids_before(self) -> dict[bytes, bytes]:
         """Clip -> the id that it had, of units whose rows count no more: a recording may belong to another unit by now."""
@@ -295,7 +315,12 @@ class _Run:
             bar.advance(done)
 
         is_new_N = np.arange(len(means_ND)) >= num_known
-        first_N = link(means_ND, weights_N, self._threshold, is_new_N, num_threads=self._num_threads, advance=advance)
+        place_N = person_N.copy()  # of each voice among those that are linked: itself, or the person that it is known to be
+        place_N[free] = np.arange(num_known, len(means_ND))
+        told_apart = [*self._known_apart(places), *([int(place_N[voice]) for voice in group] for group in voices.told_apart)]
+        first_N = link(
+            means_ND, weights_N, self._threshold, is_new_N, _scenes(told_apart), num_threads=self._num_threads, advance=advance
+        )
         founders = np.flatnonzero((first_N == np.arange(len(first_N))) & is_new_N)
         kept = np.concatenate([np.arange(num_known), founders])
         now_N = np.where(first_N < num_known, first_N, num_known + np.searchsorted(founders, first_N))
@@ -304,6 +329,18 @@ class _Run:
         ids = [*known.ids, *(voices.ids[voice] for voice in free[founders - num_known])]
         since = [*known.since, *[self._corpus.snapshot.number] * len(founders)]
         return People(ids, since, means_ND[kept], weights_N[kept], now_N[kept]), person_N
+
+    def _known_apart(self, places: Mapping[bytes, int]) -> Iterator[list[int]]:
+        """Persons of one recording and channel, of the units that were linked before."""
+        fresh = set(self._fresh)
+        for view in self._corpus.views():
+            if view.unit_id not in fresh:
+                scenes = zip(*(view.clips(COLUMNS)[name].to_pylist() for name in COLUMNS[1:]), strict=True)
+                ids = view.decisions(TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
+                labelled = (
+                    (scene, speaker) for scene, speaker in zip(scenes, ids, strict=True) if scene[2] is not None and speaker
+                )
+                yield from _together((scene[:2], places[speaker]) for scene, speaker in labelled)
 
     def _places(self, people: People) -> dict[bytes, int]:
         """Id, also one that is an alias by now -> the person's place."""

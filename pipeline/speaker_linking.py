@@ -16,7 +16,7 @@ Shape legend: N voices, D embedding width, E pairs, Q queries, K neighbours, C c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ def link(
     weights_N: np.ndarray,
     threshold: float,
     is_new_N: np.ndarray | None = None,
+    scenes: Mapping[int, frozenset[int]] | None = None,
     *,
     num_threads: int = 1,
     num_neighbours: int = NUM_NEIGHBOURS,
@@ -46,19 +47,23 @@ def link(
 
     ``means_ND`` (float32) and ``weights_N`` (float64) are worked in: afterwards the rows of first voices hold what the
     whole person sounds like, and weighs. Two persons are one when the mean cosine between their clips is at least
-    ``threshold``. Voices that are not new were linked before: none of them is compared with another of them unless
-    something joined one. The result is the same for a thread count, and follows the voices when they are reordered, but for ties and what the approximate search
-    misses.
+    ``threshold``. ``scenes`` maps voices -> recordings in which they were told apart from others: who shares one is never
+    merged. Voices that are not new were linked before: none of them is compared with another of them unless something
+    joined one. The result follows the voices when they are reordered, but for ties and for what the approximate search
+    misses; with one thread count it is the same each time.
     """
     root_N = np.arange(len(means_ND))
     live, queries = root_N, root_N if is_new_N is None else np.flatnonzero(is_new_N)
-    random = np.random.default_rng(SEED)
+    random, seen = np.random.default_rng(SEED), dict(scenes or {})
     while len(queries):
         advance(0, len(queries))
         pairs_E2, sims_E = _neighbours(means_ND, live, queries, threshold, num_neighbours, num_threads, advance)
         live = np.unique(pairs_E2)
-        _contract(means_ND, weights_N, root_N, pairs_E2, sims_E, threshold, random)
-        live = queries = live[root_N[live] == live]
+        _contract(means_ND, weights_N, root_N, pairs_E2, sims_E, threshold, seen, random)
+        left = live[root_N[live] == live]
+        if len(left) == len(live):
+            break  # what is near is told apart
+        live = queries = left
     while (jumped := root_N[root_N]).tobytes() != root_N.tobytes():
         root_N = jumped
     return root_N
@@ -133,9 +138,10 @@ def _contract(
     pairs_E2: np.ndarray,
     sims_E: np.ndarray,
     threshold: float,
+    scenes: dict[int, frozenset[int]],
     random: np.random.Generator,
 ) -> None:
-    """Merge voices that are each other's nearest in the graph, until no pair of it reaches the threshold."""
+    """Merge voices that are each other's nearest in the graph, until no pair of it that may merge reaches the threshold."""
     a_E, b_E = pairs_E2[:, 0], pairs_E2[:, 1]
     best_N, first_N = np.empty(len(means_ND), np.float32), np.empty(len(means_ND), np.int64)
     has_moved_N = np.zeros(len(means_ND), bool)
@@ -144,14 +150,16 @@ def _contract(
         np.maximum.at(best_N, a_E, sims_E)
         np.maximum.at(best_N, b_E, sims_E)
         is_mutual = (sims_E == best_N[a_E]) & (sims_E == best_N[b_E])
-        a, b = a_E[is_mutual], b_E[is_mutual]
+        chosen = np.flatnonzero(is_mutual)
+        a, b = a_E[chosen], b_E[chosen]
         # Equal recordings give equal cosines: of the pairs that then share a voice, the first in a random order counts.
         order = random.permutation(len(a))
         first_N.fill(len(a))
         np.minimum.at(first_N, a, order)
         np.minimum.at(first_N, b, order)
-        is_first = (order == first_N[a]) & (order == first_N[b])
-        a, b = a[is_first], b[is_first]
+        chosen = chosen[(order == first_N[a]) & (order == first_N[b])]
+        is_one = _joined(scenes, a_E[chosen], b_E[chosen])
+        a, b = a_E[chosen[is_one]], b_E[chosen[is_one]]
         weight = weights_N[a] + weights_N[b]
         share = (weights_N[b] / weight).astype(np.float32)[:, None]
         means_ND[a] += share * (means_ND[b] - means_ND[a])
@@ -159,13 +167,28 @@ def _contract(
         has_moved_N.fill(False)
         has_moved_N[a] = has_moved_N[b] = True
         is_touched = has_moved_N[a_E] | has_moved_N[b_E]
+        rests = ~is_touched
+        rests[chosen] = False  # merged, or told apart
         left, right = root_N[a_E[is_touched]], root_N[b_E[is_touched]]
         keys = np.unique((np.minimum(left, right) * len(means_ND) + np.maximum(left, right))[left != right])
         left, right = keys // len(means_ND), keys % len(means_ND)
         sims = _mean_cosines(means_ND, left, right)
         stays = sims >= threshold
-        a_E, b_E = np.concatenate([a_E[~is_touched], left[stays]]), np.concatenate([b_E[~is_touched], right[stays]])
-        sims_E = np.concatenate([sims_E[~is_touched], sims[stays]])
+        a_E, b_E = np.concatenate([a_E[rests], left[stays]]), np.concatenate([b_E[rests], right[stays]])
+        sims_E = np.concatenate([sims_E[rests], sims[stays]])
+
+
+def _joined(scenes: dict[int, frozenset[int]], a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Bool, a pair each: whether the two may be one, and then the first is now in the scenes of both."""
+    is_one = np.ones(len(a), bool)
+    if scenes:
+        for at, (one, two) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
+            ours, theirs = scenes.get(one), scenes.get(two)
+            if ours and theirs and not ours.isdisjoint(theirs):
+                is_one[at] = False
+            elif theirs:
+                scenes[one] = theirs | (ours or frozenset())
+    return is_one
 
 
 def _mean_cosines(means_ND: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Local speakers of a unit as voices: which clips each has, and what it sounds like.
 
-The clips of a recording's channel that bear one ``speaker_label`` are one voice. Where no label was given they are one voice
+The clips of a recording's channel that bear one ``speaker_label`` are one voice, and two labels there are two persons. Where no label was given they are one voice
 too, as long as their embeddings agree (``speaker_linking.split_voices``): diarization left the channel out for hearing one
 voice, or did not run.
 """
@@ -49,6 +49,7 @@ class Voices:
     ids: list[bytes]  # [N] digests of the ids of their clips
     means: np.ndarray  # float32 [N, D], of the clips' unit vectors, weighted by the seconds embedded
     weights: np.ndarray  # float64 [N], these seconds, at most FULL_WEIGHT_S
+    scenes: list[tuple[bytes, int] | None]  # [N] the recording and channel in which it was labelled; None where it was not
 
 
 def find_voices(clips: pa.Table, embeddings: Embeddings, threshold: float) -> Voices:
@@ -59,7 +60,8 @@ def find_voices(clips: pa.Table, embeddings: Embeddings, threshold: float) -> Vo
         groups.setdefault(key, []).append(row)
     voice_C = np.full(len(clip_ids), -1, np.int32)
     ids, means, weights = list[bytes](), list[np.ndarray](), list[float]()
-    for (_, _, label), rows in groups.items():
+    scenes: list[tuple[bytes, int] | None] = []
+    for (recording, channel, label), rows in groups.items():
         for members in _voices_of(rows, embeddings, threshold, is_labelled=label is not None):
             found = [int(embeddings.rows[row]) for row in members if embeddings.rows[row] >= 0]
             seconds_M = embeddings.seconds[found]
@@ -67,8 +69,9 @@ def find_voices(clips: pa.Table, embeddings: Embeddings, threshold: float) -> Vo
             ids.append(digest_bytes(b"".join(clip_ids[row] for row in members)))
             means.append(seconds_M @ embeddings.vectors[found] / seconds_M.sum())
             weights.append(min(FULL_WEIGHT_S, float(seconds_M.sum())))
+            scenes.append(None if label is None else (recording, channel))
     means_ND = np.stack(means).astype(np.float32) if means else np.zeros((0, embeddings.vectors.shape[1]), np.float32)
-    return Voices(voice_C, ids, means_ND, np.array(weights, np.float64))
+    return Voices(voice_C, ids, means_ND, np.array(weights, np.float64), scenes)
 
 
 def _voices_of(rows: list[int], embeddings: Embeddings, threshold: float, *, is_labelled: bool) -> Iterable[list[int]]:

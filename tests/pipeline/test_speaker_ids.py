@@ -222,6 +222,29 @@ def test_a_clip_that_another_unit_shows_keeps_its_id(studio):
     assert {row["clip_id"]: row["speaker_id"] for row in studio.rows("clips")} == before
 
 
+def test_whom_diarization_tells_apart_stay_two_and_are_found_again(tmp_path, light):
+    """Also when they sound alike, and when they come later: labels are local, ids are not."""
+    turns = {"kind": "custom", "target": "tone_voices:Halves"}
+    recipe = light(**{**TONES, "segmenters": {**TONES["segmenters"], "turns": turns}}, clip_set={"turns": "turns"})
+    folder, uri = tmp_path / "in", str(tmp_path / "corpus")
+    folder.mkdir()
+
+    def record(**dialogues: tuple[float, float]) -> dict[str, list[bytes]]:
+        for name, (one, two) in dialogues.items():
+            soundfile.write(folder / f"{name}.wav", np.concatenate([tone(one, 2.0), tone(two, 2.0)]), RATE_HZ)
+        build([str(folder)], uri, recipe)
+        link_speakers(uri)
+        return {Path(view.inputs().to_pylist()[0]["uri"]).stem: clip_speakers(view) for view in Corpus.open(uri).views()}
+
+    before = record(a=(ADA, BOB), b=(BOB + 0.05, ADA + 0.05), twins=(CY, CY + 0.1))
+    assert before["b"] == before["a"][::-1]
+    assert len({speaker for speakers in before.values() for speaker in speakers}) == 4
+    after = record(c=(CY + 0.12, CY + 0.05), d=(CY + 0.04, CY + 0.06))
+    assert {name: after[name] for name in before} == before
+    assert set(after["c"]) == set(after["d"]) == set(after["twins"])
+    assert not check(uri, grace_s=0).faults
+
+
 def test_what_does_not_go_together_is_refused(studio, light):
     studio.record(a=ADA)
     with pytest.raises(RequestError, match=r"layer 'voice' is not in the corpus.*corpus annotate .* --layer voice"):

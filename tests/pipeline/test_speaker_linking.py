@@ -120,3 +120,22 @@ def test_a_channel_is_one_voice_unless_its_clips_disagree() -> None:
     assert split_voices(one, np.ones(4), 0.8).tolist() == [0] * 4
     assert split_voices(one[:1], np.ones(1), 0.8).tolist() == [0]
     assert split_voices(np.concatenate([one, other]), np.ones(6), 0.8).tolist() == [0, 0, 0, 0, 4, 4]
+
+
+def test_whom_a_recording_tells_apart_is_never_one() -> None:
+    """Two pairs of twins in two recordings; a third recording of one alone joins whom it is nearest to."""
+    angles = np.array([0.0, 0.2, 0.02, 0.22, 0.19])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    scenes = {0: frozenset({7}), 1: frozenset({7}), 2: frozenset({8}), 3: frozenset({8})}
+    assert linked(vectors, 0.9).tolist() == [0] * 5
+    assert linked(vectors, 0.9, scenes=scenes).tolist() == [0, 1, 0, 1, 1]
+    assert linked(vectors, 0.9, scenes={n: frozenset({1}) for n in range(5)}).tolist() == [0, 1, 2, 3, 4]
+
+
+@given(st.integers(0, 10_000))
+def test_scenes_hold_through_every_merge(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    vectors = unit(random.normal(size=(30, 3)) + 1.0)
+    scenes = {n: frozenset(random.integers(0, 12, 2).tolist()) for n in range(30)}
+    for group in groups(linked(vectors, 0.7, scenes=scenes)):
+        assert len(frozenset().union(*(scenes[n] for n in group))) == sum(len(scenes[n]) for n in group)

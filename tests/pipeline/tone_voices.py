@@ -32,6 +32,16 @@ class WholeChannel:
         return [HeardSpan(Span(0, len(channel.audio)))]
 
 
+class Halves(WholeChannel):
+    """Diarization: a speaker a half."""
+
+    name = "halves"
+
+    def segment(self, channel: ChannelAudio) -> list[HeardSpan]:
+        middle, end = len(channel.audio) // 2, len(channel.audio)
+        return [HeardSpan(Span(0, middle), "S0"), HeardSpan(Span(middle, end), "S1")]
+
+
 class ToneVoice:
     """Annotator: the angle of the loudest frequency as a unit vector; abstains below -30 dBFS."""
 
