@@ -57,7 +57,7 @@ ADDS = pa.schema(
         field(
             "uncovered_speech_s",
             pa.float32(),
-            "seconds in which VAD heard speech and no word stands within tolerance_s; null where words are not aligned",
+            "seconds in which VAD heard speech and no word with a time stands within tolerance_s; null where words have no times",
         ),
         field("uncovered_speech_share", pa.float32(), "uncovered_speech_s over all speech; null without speech"),
     ]
@@ -101,7 +101,7 @@ class TextFacts:
     hears = Hearing.NOTHING
     adds = ADDS
     batch_tolerance = 0.0
-    resources = Resources(pool="signal", num_cpus=1.0, memory_bytes=512 << 20)
+    resources = Resources(pool="signal", num_cpus=1.0, memory_bytes=768 << 20)
 
     def __init__(self, config: TextConfig) -> None:
         self.config = config
