@@ -19,6 +19,7 @@ from annotators.dnsmos import DnsmosConfig
 from annotators.espeak_voice import EspeakConfig
 from annotators.fitted_classifier import FittedClassifierConfig
 from annotators.hf_voice import HfVoiceConfig
+from annotators.integrity import IntegrityConfig
 from annotators.paralinguistics import ParalinguisticsConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
@@ -40,6 +41,7 @@ AnnotatorConfig = Annotated[
     PocketsphinxConfig
     | WhisperxConfig
     | DnsmosConfig
+    | IntegrityConfig
     | SignalConfig
     | ProsodyConfig
     | StyleConfig

@@ -70,6 +70,7 @@ RECORDINGS = pa.schema(
         ),
         field("declared_num_samples", pa.int64(), "samples a channel that the header promised; null when it does not say"),
         required("is_truncated", pa.bool_(), "fewer samples decoded than the header promised, or the decoder gave up"),
+        field("is_interleaved", pa.bool_(), "its channels are one signal dealt out in turn: the header promises too many"),
     ]
 )
 

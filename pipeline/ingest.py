@@ -43,6 +43,10 @@ class StoreConfig(RecipeModel):
 # Two channels whose correlation is at least this say the same thing: one of them is heard (stereo of one microphone).
 SAME_CHANNEL_CORRELATION = 0.98
 
+# Correlations that tell one signal dealt out over channels (``_Facts.is_interleaved``): on 60 clips of speech dealt out over
+# eight channels they find nine in ten, over two one in two; no stereo file has the second.
+MIN_ONWARD, MIN_BEYOND_OWN, MAX_UNLIKE = 0.3, 0.1, 0.1
+
 
 @dataclass(frozen=True)
 class Ingested:
@@ -156,6 +160,7 @@ def _recording_row(identity: bytes, decoder: Decoder, facts: _Facts, pieces: _Pi
         "bandwidth_hz": facts.spectrum.bandwidth_hz(),
         "declared_num_samples": probe.declared_num_samples,
         "is_truncated": is_truncated,
+        "is_interleaved": facts.is_interleaved(),
         "synthesizer": probe.synthesizer,
         "complaint": None
         if not is_truncated
@@ -171,6 +176,7 @@ class _Facts:
         self.peak = 0.0
         self.spectrum = LongTermSpectrum(probe.sample_rate_hz)
         self._gram = np.zeros((probe.num_channels, probe.num_channels))
+        self._next = np.zeros(2)  # products of the last and of the first channel with the first one, a sample later
 
     def add(self, block: np.ndarray) -> None:
         """Raises AudioRefused on NaN or infinity: repairing would invent audio."""
@@ -181,6 +187,7 @@ class _Facts:
         self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
         wide = block.astype(np.float64)
         self._gram += wide.T @ wide
+        self._next += wide[1:, 0] @ wide[:-1, [-1, 0]]
         self.spectrum.add(block)
 
     def rms_dbfs(self) -> float:
@@ -195,6 +202,19 @@ class _Facts:
             if energy > 0 and all(abs(value) < SAME_CHANNEL_CORRELATION for value in likeness):
                 heard.append(channel)
         return heard or [0]
+
+    def is_interleaved(self) -> bool:
+        """Whether the last channel runs on into the first one a sample later as each channel does into the next.
+
+        So do the samples of one signal that a wrong header deals out over channels, and no channels of their own.
+        """
+        levels = np.sqrt(np.diag(self._gram))
+        if len(levels) == 1 or not levels.all():
+            return False
+        onward, own = self._next / (levels[[-1, 0]] * levels[0])
+        beside = np.diag(self._gram, 1) / (levels[:-1] * levels[1:])
+        likeness = np.abs(beside - onward).max()
+        return bool(onward >= MIN_ONWARD and onward - own >= MIN_BEYOND_OWN and likeness <= MAX_UNLIKE)
 
 
 class _Pieces:

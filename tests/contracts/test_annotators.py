@@ -19,6 +19,7 @@ from annotators.content import ContentConfig
 from annotators.custom import CustomAnnotatorConfig
 from annotators.dnsmos import DnsmosConfig
 from annotators.fitted_classifier import FittedClassifierConfig
+from annotators.integrity import IntegrityConfig
 from annotators.linear_classifier import Feature, FeatureLayer, save_classifier
 from annotators.paralinguistics import ParalinguisticsConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
@@ -50,6 +51,7 @@ from tokenization.vocabulary import Vocabulary
 CONFIGS: dict[str, Any] = {
     "content": ContentConfig(),
     "dnsmos": DnsmosConfig(),
+    "integrity": IntegrityConfig(),
     "pocketsphinx": PocketsphinxConfig(),
     "prosody": ProsodyConfig(),
     "signal": SignalConfig(),
@@ -227,6 +229,7 @@ def recordings_of(clips: Sequence[tuple[Audio, int]]) -> pa.Table:
             "bandwidth_hz": rate / 2,
             "declared_num_samples": len(audio),
             "is_truncated": False,
+            "is_interleaved": False,
         }
         for audio, rate in clips
     ]

@@ -168,6 +168,7 @@ class CorpusBuilder:
             "rms_dbfs": -20.0,
             "bandwidth_hz": 8000.0,
             "is_truncated": False,
+            "is_interleaved": False,
         }
 
 

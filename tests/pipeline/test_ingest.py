@@ -263,3 +263,13 @@ def test_bandwidth_is_that_of_the_acquired_audio_before_resampling(tmp_path, sto
     config = StoreConfig(sample_rate=stored_rate)
     assert take(call, config)[0].recording_row["bandwidth_hz"] == pytest.approx(4000, rel=0.05)
     assert take(music, config)[0].recording_row["bandwidth_hz"] == pytest.approx(12_000, rel=0.05)
+
+
+def test_one_signal_that_a_header_deals_out_over_channels_is_told_from_channels_of_their_own(tmp_path, conversation):
+    mono = conversation[: len(conversation) // 8 * 8]
+    delayed = np.stack([mono, np.roll(mono, 1), np.roll(mono, 2)], axis=1)  # microphones in a row
+    two = np.stack([mono, mono[::-1]], axis=1)
+    for name, audio, expected in [("dealt", mono.reshape(-1, 8), True), ("delayed", delayed, False), ("two", two, False)]:
+        row = take(write(tmp_path / f"{name}.wav", audio))[0].recording_row
+        assert row["is_interleaved"] is expected, name
+    assert take(write(tmp_path / "mono.wav", mono))[0].recording_row["is_interleaved"] is False

@@ -136,6 +136,7 @@ def _recording(recording: bytes) -> dict[str, object]:
         "bandwidth_hz": 8000.0,
         "declared_num_samples": 3 * RATE_HZ,
         "is_truncated": False,
+        "is_interleaved": False,
     }
 
 
