@@ -18,6 +18,7 @@ from annotators.diarization import DiarizationConfig
 from annotators.dnsmos import DnsmosConfig
 from annotators.espeak_voice import EspeakConfig
 from annotators.fitted_classifier import FittedClassifierConfig
+from annotators.hf_asr import HfAsrConfig
 from annotators.hf_voice import HfVoiceConfig
 from annotators.integrity import IntegrityConfig
 from annotators.paralinguistics import ParalinguisticsConfig
@@ -40,6 +41,7 @@ SegmenterConfig = Annotated[
 AnnotatorConfig = Annotated[
     PocketsphinxConfig
     | WhisperxConfig
+    | HfAsrConfig
     | DnsmosConfig
     | IntegrityConfig
     | SignalConfig

@@ -152,24 +152,28 @@ def s3_at(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], N
 
 
 @pytest.fixture(scope="session")
-def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Folder of a Whisper checkpoint with random weights as CTranslate2 reads it: real loading and decoding, no meaning.
+def tiny_whisper_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a transformers Whisper checkpoint with random weights: real loading and decoding, no meaning.
 
-    The vocabulary has the published multilingual size and order (CTranslate2 tells multilingual checkpoints by the size);
-    its text part is the 256 bytes and fillers.
+    The vocabulary has the published multilingual size and order; its text part is the 256 bytes, fillers, and the empty token
+    by which CTranslate2 tells multilingual checkpoints.
     """
     pytest.importorskip("whisperx")
     import torch
-    from ctranslate2.converters import TransformersConverter
     from faster_whisper.tokenizer import _LANGUAGE_CODES
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperForConditionalGeneration
+    from transformers import (
+        PreTrainedTokenizerFast,
+        WhisperConfig,
+        WhisperFeatureExtractor,
+        WhisperForConditionalGeneration,
+    )
 
     codes = [code for code in _LANGUAGE_CODES if code != "yue"][:WHISPER_LANGUAGES]
     special = ["endoftext", "startoftranscript", *codes, "translate", "transcribe", "startoflm", "startofprev"]
     special = [f"<|{name}|>" for name in (*special, "nospeech", "notimestamps")]
     bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
-    text = [*bytes_, *(f"Ġw{i}" for i in range(WHISPER_TEXT_TOKENS - len(bytes_)))]
+    text = [*bytes_, *(f"Ġw{i}" for i in range(WHISPER_TEXT_TOKENS - len(bytes_) - 1)), ""]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(text)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -190,15 +194,53 @@ def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> str:
         **{f"{name}_token_id": ids["<|endoftext|>"] for name in ("bos", "eos", "pad")},
     )
     network = WhisperForConditionalGeneration(config)
-    network.generation_config.suppress_tokens = []
+    with torch.no_grad():  # what is written ends after 20 tokens: an empty text or an endless one would test little
+        end = network.model.decoder.embed_tokens.weight[ids["<|endoftext|>"]].normal_(std=config.init_std)
+        network.model.decoder.embed_positions.weight[24:] += 100 * end
+    network.generation_config._from_model_config = False  # what is set here, and not what the network's config implies
+    wordless = range(ids["<|startoftranscript|>"], tokenizer.get_vocab_size())
+    network.generation_config.suppress_tokens = [tokenizer.token_to_id(""), *wordless]
     network.generation_config.begin_suppress_tokens = [ids["<|endoftext|>"]]
     network.generation_config.lang_to_id = {f"<|{code}|>": ids[f"<|{code}|>"] for code in codes}
-    folder = tmp_path_factory.mktemp("whisper")
-    original, converted = folder / "transformers", folder / "ctranslate2"
-    network.save_pretrained(original)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(original)
-    TransformersConverter(str(original), copy_files=["tokenizer.json"]).convert(str(converted))
+    network.generation_config.alignment_heads = [[0, 0], [0, 1]]
+    folder = str(tmp_path_factory.mktemp("whisper"))
+    network.save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tiny_whisper_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same checkpoint as CTranslate2 reads it."""
+    pytest.importorskip("whisperx")
+    from ctranslate2.converters import TransformersConverter
+
+    converted = tmp_path_factory.mktemp("whisper") / "ctranslate2"
+    TransformersConverter(tiny_whisper_checkpoint, copy_files=["tokenizer.json"]).convert(str(converted))
     return str(converted)
+
+
+@pytest.fixture(scope="session")
+def tiny_ctc(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a wav2vec2 CTC checkpoint over letters and digits with random weights."""
+    pytest.importorskip("transformers")
+    import json
+
+    import torch
+    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    folder = tmp_path_factory.mktemp("ctc")
+    letters = ["<pad>", "<unk>", "|", "'", *"abcdefghijklmnopqrstuvwxyz0123456789"]
+    (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), bos_token=None, eos_token=None)
+    tokenizer.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    convolutions = {"conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=len(letters), **sizes, **convolutions)).save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

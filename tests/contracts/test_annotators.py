@@ -19,6 +19,7 @@ from annotators.content import ContentConfig
 from annotators.custom import CustomAnnotatorConfig
 from annotators.dnsmos import DnsmosConfig
 from annotators.fitted_classifier import FittedClassifierConfig
+from annotators.hf_asr import HfAsrConfig
 from annotators.integrity import IntegrityConfig
 from annotators.linear_classifier import Feature, FeatureLayer, save_classifier
 from annotators.paralinguistics import ParalinguisticsConfig
@@ -65,6 +66,7 @@ CONFIGS: dict[str, Any] = {
     "caption": CaptionConfig(),
     "custom": CustomAnnotatorConfig(target="annotators.signal:Signal", parameters={"config": SignalConfig()}),
     "whisperx": None,
+    "hf_asr": None,
     "audio_classifier": None,
     "fitted_classifier": None,
     "codes": None,
@@ -124,9 +126,12 @@ def fitted_classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def configs(tiny_whisper: str, tiny_classifier: str, fitted_classifier: str, tokenizer_uri: str) -> dict[str, Any]:
+def configs(
+    tiny_whisper: str, tiny_whisper_checkpoint: str, tiny_classifier: str, fitted_classifier: str, tokenizer_uri: str
+) -> dict[str, Any]:
     return CONFIGS | {
         "whisperx": WhisperxConfig(model=tiny_whisper, beam_size=2, batch_size=4),
+        "hf_asr": HfAsrConfig(model=tiny_whisper_checkpoint, beam_size=2, batch_size=4),
         "audio_classifier": AudioClassifierConfig(dimension="event", model=tiny_classifier),
         "fitted_classifier": FittedClassifierConfig(model=fitted_classifier),
         "codes": CodesConfig(kind="codes", tokenizer=tokenizer_uri),
