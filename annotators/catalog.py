@@ -24,6 +24,8 @@ from annotators.integrity import IntegrityConfig
 from annotators.paralinguistics import ParalinguisticsConfig
 from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
+from annotators.pyannote_pipeline import PyannotePipelineConfig
+from annotators.pyannote_vad import PyannoteVadConfig
 from annotators.rhythm import RhythmConfig
 from annotators.signal import SignalConfig
 from annotators.silero import SileroConfig
@@ -35,7 +37,8 @@ from annotators.text_facts import TextConfig
 from annotators.whisperx_asr import WhisperxConfig
 
 SegmenterConfig = Annotated[
-    SileroConfig | SpeakerChangeConfig | DiarizationConfig | CustomSegmenterConfig, Field(discriminator="kind")
+    SileroConfig | PyannoteVadConfig | SpeakerChangeConfig | DiarizationConfig | PyannotePipelineConfig | CustomSegmenterConfig,
+    Field(discriminator="kind"),
 ]
 
 AnnotatorConfig = Annotated[

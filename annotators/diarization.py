@@ -7,26 +7,20 @@ conversations of the test data, never on the conversation that pyannote ships (d
 
 from __future__ import annotations
 
-import itertools
-import warnings
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
+from annotators.diarization_stretches import DiarizationStretches
 from annotators.pyannote_import import quiet_pyannote
 from annotators.speaker_encoder import encoder_model, encoder_path
-from annotators.speaker_links import SpeakerLinks
 from annotators.weights import packaged_model, packaged_path, path_digest
-from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, ModelFact, Resources
+from manifests.contracts import ModelFact, Resources
 from manifests.gates import SegmenterConfigBase
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
-from manifests.spans import Span, merge
 
 SEGMENTATION = ("assets", "pytorch_model.bin")  # pyannote's, of its project's licence
-MIN_SAMPLES = MODEL_RATE_HZ // 4  # under 0.25 s no voice can be told
-SILENT_PEAK = 1e-4  # -80 dBFS
 
 
 class DiarizationConfig(SegmenterConfigBase):
@@ -60,7 +54,7 @@ class DiarizationConfig(SegmenterConfigBase):
         return Diarization(self)
 
 
-class Diarization:
+class Diarization(DiarizationStretches):
     """Segmenter: turns with labels ``speaker_0``, ``speaker_1``, … in order of first appearance; they may overlap."""
 
     name = "pyannote"
@@ -68,8 +62,8 @@ class Diarization:
     resources = Resources(pool="diarization", num_cpus=1.0, memory_bytes=3 << 29, batch_audio_s=3600.0)
 
     def __init__(self, config: DiarizationConfig) -> None:
+        super().__init__(config.stretch_s, config.link_threshold)
         self.config = config
-        self._pipeline: Any = None
 
     @property
     def models(self) -> tuple[ModelFact, ...]:
@@ -111,49 +105,6 @@ class Diarization:
             }
         )
 
-    def segment(self, channel: ChannelAudio) -> list[HeardSpan]:
-        self.setup()
-        audio_S = channel.audio
-        stretch = int(self.config.stretch_s * MODEL_RATE_HZ)
-        # Equal stretches: a short rest at the end would have too little speech to tell its voices.
-        count = max(1, -(-len(audio_S) // stretch))
-        edges = [len(audio_S) * i // count for i in range(count + 1)]
-        links = SpeakerLinks(self.config.link_threshold)
-        turns: dict[int, list[Span]] = {}
-        for start, end in itertools.pairwise(edges):
-            spans_by_voice, centroids_ND = self._diarize(audio_S[start:end])
-            weights_N = np.array([sum(s.num_samples for s in spans) for spans in spans_by_voice], np.float64)
-            for speaker, spans in zip(links.assign(centroids_ND, weights_N), spans_by_voice, strict=True):
-                turns.setdefault(speaker, []).extend(Span(start + s.start_sample, start + s.end_sample) for s in spans)
-        return _labelled({speaker: merge(spans) for speaker, spans in turns.items()})
-
-    def _diarize(self, audio_S: Audio) -> tuple[list[list[Span]], np.ndarray]:
-        """Turns of each voice of one stretch, relative to its start, and the voices' centroids ``[N, D]``."""
-        if len(audio_S) < MIN_SAMPLES or float(np.abs(audio_S).max()) < SILENT_PEAK:
-            return [], np.zeros((0, 1))
-        import torch
-
-        with warnings.catch_warnings():
-            # With no voice heard for a second alone, pyannote takes the mean of no embeddings; SpeakerLinks knows what to do.
-            warnings.filterwarnings("ignore", message="Mean of empty slice|invalid value encountered", category=RuntimeWarning)
-            waveform = torch.from_numpy(np.ascontiguousarray(audio_S, dtype=np.float32))[None]
-            output = self._pipeline({"waveform": waveform, "sample_rate": MODEL_RATE_HZ, "uri": "channel"})
-        diarization = output.speaker_diarization
-        voices = []
-        for label in diarization.labels():
-            segments = diarization.label_timeline(label)
-            spans = [Span(round(s.start * MODEL_RATE_HZ), min(len(audio_S), round(s.end * MODEL_RATE_HZ))) for s in segments]
-            voices.append([Span(max(0, s.start_sample), s.end_sample) for s in spans if s.num_samples > 0])
-        return voices, output.speaker_embeddings
-
 
 def _segmentation_path() -> str:
     return packaged_path("whisperx", *SEGMENTATION)
-
-
-def _labelled(turns: dict[int, list[Span]]) -> list[HeardSpan]:
-    """All turns by start; labels count speakers in the order in which they are first heard."""
-    order = sorted((speaker for speaker in turns if turns[speaker]), key=lambda speaker: (turns[speaker][0], speaker))
-    label = {speaker: f"speaker_{i}" for i, speaker in enumerate(order)}
-    found = [HeardSpan(span, speaker_label=label[speaker]) for speaker in order for span in turns[speaker]]
-    return sorted(found, key=lambda heard: (heard.span, heard.speaker_label))
