@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from annotators.weight_files import CTRANSLATE2_FILE, PICKLES, ctranslate2_type, fault_of
+from annotators.weight_files import PICKLES, fault_of
 from annotators.weights import path_digest, visible_files
 from manifests.contracts import ModelFact
 from manifests.errors import ModelUnavailable
@@ -79,24 +79,6 @@ def check_type(checkpoint: Checkpoint, known: Mapping[str, Any] | Collection[str
     written = f"it was written by transformers {wrote}, here is {here}; " if wrote else ""
     remedy = f"install transformers >= {wrote}" if _is_newer(wrote, here) else f"give a {what}"
     raise ModelUnavailable(f"{where} is of type {kind!r}, which this transformers does not know; {written}{remedy}")
-
-
-def check_ctranslate2_type(checkpoint: Checkpoint, kind: str, what: str) -> None:
-    """Refuse a checkpoint that is not CTranslate2's, or of another specification than ``kind``, e.g. ``WhisperSpec``.
-
-    Raises ModelUnavailable.
-    """
-    path = os.path.join(checkpoint.path, CTRANSLATE2_FILE)
-    found = ctranslate2_type(path) if os.path.exists(path) else None
-    where = f"model {checkpoint.name!r}"
-    if found is None:
-        raise ModelUnavailable(
-            f"{where} has no {CTRANSLATE2_FILE} of CTranslate2; give a converted {what} (`ct2-transformers-converter` makes one)"
-        )
-    if found != kind:
-        raise ModelUnavailable(
-            f"{where} is of CTranslate2's type {found!r}, which is no {what} ({kind}); give a checkpoint of one"
-        )
 
 
 def _is_newer(wrote: str, here: str) -> bool:

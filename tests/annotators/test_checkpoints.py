@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from annotators.checkpoints import Checkpoint, check_ctranslate2_type, check_device, check_type, find_checkpoint, loading
+from annotators.checkpoints import Checkpoint, check_device, check_type, find_checkpoint, loading
 from manifests.errors import ModelUnavailable
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -212,18 +212,6 @@ def test_another_type_of_model(config: dict[str, Any], said: str) -> None:
 def test_a_known_type_passes_with_code_of_its_own_beside_it() -> None:
     """The class of transformers is loaded then; the code is not asked for."""
     check_type(of_config({"model_type": "whisper", "auto_map": {"AutoModel": "modeling.Own"}}), {"whisper"}, "speech model")
-
-
-def test_a_ctranslate2_checkpoint_says_what_it_is(tiny_whisper: str, tmp_path: Path) -> None:
-    model = find_checkpoint(tiny_whisper)
-    check_ctranslate2_type(model, "WhisperSpec", "Whisper model")
-    message = refusal(lambda: check_ctranslate2_type(model, "TransformerSpec", "translator"))
-    assert "of CTranslate2's type 'WhisperSpec', which is no translator" in message
-    for name, data in {"model.safetensors": TENSORS, "model.bin": b"garbage, but long enough to be a header"}.items():
-        other = find_checkpoint(folder(tmp_path / name, {name: data}))
-        assert "ct2-transformers-converter" in refusal(
-            lambda other=other: check_ctranslate2_type(other, "WhisperSpec", "Whisper model")
-        )
 
 
 def test_what_libraries_raise_while_loading_is_one_line(tmp_path: Path) -> None:
