@@ -59,6 +59,10 @@ class FittedClassifier:
     def reads(self) -> tuple[str, ...]:
         return tuple(self._named(layer) for layer in self.card.layers)
 
+    @property
+    def fitted_on(self) -> dict[str, str]:
+        return {self._named(layer): facts.fingerprint for layer, facts in self.card.layers.items()}
+
     def _loaded(self) -> LinearModel:
         """The weights, which are small: whoever asks for the fingerprint learns that they are whole. Raises ModelUnavailable."""
         if self._model is None:

@@ -25,6 +25,7 @@ from manifests.schema import field
 
 Row = Mapping[str, Any]
 MIN_SPEECH_S = 0.5  # less is too little to measure anything of
+MIN_SPEECH_SHARE = 0.2  # of a clip: where VAD hears less, pitch and rate are mostly of what is no speech
 SILENT_RATIO = 0.99  # of the clip's frames
 
 
@@ -144,7 +145,7 @@ class Paralinguistics:
     def _measured(self, facts: Mapping[str, Row]) -> dict[Dimension, tuple[str, str]]:
         """Dimension -> (label, layer that it is measured in). Without speech nothing of it is measured but that."""
         c, clip = self.config, facts["clip"]
-        if _speech_s(clip) < MIN_SPEECH_S:
+        if _speech_s(clip) < MIN_SPEECH_S or _speech_share(clip) < MIN_SPEECH_SHARE:
             is_silent = c.signal and not clip["speech_samples"] and (facts[c.signal]["silence_ratio"] or 0.0) >= SILENT_RATIO
             return {"vocal_activity": ("silence", str(c.signal))} if is_silent else {}
         found: dict[Dimension, tuple[str, str]] = {"vocal_activity": ("speech", "clip")}
@@ -180,8 +181,7 @@ class Paralinguistics:
         """Hardly any of the speech is voiced. ``voiced_ratio`` is of the whole clip, speech or not."""
         if prosody["voiced_ratio"] is None:
             return False
-        share = clip["speech_samples"] / max(1, clip["end_sample"] - clip["start_sample"])
-        return bool(prosody["voiced_ratio"] < self.config.whisper_voiced_ratio * share)
+        return bool(prosody["voiced_ratio"] < self.config.whisper_voiced_ratio * _speech_share(clip))
 
 
 def voted(dimension: Dimension, heard: Sequence[Row]) -> dict[str, Any] | None:
@@ -215,6 +215,10 @@ def voted(dimension: Dimension, heard: Sequence[Row]) -> dict[str, Any] | None:
 
 def _speech_s(clip: Row) -> float:
     return float(clip["speech_samples"] / clip["sample_rate_hz"])
+
+
+def _speech_share(clip: Row) -> float:
+    return float(clip["speech_samples"] / max(1, clip["end_sample"] - clip["start_sample"]))
 
 
 def _num_characters(word: str) -> int:

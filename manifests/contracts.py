@@ -198,6 +198,16 @@ class Annotator(Part, Protocol):
 
 
 @runtime_checkable
+class FittedAnnotator(Annotator, Protocol):
+    """An annotator whose weights were fitted on layers: another layer of the same name would mean something else to it."""
+
+    @property
+    def fitted_on(self) -> Mapping[str, str]:
+        """Layer that it reads -> fingerprint of the one that it was fitted on; a build with another one is refused."""
+        ...
+
+
+@runtime_checkable
 class AudioCodec(Part, Protocol):
     """Audio to codes and back."""
 

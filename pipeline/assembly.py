@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from manifests.contracts import FACTS, Annotator
+from manifests.contracts import FACTS, Annotator, FittedAnnotator
 from manifests.errors import RequestError
 from manifests.gates import CLIP_COLUMNS, AnnotatorConfigBase, ColumnGate
 from pipeline.annotate_work import AnnotateWork
@@ -51,6 +51,7 @@ def annotate_works(
         if gate:
             _check_gate(name, gate, adds)
         needs = {read: fingerprints[read] for read in reads[name]}
+        _check_fitted(name, annotators[name], needs)
         works.append(AnnotateWork(name, annotators[name], clip_set, ingest, clips, needs, gate))
         fingerprints[name] = works[-1].fingerprint
     return works
@@ -73,6 +74,16 @@ def _check_gate(name: str, gate: ColumnGate, adds: Mapping[str, pa.Schema]) -> N
             gate.check(known[layer])
         except RequestError as error:
             raise RequestError(f"annotators.{name}.when: {error}") from None
+
+
+def _check_fitted(name: str, annotator: Annotator, layers: Mapping[str, str]) -> None:
+    """Raises RequestError where a layer is not the one that the annotator was fitted on."""
+    for read, fitted_on in annotator.fitted_on.items() if isinstance(annotator, FittedAnnotator) else ():
+        if layers[read] != fitted_on:
+            raise RequestError(
+                f"layer {name!r} was fitted on layer {read!r} with fingerprint {fitted_on}; here it is {layers[read]}: make it by the recipe "
+                "of the labelled corpus (store, segmenters and the layer's own part), or fit again on a corpus made by this one"
+            )
 
 
 def _ordered(names: Iterable[str], reads: Mapping[str, Iterable[str]]) -> list[str]:

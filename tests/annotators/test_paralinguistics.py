@@ -96,6 +96,7 @@ def test_without_speech_no_voice_is_described() -> None:
     layers = {"style": {"pitch_level": "low", "rate_level": "slow"}, "signal": {"silence_ratio": 0.3}}
     noise = said(layers, {"speech_samples": 0})
     assert (noise["status"], values(noise)) == ("abstained", {})
+    assert values(said(layers, {"speech_samples": 6000})) == {}  # 0.75 s in 4 s: the pitch may be that of the music
     silence = said({"signal": {"silence_ratio": 1.0}}, {"speech_samples": 0})
     assert values(silence) == {"vocal_activity": "silence"}
 

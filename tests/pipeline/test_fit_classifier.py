@@ -166,10 +166,16 @@ def test_a_damaged_classifier_stops_before_audio(damage: str, classifier: str, t
         part.fingerprint()
 
 
-def test_layers_may_have_other_names(classifier: str) -> None:
-    part = FittedClassifierConfig(model=classifier, layers={"spectrum": "spectrum_b"}).build()
-    assert part.reads == ("prosody", "spectrum_b")
-    assert SpectrumConfig().build().name == "spectrum"
+def test_layers_may_have_other_names_and_must_be_those_it_was_fitted_on(classifier: str, labelled: Path) -> None:
+    uri = str(labelled / "corpus")
+    config = FittedClassifierConfig(model=classifier, layers={"spectrum": "spectrum_b"})
+    assert config.build().reads == ("prosody", "spectrum_b")
+    with pytest.raises(
+        RequestError, match=r"layer 'age_b' was fitted on layer 'spectrum_b' with fingerprint \w+; here it is \w+: make it"
+    ):
+        annotate(uri, {"spectrum_b": SpectrumConfig(min_active_s=1.0), "age_b": config})
+    annotate(uri, {"spectrum_b": SpectrumConfig(), "age_b": config})
+    assert "ok" in Corpus.open(uri).layer("age_b")["status"].to_pylist()
 
 
 def test_the_verb(labelled: Path, tmp_path: Path) -> None:
