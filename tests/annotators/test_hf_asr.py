@@ -11,14 +11,17 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from annotators.checkpoints import find_checkpoint
 from annotators.ctc_network import timed
 from annotators.hf_asr import HfAsrConfig
 from annotators.hf_ctc_reader import likeliest_labels, split
-from annotators.hf_whisper_reader import token_starts
+from annotators.hf_whisper_reader import WhisperReader, token_starts
 from annotators.whisperx_asr import WhisperxConfig
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch
 from manifests.errors import ModelUnavailable
 from manifests.gates import AnnotatorConfigBase
+
+ANY_LANGUAGE = "te"  # what the checkpoint of random weights hears in everything
 
 
 def recognise(config: AnnotatorConfigBase, *clips: Audio) -> list[dict[str, Any]]:
@@ -50,6 +53,16 @@ def test_two_readers_of_one_whisper_checkpoint_agree(
         assert one["no_speech_prob"] == pytest.approx(other["no_speech_prob"], rel=1e-3)
         # CTranslate2 counts probabilities after the tokens that may not be written are taken out.
         assert one["avg_logprob"] == pytest.approx(other["avg_logprob"], abs=0.1)
+
+
+def test_a_batch_of_several_languages_reads_each_clip_in_its_own(tiny_whisper_checkpoint: str, conversation: Audio) -> None:
+    reader = WhisperReader(find_checkpoint(tiny_whisper_checkpoint), "cpu", "float32", 1, None, with_words=True)
+    clip, languages = conversation[:160_000], ["de", None, "zh"]
+    together = reader.read([clip] * 3, languages)
+    assert [heard.language for heard, _ in together] == ["de", ANY_LANGUAGE, "zh"]
+    assert len({heard.text for heard, _ in together}) > 1  # else this would test nothing
+    for language, (heard, _) in zip(languages, together, strict=True):
+        assert heard.text == reader.read([clip], [language])[0][0].text
 
 
 def test_words_of_whisper_are_its_text_in_order(tiny_whisper_checkpoint: str, conversation: Audio) -> None:

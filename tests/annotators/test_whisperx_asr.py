@@ -96,6 +96,17 @@ def test_real_decoding_and_language_detection(tiny_whisper: str, conversation: A
     assert (stated["language"], stated["language_prob"]) == ("de", None)
 
 
+def test_a_batch_of_several_languages_reads_each_clip_in_its_own(tiny_whisper: str, conversation: Audio) -> None:
+    part = WhisperxConfig(model=tiny_whisper, beam_size=1).build()
+    part.setup()
+    windows, languages = [(row, 0, conversation[:48_000]) for row in range(3)], ["de", None, "zh"]
+    together = part._transcribe(windows, languages)
+    assert [heard.language for heard in together] == ["de", ANY_LANGUAGE, "zh"]
+    assert len({heard.text for heard in together}) > 1  # else this would test nothing
+    for window, language, heard in zip(windows, languages, together, strict=True):
+        assert heard.text == part._transcribe([window], [language])[0].text
+
+
 def test_silence_and_clicks_are_not_decoded(tiny_whisper: str) -> None:
     silence, click = recognise(WhisperxConfig(model=tiny_whisper), np.zeros(16_000, np.float32), np.ones(100, np.float32))
     assert (silence["status"], silence["text"], silence["words"], silence["language"]) == ("ok", "", [], None)
