@@ -127,14 +127,12 @@ class Consensus:
         winners = vote(ballots, self.config.alpha, self.config.null_confidence)
         chosen = [hypotheses[system][position] for system, position in (winner.said_by[0] for winner in winners)]
         text = written([piece.token for piece in chosen])
-        row = asr_row(text, language, _words(winners, hypotheses), _mean_score(winners), None)
+        words = _timed_words(winners, hypotheses)
+        unaligned = None if words is None else len(winners) - len(words)
+        row = asr_row(text, language, words, _mean_score(winners), None, num_unaligned_words=unaligned)
         alone = sum(len(winner.said_by) == 1 for winner in winners)
-        return (
-            row
-            | counts
-            | disagreements(text, [row["text"] for row in voters], language)
-            | {"unsupported_ratio": alone / len(winners) if winners else None}
-        )
+        row["unsupported_ratio"] = alone / len(winners) if winners else None
+        return row | counts | disagreements(text, [voter["text"] for voter in voters], language)
 
 
 def majority_language(spoke: Sequence[dict[str, Any]]) -> str | None:
@@ -198,10 +196,10 @@ def _word_pieces(word: dict[str, Any], language: str | None) -> list[Piece]:
     return [Piece(token, word["confidence"], *edges[i : i + 2]) for i, token in enumerate(parts)]
 
 
-def _words(winners: Sequence[Winner], hypotheses: Sequence[Sequence[Piece]]) -> list[Word] | None:
-    """The words that won: surface and time from the first system that said them and has a time for them.
+def _timed_words(winners: Sequence[Winner], hypotheses: Sequence[Sequence[Piece]]) -> list[Word] | None:
+    """The words that won and have a time: written as by the first system that said them, at the time of the first that has one.
 
-    None where no word has one. Words of different systems may overlap by as much as their times err.
+    None where no word has a time. Words of different systems may overlap by as much as their times err.
     """
     words = []
     for winner in winners:

@@ -99,6 +99,7 @@ def test_a_word_that_its_recogniser_could_not_align_is_in_the_text_alone() -> No
     row = consensus(known, said("the 3 sat"))
     assert row["text"] == "the 3 sat"
     assert [word["word"] for word in row["words"]] == ["the", "sat"]
+    assert row["num_unaligned_words"] == 1
 
 
 def test_the_language_of_the_most_decides_who_votes() -> None:
