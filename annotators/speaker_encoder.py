@@ -55,16 +55,16 @@ class SpeakerEncoder:
         """Mel power float32 ``[F, M]`` of 16 kHz audio, one frame each 10 ms, centred; no level change."""
         return mel_power(audio_S, MODEL_RATE_HZ, WINDOW_SAMPLES, HOP_SAMPLES, NUM_MELS)
 
-    def embed(self, stretches: Sequence[np.ndarray]) -> np.ndarray:
+    def embed(self, stretches: Sequence[np.ndarray], hop_frames: int = PARTIAL_HOP_FRAMES) -> np.ndarray:
         """Unit vectors float32 ``[len(stretches), D]`` for mel power stretches ``[F, M]`` of at least one frame each.
 
-        A stretch is raised to -30 dBFS when it is below, cut into partials of 1.6 s that overlap by half (a shorter
+        A stretch is raised to -30 dBFS when it is below, cut into partials of 1.6 s at most ``hop_frames`` apart (a shorter
         one is repeated), and its embedding is the normalised mean of theirs. NaN where the network answers nothing.
         """
         embeddings = [np.zeros((0, WIDTH), np.float32)]
         # In groups: the overlapping partials of an hour's stretches would take gigabytes.
         for first in range(0, len(stretches), STRETCHES_AT_ONCE):
-            partials = [_partials(stretch_FM) for stretch_FM in stretches[first : first + STRETCHES_AT_ONCE]]
+            partials = [_partials(stretch_FM, hop_frames) for stretch_FM in stretches[first : first + STRETCHES_AT_ONCE]]
             vectors_PD = self._forward(np.concatenate(partials))
             edges = np.cumsum([0, *(len(p) for p in partials)])
             means = np.stack([vectors_PD[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)])
@@ -84,12 +84,12 @@ class SpeakerEncoder:
         return np.concatenate(out)
 
 
-def _partials(mel_FM: np.ndarray) -> np.ndarray:
+def _partials(mel_FM: np.ndarray, hop_frames: int) -> np.ndarray:
     """Float32 ``[P, 160, M]`` level-corrected windows over a stretch."""
     mel_FM = mel_FM * _gain(mel_FM)
     if len(mel_FM) < PARTIAL_FRAMES:
         mel_FM = np.resize(mel_FM, (PARTIAL_FRAMES, mel_FM.shape[1]))
-    count = -(-(len(mel_FM) - PARTIAL_FRAMES) // PARTIAL_HOP_FRAMES) + 1
+    count = -(-(len(mel_FM) - PARTIAL_FRAMES) // hop_frames) + 1
     starts = np.linspace(0, len(mel_FM) - PARTIAL_FRAMES, count).astype(int)
     return np.stack([mel_FM[start : start + PARTIAL_FRAMES] for start in starts]).astype(np.float32)
 

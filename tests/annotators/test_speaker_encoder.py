@@ -40,3 +40,9 @@ def test_items_do_not_influence_each_other(encoder: SpeakerEncoder, conversation
 def test_one_frame_and_no_stretch(encoder: SpeakerEncoder, conversation: Audio) -> None:
     assert encoder.embed([encoder.features(conversation[SECOND])[:1]]).shape == (1, 256)
     assert encoder.embed([]).shape == (0, 256)
+
+
+def test_fewer_windows_give_nearly_the_same_vector(encoder: SpeakerEncoder, conversation: Audio) -> None:
+    stretch = encoder.features(conversation[SECOND])
+    half_overlapped, touching = encoder.embed([stretch])[0], encoder.embed([stretch], hop_frames=160)[0]
+    assert 0.97 < half_overlapped @ touching < 1.0
