@@ -29,6 +29,7 @@ from annotators.pyannote_vad import PyannoteVadConfig
 from annotators.rhythm import RhythmConfig
 from annotators.signal import SignalConfig
 from annotators.silero import SileroConfig
+from annotators.sound_gate import SoundGateConfig
 from annotators.speaker_change import SpeakerChangeConfig
 from annotators.speaker_embedding import SpeakerEmbeddingConfig
 from annotators.spectrum import SpectrumConfig
@@ -48,6 +49,7 @@ AnnotatorConfig = Annotated[
     | DnsmosConfig
     | IntegrityConfig
     | SignalConfig
+    | SoundGateConfig
     | ProsodyConfig
     | StyleConfig
     | SpeakerEmbeddingConfig

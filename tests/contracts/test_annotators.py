@@ -27,6 +27,7 @@ from annotators.pocketsphinx_asr import PocketsphinxConfig
 from annotators.prosody import ProsodyConfig
 from annotators.rhythm import RhythmConfig
 from annotators.signal import SignalConfig
+from annotators.sound_gate import SoundGateConfig
 from annotators.speaker_embedding import SpeakerEmbeddingConfig
 from annotators.spectrum import NUM_VALUES as SPECTRUM_VALUES
 from annotators.spectrum import SpectrumConfig
@@ -56,6 +57,7 @@ CONFIGS: dict[str, Any] = {
     "pocketsphinx": PocketsphinxConfig(),
     "prosody": ProsodyConfig(),
     "signal": SignalConfig(),
+    "sound_gate": SoundGateConfig(),
     "speaker_embedding": SpeakerEmbeddingConfig(),
     "style": StyleConfig(),
     "spectrum": SpectrumConfig(),
