@@ -20,6 +20,8 @@ from manifests.errors import RequestError
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # scikit-learn's C
 MOST_FOLDS = 5
 FEWEST_ITEMS = 30  # of a label, and of values that a precision is claimed of
+FEWEST_GROUPS = 5  # that a precision is claimed over
+MOST_CUTS = 20  # that are tried: among many some look better than they are
 MAX_ITERATIONS = 1000
 Z_ONE_SIDED = 1.644854  # 95 %
 
@@ -81,7 +83,7 @@ def fit(examples: Examples, precision: float, fewest_items: int = FEWEST_ITEMS) 
         STRENGTHS[best],
         num_folds,
         held_out_NK,
-        confidence_for(held_out_NK.max(axis=1), is_right_N, precision),
+        confidence_for(held_out_NK.max(axis=1), is_right_N, examples.groups, precision),
     )
 
 
@@ -127,17 +129,37 @@ def temperature_of(logits_NK: np.ndarray, label_N: np.ndarray) -> float:
     return math.exp(found.x)
 
 
-def confidence_for(confidence_N: np.ndarray, is_right_N: np.ndarray, precision: float) -> float | None:
+def confidence_for(confidence_N: np.ndarray, is_right_N: np.ndarray, group_N: np.ndarray, precision: float) -> float | None:
     """The least confidence from which on the share of right labels is at least ``precision``; None where there is none.
 
-    "At least" is by the lower end of Wilson's interval, one-sided at 95 %, over at least 30 items: the best of many cuts
-    through the same items looks better than it is.
+    "At least" is by the lower end of Wilson's interval, one-sided at 95 %, over at least 30 items of 5 groups: the best of many
+    cuts through the same items looks better than it is. Items of a group hang together, so they count as fewer (Kish's design
+    effect, by the correlation within groups over all items).
     """
     order = np.argsort(-confidence_N, kind="stable")
-    right_N, number_N = np.cumsum(is_right_N[order]), np.arange(1, len(order) + 1)
-    falls_N = np.append(np.diff(confidence_N[order]) < 0, True)  # a cut lies between two different confidences
-    reaches_N = falls_N & (number_N >= FEWEST_ITEMS) & (_lower_limit(right_N, number_N) >= precision)
-    return float(confidence_N[order][np.flatnonzero(reaches_N)[-1]]) if reaches_N.any() else None
+    sorted_N, right_N = confidence_N[order], is_right_N[order]
+    _, place_N = np.unique(group_N[order], return_inverse=True)
+    ends = np.flatnonzero(np.append(np.diff(sorted_N) < 0, True)) + 1  # a cut lies between two different confidences
+    ends = ends[ends >= FEWEST_ITEMS]
+    correlation = correlation_within(is_right_N, group_N) if len(ends) else 0.0
+    for number in ends[np.unique(np.linspace(0, len(ends) - 1, MOST_CUTS).astype(int))][::-1] if len(ends) else ():
+        if _lower_limit(right_N[:number], place_N[:number], correlation) >= precision:
+            return float(sorted_N[number - 1])
+    return None
+
+
+def correlation_within(is_right_N: np.ndarray, group_N: np.ndarray) -> float:
+    """How alike the items of a group are, 0 to 1: the intraclass correlation by analysis of variance (Donner and Koval 1980)."""
+    _, place_N, number_G = np.unique(group_N, return_inverse=True, return_counts=True)
+    number, num_groups = len(place_N), len(number_G)
+    if num_groups < 2 or num_groups == number:
+        return 0.0
+    mean_G = np.bincount(place_N, weights=is_right_N) / number_G
+    between = float((number_G * (mean_G - is_right_N.mean()) ** 2).sum()) / (num_groups - 1)
+    within = float(((is_right_N - mean_G[place_N]) ** 2).sum()) / (number - num_groups)
+    size = (number - float((number_G**2).sum()) / number) / (num_groups - 1)
+    spread = between + (size - 1.0) * within
+    return min(1.0, max(0.0, (between - within) / spread)) if spread > 0 else 0.0
 
 
 def figures_of(
@@ -220,9 +242,12 @@ def _loss(logits_NK: np.ndarray, label_N: np.ndarray) -> float:
     return float((np.log(np.exp(raised_NK).sum(axis=1)) - raised_NK[np.arange(len(label_N)), label_N]).mean())
 
 
-def _lower_limit(right_N: np.ndarray, number_N: np.ndarray) -> np.ndarray:
-    """Lower end of Wilson's one-sided 95 % interval of ``right`` out of ``number``."""
-    p = right_N / number_N
-    z2 = Z_ONE_SIDED**2
-    half = Z_ONE_SIDED * np.sqrt(p * (1 - p) / number_N + z2 / (4 * number_N**2))
-    return (p + z2 / (2 * number_N) - half) / (1 + z2 / number_N)
+def _lower_limit(is_right_N: np.ndarray, place_N: np.ndarray, correlation: float) -> float:
+    """Lower end of the one-sided 95 % interval of the share that is right; 0 for too few groups. ``place`` numbers the groups."""
+    number_G = np.bincount(place_N)
+    if np.count_nonzero(number_G) < FEWEST_GROUPS:
+        return 0.0
+    number, p, z2 = len(is_right_N), float(is_right_N.mean()), Z_ONE_SIDED**2
+    n = number / (1.0 + (float((number_G**2).sum()) / number - 1.0) * correlation)
+    half = Z_ONE_SIDED * math.sqrt(p * (1 - p) / n + z2 / (4 * n**2))
+    return (p + z2 / (2 * n) - half) / (1 + z2 / n)

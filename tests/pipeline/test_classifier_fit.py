@@ -74,23 +74,36 @@ def test_scaled_logits_get_their_temperature_back() -> None:
 
 
 def test_a_cut_needs_items_and_a_precision_that_is_sure() -> None:
-    confidence = np.linspace(1.0, 0.0, 200)
-    right = np.arange(200) < 100
-    # 100 of 107 right: the lower limit of the precision is 0.88.
-    assert confidence_for(confidence, right, 0.88) == pytest.approx(confidence[106])
-    assert confidence_for(confidence[:29], right[:29], 0.5) is None  # all right, and too few
-    assert confidence_for(confidence, ~right, 0.5) is None
-    assert confidence_for(np.full(200, 0.5), right, 0.4) == 0.5
-    assert confidence_for(np.full(200, 0.5), right, 0.5) is None  # one confidence: there is nothing to cut
+    confidence, each_its_own = np.linspace(1.0, 0.0, 200), np.arange(200)
+    right = each_its_own < 100
+    # 100 of 107 right: the lower limit of the precision is 0.88. The cut before that one is taken.
+    assert confidence_for(confidence, right, each_its_own, 0.88) == pytest.approx(confidence[106], abs=0.05)
+    assert confidence_for(confidence[:29], right[:29], each_its_own[:29], 0.5) is None  # all right, and too few
+    assert confidence_for(confidence, ~right, each_its_own, 0.5) is None
+    assert confidence_for(np.full(200, 0.5), right, each_its_own, 0.4) == 0.5
+    assert confidence_for(np.full(200, 0.5), right, each_its_own, 0.5) is None  # one confidence: there is nothing to cut
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), max_size=200), st.floats(0.1, 0.95))
-def test_whatever_is_stated_is_right_as_often_as_asked(items: list[tuple[int, bool]], precision: float) -> None:
-    confidence, right = np.array([c / 20 for c, _ in items]), np.array([r for _, r in items], bool)
-    least = confidence_for(confidence, right, precision)
+def test_many_clips_of_few_voices_make_no_precision() -> None:
+    confidence, right = np.linspace(1.0, 0.5, 200), np.arange(200) < 150
+    assert confidence_for(confidence, right, np.arange(200) % 4, 0.5) is None
+    # 15 of 20 voices right in all their clips: as sure as 15 of 20 clips, not as 150 of 200.
+    apart, together = np.arange(200), np.arange(200) // 10
+    mixed = np.full(200, 0.5)
+    assert confidence_for(mixed, right, apart, 0.68) == 0.5
+    assert confidence_for(mixed, right, together, 0.68) is None
+    assert confidence_for(mixed, right, together, 0.55) == 0.5
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.integers(0, 9)), max_size=200), st.floats(0.1, 0.95))
+def test_whatever_is_stated_is_right_as_often_as_asked(items: list[tuple[int, bool, int]], precision: float) -> None:
+    confidence, right = np.array([c / 20 for c, _, _ in items]), np.array([r for _, r, _ in items], bool)
+    groups = np.array([g for _, _, g in items], int)
+    least = confidence_for(confidence, right, groups, precision)
     if least is not None:
         stated = confidence >= least
         assert stated.sum() >= 30
+        assert len(set(groups[stated].tolist())) >= 5
         assert right[stated].mean() >= precision
 
 
