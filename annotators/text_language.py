@@ -40,11 +40,13 @@ class LanguageModel:
         self._identifier.set_languages(languages)
 
     def guess(self, text: str) -> Guess:
+        """The likeliest of the languages, however short the text is."""
         language, prob = self._identifier.classify(text)
         return Guess(str(language), float(prob))
 
 
 def model_fact() -> ModelFact:
+    """Facts of the model file. Raises ModelUnavailable where py3langid is not installed."""
     return packaged_model("BSD-3-Clause", "py3langid", "data")
 
 

@@ -47,11 +47,12 @@ def tokens(text: str, language: str | None) -> list[Token]:
 
 
 def written(parts: Sequence[Token]) -> str:
-    """The text of the tokens."""
+    """The tokens as a text."""
     return "".join(token.surface + token.gap for token in parts).strip()
 
 
 def keys(parts: Iterable[Token]) -> list[str]:
+    """What the tokens are compared by."""
     return [token.key for token in parts]
 
 
