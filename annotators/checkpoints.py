@@ -181,7 +181,9 @@ def _verify(name: str, path: str, config: Mapping[str, Any]) -> None:
         if lacking := sorted(shard for shard in shards if not os.path.exists(os.path.join(os.path.dirname(index), shard))):
             raise ModelUnavailable(f"model {name!r} lacks {lacking[0]}, which {os.path.basename(index)} names; fetch it again")
     if config.get("model_type") and not weights:
-        raise ModelUnavailable(f"model {name!r} has a config.json and no weights in {path}; fetch it again")
+        raise ModelUnavailable(
+            f"model {name!r} has no safetensors and no torch weights beside its config.json; fetch it again, or give one that has"
+        )
 
 
 def _json(path: str, name: str) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def test_a_shard_that_its_index_names_and_nobody_has(tmp_path: Path, end: str) -
 
 def test_a_config_without_weights(tmp_path: Path) -> None:
     path = folder(tmp_path / "m", {"config.json": {"model_type": "vits"}})
-    assert "has a config.json and no weights" in refusal(lambda: find_checkpoint(path))
+    assert "has no safetensors and no torch weights" in refusal(lambda: find_checkpoint(path))
 
 
 @pytest.mark.parametrize(
