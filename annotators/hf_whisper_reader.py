@@ -2,7 +2,7 @@
 
 Words lie where the decoder looked while it wrote them: the cross-attention of the heads that the checkpoint names
 (``alignment_heads``), normalised and smoothed as in Whisper's own timing, then the best monotone path in place of its time
-warping, which may give several tokens one frame and has the first word start at 0.
+warping, which knows no pauses and may give several tokens one frame.
 
 Shape legend: W windows, T tokens, F encoder frames of 20 ms, H heads, V vocabulary.
 """
@@ -193,12 +193,12 @@ class WhisperReader:
         number = len(words_of(text, language))
         if looked is None:
             return Alignment([], number, NO_HEADS)
-        starts = token_starts(looked[:, :, : max(1, len(audio_S) // FRAME_SAMPLES)])
-        if starts is None:
+        frames = token_frames(looked[:, :, : max(1, len(audio_S) // FRAME_SAMPLES)])
+        if frames is None:
             return Alignment([], number, "more tokens than frames")
         words = []
         for first, last, word in self._groups(tokens, spaceless=language in SPACELESS):
-            begin, end = starts[first] * FRAME_SAMPLES, min(len(audio_S), starts[last] * FRAME_SAMPLES)
+            begin, end = frames[first][0] * FRAME_SAMPLES, min(len(audio_S), frames[last - 1][1] * FRAME_SAMPLES)
             words.append(Word(word, begin, end, float(np.mean([token.prob for token in tokens[first:last]]))))
         return Alignment(words)
 
@@ -223,18 +223,24 @@ class WhisperReader:
         return [(first, last, word.strip()) for first, last, word in words if word.strip()]
 
 
-def token_starts(looked_HTF: np.ndarray) -> list[int] | None:
-    """First frame of each token, from attention ``[H, T, F]``; None where there are fewer frames than tokens.
+def token_frames(looked_HTF: np.ndarray) -> list[tuple[int, int]] | None:
+    """Frames ``[start, end)`` of each token but the last, from attention ``[H, T, F]``; None where the frames are too few.
 
     Each frame's weights are normalised over the tokens, smoothed over 7 frames and averaged over the heads (Whisper's
-    timing.py). Every token then has one frame or more, in order, but for the last, which may start where the frames end.
-    Frames before the first token, to which it is less than average, belong to none: speech starts after a silence.
+    timing.py). The tokens follow one another, each with a frame or more; frames to which none of those in turn is more than
+    average belong to none, as in a pause.
     """
     from scipy.ndimage import median_filter
 
     spread = np.maximum(looked_HTF.std(axis=1, keepdims=True), 1e-10)
     sharp_HTF = (looked_HTF - looked_HTF.mean(axis=1, keepdims=True)) / spread
-    scores_TF = median_filter(sharp_HTF, size=(1, 1, 7), mode="reflect").mean(axis=0)
-    scores_FN = np.pad(scores_TF, ((1, 0), (0, 0))).T.astype(np.float64)  # state 0: before the first token
-    path_F = best_path(scores_FN, np.zeros(scores_FN.shape[1], bool))
-    return None if path_F is None else np.searchsorted(path_F, np.arange(1, scores_FN.shape[1])).tolist()
+    scores_TF = median_filter(sharp_HTF, size=(1, 1, 7), mode="reflect").mean(axis=0)[:-1]
+    # As in CTC, with "none" in the place of the blank: average is 0 after normalising.
+    states_FN = np.zeros((scores_TF.shape[1], 2 * len(scores_TF) + 1))
+    states_FN[:, 1::2] = scores_TF.T
+    may_skip_N = np.arange(states_FN.shape[1]) % 2 == 1
+    path_F = best_path(states_FN, may_skip_N)
+    if path_F is None:
+        return None
+    edges = np.searchsorted(path_F, np.arange(1, states_FN.shape[1] + 1)).tolist()
+    return list(zip(edges[0:-1:2], edges[1::2], strict=True))

@@ -15,7 +15,7 @@ from annotators.checkpoints import find_checkpoint
 from annotators.ctc_network import timed
 from annotators.hf_asr import HfAsrConfig
 from annotators.hf_ctc_reader import likeliest_labels, split
-from annotators.hf_whisper_reader import WhisperReader, token_starts
+from annotators.hf_whisper_reader import WhisperReader, token_frames
 from annotators.whisperx_asr import WhisperxConfig
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch
 from manifests.errors import ModelUnavailable
@@ -103,13 +103,13 @@ def test_why_whisper_words_have_no_time_is_said(tiny_whisper_checkpoint: str, co
     assert (row["words"], row["align_error"]) == (None, "no alignment heads in the checkpoint's generation_config.json")
 
 
-def test_tokens_start_where_the_decoder_looked() -> None:
-    """Silence for 20 frames, then two tokens of 15 and 25 frames, then the end."""
-    looked_TF = np.full((3, 80), 0.01)
-    looked_TF[0, 20:35] = looked_TF[1, 35:60] = looked_TF[2, 60:] = 0.2
-    looked_TF[2, :20] = 0.1  # while nobody speaks the decoder looks nowhere in particular
-    assert token_starts(looked_TF[None]) == [20, 35, 60]
-    assert token_starts(looked_TF[None, :, :1]) is None
+def test_tokens_lie_where_the_decoder_looked() -> None:
+    """Silence for 20 frames, a token of 15 frames, a pause of 10, and a token of 25; then nobody speaks."""
+    looked_TF = np.full((3, 90), 0.01)
+    looked_TF[0, 20:35] = looked_TF[1, 45:70] = 0.2
+    looked_TF[2] += 0.02  # while it writes the end it looks nowhere in particular
+    assert token_frames(looked_TF[None]) == [(20, 35), (45, 70)]
+    assert token_frames(looked_TF[None, :, :1]) is None
 
 
 def test_ctc_words_have_the_frames_of_their_letters(tiny_ctc: str, conversation: Audio) -> None:
