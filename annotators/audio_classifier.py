@@ -55,6 +55,11 @@ class AudioClassifierConfig(AnnotatorConfigBase):
     multi_label: bool = Field(
         default=False, description="labels do not exclude one another (AudioSet): sigmoid instead of softmax"
     )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="what the logits are divided by, so that posteriors are as sure as they are right (Guo et al. 2017)",
+    )
     min_s: float = Field(default=0.5, ge=0.1, description="shorter clips are abstained from")
     max_s: float = Field(
         default=10.0, gt=0, description="longer clips are heard in windows of this length, whose posteriors are averaged"
@@ -192,7 +197,7 @@ class AudioClassifier:
                 for first in range(0, len(alike), self.config.batch_size):
                     group = alike[first : first + self.config.batch_size]
                     stacked = torch.stack([inputs[w] for w in group]).to(self.config.device)
-                    logits_WK = self._network(**{key: stacked}).logits.double()
+                    logits_WK = self._network(**{key: stacked}).logits.double() / self.config.temperature
                     group_WK = logits_WK.sigmoid() if self.config.multi_label else logits_WK.softmax(dim=-1)
                     for w, probs_K in zip(group, group_WK.cpu().numpy(), strict=True):
                         probs[w] = probs_K

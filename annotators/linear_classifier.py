@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from manifests.errors import ModelUnavailable
 from manifests.recipes import RecipeModel
 
 WEIGHTS, CARD = "model.safetensors", "classifier.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 
 
 class Feature(RecipeModel):
@@ -69,7 +70,7 @@ class HeldOutFigures(RecipeModel):
 class ClassifierCard(RecipeModel):
     """What ``classifier.json`` says: all but the weights."""
 
-    format_version: int
+    format_version: Literal[1] = FORMAT_VERSION
     dimension: Dimension
     labels: tuple[str, ...]
     label_years: dict[str, float]  # mean age of a label's items; empty but for ages given in years

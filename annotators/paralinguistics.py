@@ -18,7 +18,7 @@ from annotators.asr_schema import SPACELESS
 from annotators.paralinguistics_schema import DIMENSIONS, LABELS, TAG, Dimension, best_label, is_label, posterior_value, vote
 from annotators.style import level
 from manifests.contracts import ClipBatch, Hearing, ModelFact, Resources
-from manifests.errors import ContractError
+from manifests.errors import RequestError
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 from manifests.schema import field
@@ -92,7 +92,7 @@ class ParalinguisticsConfig(AnnotatorConfigBase):
 
 
 class Paralinguistics:
-    """Annotator: eleven tags a clip, each null where nobody can say; abstains on the row when all are."""
+    """Annotator: eleven tags a clip; a tag is null where nobody speaks for it, its value where who speaks abstains."""
 
     name = "paralinguistics"
     version = "1"
@@ -135,7 +135,7 @@ class Paralinguistics:
                 value, source = measured[dimension]
                 tag = {"value": value, "source": source}
             tags[dimension] = tag
-        if not any(tag and tag["value"] for tag in tags.values()):
+        if not any(tags.values()):
             return None
         ages = [facts[layer]["age_years"] for layer in self.config.classifiers.get("age", ())]
         years = [age for age in ages if age is not None]
@@ -187,13 +187,13 @@ class Paralinguistics:
 def voted(dimension: Dimension, heard: Sequence[Row]) -> dict[str, Any] | None:
     """A value of TAG from rows of CLASSIFIER_ADDS; None where none of them has a posterior.
 
-    Raises ContractError where a layer is no classifier's, or states what is no label of the dimension.
+    Raises RequestError where a layer is no classifier's, or states what is no label of the dimension.
     """
     for row in heard:
         if "posterior" not in row:
-            raise ContractError(f"classifiers.{dimension}: a layer has no posterior; name layers of classifiers")
+            raise RequestError(f"classifiers.{dimension}: a layer has no posterior; name layers of classifiers")
         if row["value"] is not None and not is_label(dimension, row["value"]):
-            raise ContractError(
+            raise RequestError(
                 f"classifiers.{dimension}: a layer says {row['value']!r}, which is no {dimension}; it speaks for another"
             )
     spoke = [row for row in heard if row["posterior"]]

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from annotators.linear_classifier import (
-    FORMAT_VERSION,
     ClassifierCard,
     Feature,
     FeatureLayer,
@@ -92,7 +91,8 @@ def fit_classifier(
     """Fit a classifier of ``dimension`` and write it to the folder ``out``.
 
     ``labels`` is JSONL: each row names an input (``uri``, ``path`` or ``audio``, beside the file) or a ``recording_id`` in hex, and has
-    the label under ``label_key``; its clips are labelled by it. ``features`` are layers, or columns as ``layer.column``.
+    the label under ``label_key``; its clips are labelled by it. ``features`` are layers, or columns as ``layer.column``. A corpus of labels
+    fits in memory.
     Raises RequestError for what is asked wrongly, and WorkError where no confidence reaches the precision.
     """
     if os.path.exists(out) and os.listdir(out):
@@ -162,11 +162,20 @@ def _read_labels(place: str, dimension: Dimension, key: str, group: str) -> list
             raise RequestError(f"{where} names nothing; give {' or '.join(AUDIO_COLUMNS)} of an input, or its recording_id")
         label, years = _label(dimension, value, where)
         own_group = None if row.get(group) is None else str(row[group])
-        what = beside(folder_of(fs, path), str(named)) if named is not None else bytes.fromhex(row["recording_id"])
+        what = beside(folder_of(fs, path), str(named)) if named is not None else _recording_id(row["recording_id"], where)
         found.append((what, Label(label, years, own_group, row.get("licence"), where)))
     if not found:
         raise RequestError(f"labels {place!r}: no row has {key!r}; name the key of the label with --label")
     return found
+
+
+def _recording_id(value: Any, where: str) -> bytes:
+    try:
+        return bytes.fromhex(value)
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"{where}: recording_id {value!r} is not hex; give it as `stepwell manifest show` prints it"
+        ) from error
 
 
 def _label(dimension: Dimension, value: Any, where: str) -> tuple[str, float | None]:
@@ -257,7 +266,6 @@ def card_of(
     """What is written beside the weights of a fit that reached its precision."""
     assert fitted.min_confidence is not None
     return ClassifierCard(
-        format_version=FORMAT_VERSION,
         dimension=dimension,
         labels=fitted.labels,
         label_years=fitted.label_years,

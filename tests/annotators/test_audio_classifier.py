@@ -75,6 +75,12 @@ def test_a_value_below_the_threshold_is_null_and_its_posterior_stays(tiny_classi
     assert half["confidence"] == max(entry["prob"] for entry in half["posterior"])
 
 
+def test_a_temperature_flattens_the_posterior(tiny_classifier: str) -> None:
+    sure, flat = (rows(events(tiny_classifier, temperature=t), tone())[0]["posterior"] for t in (1.0, 4.0))
+    odds = [np.log(one[0]["prob"] / one[1]["prob"]) for one in (sure, flat)]
+    assert odds[0] == pytest.approx(4.0 * odds[1], rel=1e-3)
+
+
 def test_labels_without_a_mapping_go_to_other(tiny_classifier: str) -> None:
     sings = AudioClassifierConfig(dimension="vocal_activity", model=tiny_classifier, labels={"Pure tone": "singing"})
     sung, other = rows(sings, tone(), noise())

@@ -14,7 +14,7 @@ from annotators.rhythm import ADDS as RHYTHM
 from annotators.signal import ADDS as SIGNAL
 from annotators.style import ADDS as STYLE
 from manifests.contracts import ClipBatch
-from manifests.errors import ContractError
+from manifests.errors import RequestError
 from manifests.schema import CLIPS, layer_schema
 
 SCHEMAS = {"style": STYLE, "prosody": PROSODY, "rhythm": RHYTHM, "signal": SIGNAL, "asr": ASR_ADDS}
@@ -135,7 +135,9 @@ def test_one_classifier_is_taken_as_it_is() -> None:
     emotion, gender = row["emotion"], row["gender"]
     assert (emotion["value"], emotion["source"], emotion["agreement"]) == ("sad", "ser@1", 1.0)
     assert emotion["confidence"] == pytest.approx(0.7)
-    # Abstained, and what it thought is kept.
+    # Abstained, and what it thought is kept: also where nothing else is known of the clip.
+    alone = said({"b": heard["b"]}, {"speech_samples": 0}, classifiers={"gender": ["b"]})
+    assert (alone["status"], alone["gender"]) == ("ok", gender)
     assert (gender["value"], [entry["label"] for entry in gender["posterior"]]) == (None, ["male", "female"])
 
 
@@ -172,9 +174,9 @@ def test_years_come_with_a_stated_age_alone() -> None:
 
 
 def test_a_layer_of_another_dimension_is_an_error_that_says_so() -> None:
-    with pytest.raises(ContractError, match="says 'male', which is no emotion"):
+    with pytest.raises(RequestError, match="says 'male', which is no emotion"):
         said({"a": guess("male", male=0.9)}, classifiers={"emotion": ["a"]})
-    with pytest.raises(ContractError, match="has no posterior"):
+    with pytest.raises(RequestError, match="has no posterior"):
         said({"asr": {"text": ""}}, classifiers={"emotion": ["asr"]})
 
 

@@ -130,6 +130,7 @@ def test_labels_that_do_not_go_with_the_corpus(labelled: Path, tmp_path: Path) -
     for rows, says in (
         ([{"uri": "x.flac", "label": "child"}], r"x\.flac' is no input of the corpus"),
         ([{"label": "child"}], r"line 1 names nothing"),
+        ([{"recording_id": "xyz", "label": "child"}], r"line 1: recording_id 'xyz' is not hex"),
         (
             [{"path": str(labelled / "adult00.flac"), "label": age} for age in ("child", "adult")],
             r"labels the same recording 'adult' as",
