@@ -36,7 +36,8 @@ class PyannotePipelineConfig(SegmenterConfigBase):
         default=0.5,
         gt=0,
         lt=2,
-        description="cosine distance at which speakers of two stretches are two, in the pipeline's own embeddings",
+        description="cosine distance, of the pipeline's own embeddings, at which speakers of two stretches are two; not fitted "
+        "here, where no such pipeline is: fit it for the one in use",
     )
 
     def build(self) -> PyannotePipeline:
