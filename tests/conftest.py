@@ -275,7 +275,7 @@ def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
         torch.manual_seed(0)
         network, random = Wav2Vec2ForSequenceClassification(config), np.random.default_rng(0)
         optimiser, seconds = torch.optim.Adam(network.parameters(), 3e-3), np.arange(8000) / 16_000
-        for _ in range(60):
+        for _ in range(45):
             tones = [np.sin(2 * np.pi * hz * seconds) * random.uniform(0.05, 0.5) for hz in random.uniform(150, 2000, 8)]
             noises = [random.normal(0.0, level, len(seconds)) for level in random.uniform(0.02, 0.2, 8)]
             heard = features([np.float32(x_S) for x_S in (*tones, *noises)], sampling_rate=16_000, return_tensors="pt")

@@ -118,6 +118,59 @@ def test_the_model_is_described(tiny_classifier: str, tmp_path: Path) -> None:
     assert events(folder).build().fingerprint() != events(tiny_classifier).build().fingerprint()
 
 
+def test_a_pickle_is_left_unread_beside_safetensors_and_read_as_weights_without_them(
+    tiny_classifier: str, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    folder = Path(copy_of(tiny_classifier, tmp_path))
+    (folder / "pytorch_model.bin").write_bytes(b"no pickle at all")
+    assert rows(events(str(folder)), tone())[0]["value"] == "tone"
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert rows(events(str(folder)), noise())[0]["value"] == "noise"
+
+
+def made(kind: str, folder: str) -> str:
+    """A checkpoint of another architecture with random weights: its loading and front end are real, its answers mean nothing."""
+    import torch
+    import transformers as hf
+
+    labels = {"id2label": {0: "Pure tone", 1: "White noise"}, "label2id": {"Pure tone": 0, "White noise": 1}}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if kind == "ast":
+            sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+            network = hf.ASTForAudioClassification(hf.ASTConfig(**sizes, **labels))
+            features = hf.ASTFeatureExtractor()
+        else:
+            sizes = {
+                "d_model": 16,
+                "encoder_layers": 1,
+                "encoder_attention_heads": 2,
+                "encoder_ffn_dim": 32,
+                "classifier_proj_size": 16,
+            }
+            network = hf.WhisperForAudioClassification(hf.WhisperConfig(**sizes, **labels))
+            features = hf.WhisperFeatureExtractor(feature_size=80)
+    network.save_pretrained(folder)
+    features.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["ast", "whisper"])
+def test_other_architectures_load_and_hear_clips_of_any_length_together(kind: str, tmp_path: Path) -> None:
+    config = events(made(kind, str(tmp_path / kind)))
+    together = rows(config, tone(1.0), noise(0.7), tone(2.3))
+    alone = [rows(config, audio)[0] for audio in (tone(1.0), noise(0.7), tone(2.3))]
+    for one, other in zip(together, alone, strict=True):
+        probs = [entry["prob"] for entry in one["posterior"]]
+        assert sum(probs) == pytest.approx(1.0, abs=1e-6)
+        assert probs == pytest.approx([entry["prob"] for entry in other["posterior"]], abs=1e-5)
+    assert together[0]["posterior"] != together[1]["posterior"]
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
