@@ -156,6 +156,7 @@ SPEAKERS = pa.schema(
         required("speech_s", pa.float64(), "seconds of the clips in which VAD hears speech"),
         required("since_snapshot", pa.int64(), "snapshot over which the person was first found"),
         required("weight", pa.float64(), "seconds that the centroid stands on, at most 30 of each voice"),
+        required("self_share", pa.float64(), "weighted share of a clip with itself among all pairs of the person's clips"),
         required("centroid", pa.list_(pa.float32()), "weighted mean of the unit vectors of the clips, not normalised"),
     ]
 )

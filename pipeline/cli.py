@@ -151,7 +151,7 @@ def link_speakers(
     corpus: Annotated[str, typer.Argument(help="URI of the corpus.")],
     threshold: Annotated[
         float | None,
-        typer.Option("--threshold", min=0, max=1, help="Mean cosine from which on voices are one person; 0.78 at first."),
+        typer.Option("--threshold", help="Cosine of two clips from which on voices are one person; 0.74 at first, below 0.79."),
     ] = None,
     layer: Annotated[str, typer.Option("--layer", help="Layer of speaker embeddings.")] = "speaker_embedding",
     anew: Annotated[bool, typer.Option("--anew", help="Forget the ids that there are; packs made before keep theirs.")] = False,

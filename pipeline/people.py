@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from manifests.schema import ID, SPEAKERS
 from manifests.store import Store
 from manifests.tables import open_part
+from pipeline.speaker_linking import VoiceMeans
 
 SPEAKERS_AT_ONCE = 65_536
 LENGTHS = ["recording_id", "sample_rate_hz", "start_sample", "end_sample", "speech_samples"]  # of CLIPS
@@ -23,8 +24,7 @@ class People:
 
     ids: list[bytes]  # [P], the oldest first
     since: list[int]  # [P] snapshots
-    means: np.ndarray  # float32 [P, D]
-    weights: np.ndarray  # float64 [P]
+    sounds: VoiceMeans  # [P]
     now: np.ndarray  # int64 [P], who the person is now: itself, or an older one
 
     @property
@@ -34,20 +34,20 @@ class People:
     @staticmethod
     def read(store: Store, path: str | None) -> People:
         """Those of a stored SPEAKERS table; nobody without one."""
-        ids, since, means, weights = list[bytes](), list[int](), list[np.ndarray](), [np.zeros(0)]
+        ids, since, sounds = list[bytes](), list[int](), list[VoiceMeans]()
         if path is not None:
             with open_part(store, path) as file:
                 for number in range(file.num_row_groups):
                     rows = file.read_row_group(number, use_threads=False)
                     ids += rows["speaker_id"].to_pylist()
                     since += rows["since_snapshot"].to_pylist()
-                    means.append(np.asarray(pc.list_flatten(rows["centroid"]), np.float32).reshape(rows.num_rows, -1))
-                    weights.append(np.asarray(rows["weight"]))
-        return People(ids, since, stacked(means), np.concatenate(weights), np.arange(len(ids)))
+                    means_PD = np.asarray(pc.list_flatten(rows["centroid"]), np.float32).reshape(rows.num_rows, -1)
+                    sounds.append(VoiceMeans(means_PD, np.asarray(rows["weight"]), np.asarray(rows["self_share"])))
+        return People(ids, since, VoiceMeans.concatenated(sounds), np.arange(len(ids)))
 
     def rows(self, tally: Tally) -> Iterator[pa.Table]:
         """SPEAKERS, the oldest first."""
-        living, width = self.living, self.means.shape[1]
+        living, width = self.living, self.sounds.means.shape[1]
         for first in range(0, len(living), SPEAKERS_AT_ONCE):
             some = living[first : first + SPEAKERS_AT_ONCE]
             edges = np.arange(0, (len(some) + 1) * width, width, dtype=np.int32)
@@ -55,8 +55,9 @@ class People:
                 pa.array([self.ids[person] for person in some], ID),
                 *(pa.array(counted[some]) for counted in tally.columns),
                 pa.array([self.since[person] for person in some], pa.int64()),
-                pa.array(self.weights[some]),
-                pa.ListArray.from_arrays(edges, self.means[some].reshape(-1)),
+                pa.array(self.sounds.weights[some]),
+                pa.array(self.sounds.selves[some]),
+                pa.ListArray.from_arrays(edges, self.sounds.means[some].reshape(-1)),
             ]
             yield pa.table(columns, names=SPEAKERS.names)
 
@@ -87,9 +88,3 @@ class Tally:
     def columns(self) -> tuple[np.ndarray, ...]:
         """[P] each, in the order of SPEAKERS."""
         return self.num_clips, self.num_recordings, self.clip_s, self.speech_s
-
-
-def stacked(blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Float32 ``[N, D]`` of blocks of rows; a block without rows has any width."""
-    filled = [block for block in blocks if len(block)]
-    return np.concatenate(filled) if filled else np.zeros((0, 0), np.float32)

@@ -30,13 +30,13 @@ from manifests.lineage import fingerprint
 from manifests.schema import CLIP_SPEAKERS, ID, SPEAKER_ALIASES, SPEAKERS
 from manifests.snapshots import clips_output, layer_output
 from manifests.store import Store
-from pipeline.people import LENGTHS, People, Tally, stacked
-from pipeline.speaker_linking import link
+from pipeline.people import LENGTHS, People, Tally
+from pipeline.speaker_linking import TYPICAL, VoiceMeans, link
 from pipeline.voices import COLUMNS, EMBEDDING, Embeddings, find_voices
 
 TABLE = "speaker_id"
 VERSION = "1"  # rises when the same clips would be linked otherwise
-THRESHOLD = 0.78  # docs/quality.md, topic speakers
+THRESHOLD = 0.74  # docs/quality.md, topic speakers
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,7 @@ class _FreshVoices:
 
     of_clips: list[np.ndarray]  # a unit: int32 [C], the clip's voice among all; -1 where nothing tells
     ids: list[bytes]  # [N]
-    means: np.ndarray  # float32 [N, D]
-    weights: np.ndarray  # float64 [N]
+    sounds: VoiceMeans  # [N]
     given: dict[int, bytes]  # voice -> id that its clips had before, when the snapshot showed another unit with them
     told_apart: list[list[int]]  # voices of one recording and channel
 
@@ -148,6 +147,10 @@ class _Run:
         self._parent = None if is_anew else there
         given = there.parameters["threshold"] if there and not is_anew else THRESHOLD
         self._threshold = given if threshold is None else threshold
+        if not 0 < self._threshold < TYPICAL:
+            raise RequestError(
+                f"threshold {self._threshold:g}: clips of one person have a cosine of {TYPICAL} on average; stay above 0 and below {TYPICAL}"
+            )
         self._reads = self._checked_reads()
         self._check_parent()
         units = corpus.snapshot.units
@@ -267,7 +270,7 @@ class _Run:
     def _read_voices(self, bars: Progress) -> _FreshVoices:
         """The voices of the units that the table does not know."""
         before, told_apart = self._ids_before(), list[list[int]]()
-        voice_C, ids, means, weights, given = list[np.ndarray](), list[bytes](), [], [np.zeros(0)], dict[int, bytes]()
+        voice_C, ids, sounds, given = list[np.ndarray](), list[bytes](), list[VoiceMeans](), dict[int, bytes]()
         bar = bars.task("speakers: voices", len(self._fresh), "units")
         for view, embeddings in self._fresh_embeddings():
             clips = view.clips(COLUMNS)
@@ -278,10 +281,9 @@ class _Run:
                 given |= {voice: before[clip] for voice, clip in pairs if voice >= 0 and clip in before}
             told_apart += _together((scene, len(ids) + voice) for voice, scene in enumerate(found.scenes) if scene)
             ids += found.ids
-            means.append(found.means)
-            weights.append(found.weights)
+            sounds.append(found.sounds)
             bar.advance()
-        return _FreshVoices(voice_C, ids, stacked(means), np.concatenate(weights), given, told_apart)
+        return _FreshVoices(voice_C, ids, VoiceMeans.concatenated(sounds), given, told_apart)
 
     def _ids_before(self) -> dict[bytes, bytes]:
         """Clip -> the id that it had, of units whose rows count no more: a recording may belong to another unit by now."""
@@ -306,21 +308,18 @@ class _Run:
         for voice, speaker_id in voices.given.items():
             person_N[voice] = places[speaker_id]
         free = np.flatnonzero(person_N < 0)
-        means_ND = stacked([known.means, voices.means[free]])
-        weights_N = np.concatenate([known.weights, voices.weights[free]])
+        sounds = VoiceMeans.concatenated([known.sounds, voices.sounds.take(free)])
         bar = bars.task("speakers: link", 0, "searches")
 
         def advance(done: int, more: int) -> None:
             bar.total += more
             bar.advance(done)
 
-        is_new_N = np.arange(len(means_ND)) >= num_known
+        is_new_N = np.arange(len(sounds)) >= num_known
         place_N = person_N.copy()  # of each voice among those that are linked: itself, or the person that it is known to be
-        place_N[free] = np.arange(num_known, len(means_ND))
+        place_N[free] = np.arange(num_known, len(sounds))
         told_apart = [*self._known_apart(places), *([int(place_N[voice]) for voice in group] for group in voices.told_apart)]
-        first_N = link(
-            means_ND, weights_N, self._threshold, is_new_N, _scenes(told_apart), num_threads=self._num_threads, advance=advance
-        )
+        first_N = link(sounds, self._threshold, is_new_N, _scenes(told_apart), num_threads=self._num_threads, advance=advance)
         founders = np.flatnonzero((first_N == np.arange(len(first_N))) & is_new_N)
         kept = np.concatenate([np.arange(num_known), founders])
         now_N = np.where(first_N < num_known, first_N, num_known + np.searchsorted(founders, first_N))
@@ -328,7 +327,7 @@ class _Run:
         person_N = np.where(person_N < num_known, now_N[person_N], person_N)
         ids = [*known.ids, *(voices.ids[voice] for voice in free[founders - num_known])]
         since = [*known.since, *[self._corpus.snapshot.number] * len(founders)]
-        return People(ids, since, means_ND[kept], weights_N[kept], now_N[kept]), person_N
+        return People(ids, since, sounds.take(kept), now_N[kept]), person_N
 
     def _known_apart(self, places: Mapping[bytes, int]) -> Iterator[list[int]]:
         """Persons of one recording and channel, of the units that were linked before."""
@@ -360,7 +359,7 @@ class _Run:
             similarity_C = np.zeros(len(person_C), np.float32)
             if has_both.any():  # without an embedded clip nobody knows how wide a vector is
                 vectors_MD = embeddings.vectors[embeddings.rows[has_both]]
-                similarity_C[has_both] = np.einsum("md,md->m", vectors_MD, people.means[person_C[has_both]])
+                similarity_C[has_both] = np.einsum("md,md->m", vectors_MD, people.sounds.means[person_C[has_both]])
             columns = [
                 view.clips(["clip_id"])["clip_id"],
                 pa.array([people.ids[person] if person >= 0 else None for person in person_C.tolist()], ID),

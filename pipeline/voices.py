@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.ids import digest_bytes
-from pipeline.speaker_linking import split_voices
+from pipeline.speaker_linking import VoiceMeans, split_voices
 
 FULL_WEIGHT_S = 30.0  # more speech than this says nothing new about a voice in one recording
 COLUMNS = ["clip_id", "recording_id", "channel", "speaker_label"]  # of CLIPS
@@ -47,8 +47,7 @@ class Voices:
 
     of_clips: np.ndarray  # int32 [C], the clip's voice; -1 where nothing tells
     ids: list[bytes]  # [N] digests of the ids of their clips
-    means: np.ndarray  # float32 [N, D], of the clips' unit vectors, weighted by the seconds embedded
-    weights: np.ndarray  # float64 [N], these seconds, at most FULL_WEIGHT_S
+    sounds: VoiceMeans  # [N], of the clips' unit vectors by the seconds embedded; they weigh these seconds, at most FULL_WEIGHT_S
     scenes: list[tuple[bytes, int] | None]  # [N] the recording and channel in which it was labelled; None where it was not
 
 
@@ -59,7 +58,7 @@ def find_voices(clips: pa.Table, embeddings: Embeddings, threshold: float) -> Vo
     for row, key in enumerate(zip(*(clips[name].to_pylist() for name in COLUMNS[1:]), strict=True)):
         groups.setdefault(key, []).append(row)
     voice_C = np.full(len(clip_ids), -1, np.int32)
-    ids, means, weights = list[bytes](), list[np.ndarray](), list[float]()
+    ids, means, weights, selves = list[bytes](), list[np.ndarray](), list[float](), list[float]()
     scenes: list[tuple[bytes, int] | None] = []
     for (recording, channel, label), rows in groups.items():
         for members in _voices_of(rows, embeddings, threshold, is_labelled=label is not None):
@@ -67,11 +66,13 @@ def find_voices(clips: pa.Table, embeddings: Embeddings, threshold: float) -> Vo
             seconds_M = embeddings.seconds[found]
             voice_C[members] = len(ids)
             ids.append(digest_bytes(b"".join(clip_ids[row] for row in members)))
-            means.append(seconds_M @ embeddings.vectors[found] / seconds_M.sum())
-            weights.append(min(FULL_WEIGHT_S, float(seconds_M.sum())))
+            total_s = float(seconds_M.sum())
+            means.append(seconds_M @ embeddings.vectors[found] / total_s)
+            weights.append(min(FULL_WEIGHT_S, total_s))
+            selves.append(float((seconds_M**2).sum()) / total_s**2)
             scenes.append(None if label is None else (recording, channel))
     means_ND = np.stack(means).astype(np.float32) if means else np.zeros((0, embeddings.vectors.shape[1]), np.float32)
-    return Voices(voice_C, ids, means_ND, np.array(weights, np.float64), scenes)
+    return Voices(voice_C, ids, VoiceMeans(means_ND, np.array(weights), np.array(selves)), scenes)
 
 
 def _voices_of(rows: list[int], embeddings: Embeddings, threshold: float, *, is_labelled: bool) -> Iterable[list[int]]:

@@ -37,7 +37,7 @@ from pipeline.speaker_ids import aliases, clip_speakers, link_speakers
 sys.path.insert(0, str(Path(__file__).parent))  # a recipe names the parts there by their module
 from tone_voices import RATE_HZ, tone
 
-ADA, BOB, CY = 0.0, 0.9, 2.2  # two of them have a cosine below 0.65
+ADA, BOB, CY = 0.0, 0.9, 2.2  # two of them have a cosine below 0.63
 TONES = {
     "segmenters": {"vad": {"kind": "custom", "target": "tone_voices:WholeChannel"}},
     "annotators": {"speaker_embedding": {"kind": "custom", "target": "tone_voices:ToneVoice"}},
@@ -239,7 +239,7 @@ def test_whom_diarization_tells_apart_stay_two_and_are_found_again(tmp_path, lig
     before = record(a=(ADA, BOB), b=(BOB + 0.05, ADA + 0.05), twins=(CY, CY + 0.1))
     assert before["b"] == before["a"][::-1]
     assert len({speaker for speakers in before.values() for speaker in speakers}) == 4
-    after = record(c=(CY + 0.12, CY + 0.05), d=(CY + 0.04, CY + 0.06))
+    after = record(c=(CY + 0.11, CY + 0.01), d=(CY - 0.01, CY + 0.09))
     assert {name: after[name] for name in before} == before
     assert set(after["c"]) == set(after["d"]) == set(after["twins"])
     assert not check(uri, grace_s=0).faults
@@ -254,8 +254,10 @@ def test_what_does_not_go_together_is_refused(studio, light):
         link_speakers(studio.uri, "signal")
     with pytest.raises(RequestError, match=r"has no decision table 'speaker_id' \(tables: none\)"):
         clip_speakers(next(Corpus.open(studio.uri).views()))
+    with pytest.raises(RequestError, match=r"threshold 0\.8: .* below 0\.79"):
+        link_speakers(studio.uri, threshold=0.8)
     first = link_speakers(studio.uri)
-    with pytest.raises(RequestError, match=r"made with threshold 0.78, asked is 0.6.*--anew"):
+    with pytest.raises(RequestError, match=r"made with threshold 0.74, asked is 0.6.*--anew"):
         link_speakers(studio.uri, threshold=0.6)
     anew = link_speakers(studio.uri, threshold=0.6, is_anew=True)
     assert (anew.threshold, anew.num_found) == (0.6, 1)

@@ -28,8 +28,9 @@ def test_a_label_is_a_voice_of_its_recording_and_channel():
         ("a", 0, "S0", ONE, 1), ("a", 0, "S1", OTHER, 1), ("a", 0, "S0", OTHER, 3), ("a", 1, "S0", ONE, 1), ("b", 0, "S0", ONE, 1)
     )
     assert found.of_clips.tolist() == [0, 1, 0, 2, 3]
-    assert found.means[0] == pytest.approx([0.25, 0.75])  # weighted by seconds, and not normalised
-    assert found.weights.tolist() == [4, 1, 1, 1]
+    assert found.sounds.means[0] == pytest.approx([0.25, 0.75])  # weighted by seconds, and not normalised
+    assert found.sounds.weights.tolist() == [4, 1, 1, 1]
+    assert found.sounds.selves.tolist() == pytest.approx([10 / 16, 1, 1, 1])
     assert found.ids[0] == digest_bytes(ids[0] + ids[2])
     assert found.scenes == [(b"a", 0), (b"a", 0), (b"a", 1), (b"b", 0)]
 
@@ -50,12 +51,12 @@ def test_an_unlabelled_channel_is_one_voice_as_long_as_its_clips_agree():
 
 def test_a_long_voice_weighs_no_more_than_half_a_minute():
     found, _ = voices(("a", 0, "S0", ONE, 3600))
-    assert found.weights.tolist() == [FULL_WEIGHT_S]
+    assert found.sounds.weights.tolist() == [FULL_WEIGHT_S]
 
 
 def test_nobody_embedded_is_no_voice():
     found, _ = voices(("a", 0, None, None, 0))
-    assert (found.of_clips.tolist(), found.ids, len(found.means)) == ([-1], [], 0)
+    assert (found.of_clips.tolist(), found.ids, len(found.sounds)) == ([-1], [], 0)
 
 
 def test_vectors_of_fixed_size_are_read_too():
