@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.quality.figures import FEWEST_ITEMS, Figure, Section, statistic
 from benchmarks.quality.material import Material
-from benchmarks.quality.stored_features import HeldOut, examples_of, held_out, layers_of, over_groups
+from benchmarks.quality.stored_features import HeldOut, examples_of, held_out, layers_of, over_groups, voted
 from pipeline.classifier_fit import Examples
 
 LAYERS = ("speaker_embedding", "spectrum", "prosody")
@@ -34,11 +34,14 @@ def measure(material: Material) -> Section:
     actors = np.array([item.facts["speaker"] for item in items])
     folds = [np.flatnonzero(actors == actor) for actor in sorted(set(actors.tolist()))]
     figures: list[Figure] = []
+    voters: list[HeldOut] = []
     for names in FEATURE_SETS:
         note, examples = " + ".join(names), examples_of(layers, names, labels, actors)
         found = held_out(examples, folds, PRECISION, FEWEST_FITTED)
         figures += _whole(found, examples, note)
+        voters += [found] if len(names) == 1 else []
         figures += found.stated("emotion", examples, "actors", f"{note}; precision asked for {PRECISION:.0%}")
+    figures += _whole(voted(voters), examples, f"vote of {len(voters)} classifiers, each of one layer")
     # The last set has every layer.
     figures += _by_label(found, examples, note)
     for precision in OTHER_PRECISIONS:

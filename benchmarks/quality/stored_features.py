@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from annotators.linear_classifier import Feature, feature_values, layer_features
 from annotators.paralinguistics import ParalinguisticsConfig
+from annotators.paralinguistics_schema import vote
 from annotators.prosody import ProsodyConfig
 from annotators.rhythm import RhythmConfig
 from annotators.signal import SignalConfig
@@ -109,6 +110,16 @@ class HeldOut:
             over_groups(f"{what}, coverage", stated, examples.groups, items, note),
             over_groups(precision, hits[stated], examples.groups[stated], items, f"{note}; {stated.sum()} clips"),
         ]
+
+
+def voted(voters: Sequence[HeldOut]) -> HeldOut:
+    """What ``paralinguistics`` makes of classifiers with the same labels: their mean posterior; nothing is stated here."""
+    labels = voters[0].labels
+    rows = zip(*(voter.posterior.tolist() for voter in voters), strict=True)
+    means = [vote([dict(zip(labels, probs, strict=True)) for probs in row]) for row in rows]
+    posterior_NK = np.array([[mean[label] for label in labels] for mean in means])
+    number, answers_N = len(posterior_NK), np.array(labels)[posterior_NK.argmax(axis=1)]
+    return HeldOut(labels, posterior_NK, np.zeros(number, bool), np.full(number, np.nan), answers_N)
 
 
 def over_groups(name: str, hits: np.ndarray, groups: np.ndarray, items: str, note: str) -> Figure:
