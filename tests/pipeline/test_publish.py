@@ -23,7 +23,7 @@ def corpus(recordings, light, tmp_path):
     store = Store(out)
     whole = read_snapshot(store, 0)
     store.remove(Snapshot.path(0))
-    assert publish_snapshot(store, assemble(store, 0, None, whole.units[:4], whole.current, whole.clip_set, {}))
+    assert publish_snapshot(store, assemble(store, 0, None, whole.units[:4], whole.current, whole.clip_set, {}, {}))
     return Corpus.open(out), whole
 
 
