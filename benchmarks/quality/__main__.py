@@ -24,7 +24,18 @@ from benchmarks.quality.material import Material
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "quality"
 PAGE = ROOT / "docs" / "quality.md"
-TOPICS: tuple[str, ...] = ("vad", "speakers", "asr", "text", "content", "gender_age", "emotion", "events")  # in the order of the page
+TOPICS: tuple[str, ...] = (
+    "vad",
+    "diarization",
+    "speaker_change",
+    "speakers",
+    "asr",
+    "text",
+    "content",
+    "gender_age",
+    "emotion",
+    "events",
+)  # in the order of the page
 
 HEAD = """# Quality
 
