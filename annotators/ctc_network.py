@@ -106,8 +106,10 @@ class CtcNetwork:
         owners: list[int] = []  # the word of each label; -1: between words
         for number, known in enumerate(letters):
             if known and labels and delimiter is not None:
-                labels, owners = [*labels, delimiter], [*owners, -1]
-            labels, owners = [*labels, *known], [*owners, *[number] * len(known)]
+                labels.append(delimiter)
+                owners.append(-1)
+            labels += known
+            owners += [number] * len(known)
         if not labels:
             return Alignment([], len(words), "no letter that the model knows")
         log_probs_FV = self.log_probs([audio_S])[0]
