@@ -75,7 +75,7 @@ class Pocketsphinx:
                 maxhmmpf=self.config.max_active_hmms,
                 maxwpf=self.config.max_words_a_frame,
                 # Scores are relative to the best of the senones looked at, and those left active by the clip before are looked
-                # at too: with all of them the clip alone decides. Words and times are the same, posteriors move by about 1e-4.
+                # at too: with all of them the clip alone decides. Words and times are the same, posteriors move by up to 0.003.
                 compallsen=True,
                 loglevel="FATAL",
             )
