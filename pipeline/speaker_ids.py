@@ -318,7 +318,10 @@ class _Run:
         is_new_N = np.arange(len(sounds)) >= num_known
         place_N = person_N.copy()  # of each voice among those that are linked: itself, or the person that it is known to be
         place_N[free] = np.arange(num_known, len(sounds))
-        told_apart = [*self._known_apart(places), *([int(place_N[voice]) for voice in group] for group in voices.told_apart)]
+        told_apart = [
+            *self._known_apart(places, bars),
+            *([int(place_N[voice]) for voice in group] for group in voices.told_apart),
+        ]
         first_N = link(sounds, self._threshold, is_new_N, _scenes(told_apart), num_threads=self._num_threads, advance=advance)
         founders = np.flatnonzero((first_N == np.arange(len(first_N))) & is_new_N)
         kept = np.concatenate([np.arange(num_known), founders])
@@ -329,17 +332,22 @@ class _Run:
         since = [*known.since, *[self._corpus.snapshot.number] * len(founders)]
         return People(ids, since, sounds.take(kept), now_N[kept]), person_N
 
-    def _known_apart(self, places: Mapping[bytes, int]) -> Iterator[list[int]]:
+    def _known_apart(self, places: Mapping[bytes, int], bars: Progress) -> Iterator[list[int]]:
         """Persons of one recording and channel, of the units that were linked before."""
+        for view in self._linked_views(bars, "speakers: known"):
+            scenes = zip(*(column.to_pylist() for column in view.clips(COLUMNS[1:]).columns), strict=True)
+            ids = view.decisions(TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
+            labelled = ((scene, speaker) for scene, speaker in zip(scenes, ids, strict=True) if scene[2] is not None and speaker)
+            yield from _together((scene[:2], places[speaker]) for scene, speaker in labelled)
+
+    def _linked_views(self, bars: Progress, title: str) -> Iterator[UnitView]:
+        """The units that were linked before."""
         fresh = set(self._fresh)
+        bar = bars.task(title, len(self._corpus.snapshot.units) - len(fresh), "units")
         for view in self._corpus.views():
             if view.unit_id not in fresh:
-                scenes = zip(*(view.clips(COLUMNS)[name].to_pylist() for name in COLUMNS[1:]), strict=True)
-                ids = view.decisions(TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
-                labelled = (
-                    (scene, speaker) for scene, speaker in zip(scenes, ids, strict=True) if scene[2] is not None and speaker
-                )
-                yield from _together((scene[:2], places[speaker]) for scene, speaker in labelled)
+                yield view
+                bar.advance()
 
     def _places(self, people: People) -> dict[bytes, int]:
         """Id, also one that is an alias by now -> the person's place."""
@@ -371,13 +379,10 @@ class _Run:
 
     def _count_linked(self, people: People, tally: Tally, bars: Progress) -> None:
         """Count the clips of the units that were linked before."""
-        places, fresh = self._places(people), set(self._fresh)
-        bar = bars.task("speakers: count", len(self._corpus.snapshot.units) - len(fresh), "units")
-        for view in self._corpus.views():
-            if view.unit_id not in fresh:
-                ids = view.decisions(TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
-                tally.add(view.clips(LENGTHS), np.array([places.get(speaker_id, -1) for speaker_id in ids], np.int64))
-                bar.advance()
+        places = self._places(people)
+        for view in self._linked_views(bars, "speakers: count"):
+            ids = view.decisions(TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
+            tally.add(view.clips(LENGTHS), np.array([places.get(speaker_id, -1) for speaker_id in ids], np.int64))
 
     def _alias_rows(self, people: People) -> pa.Table:
         """Those of the table before, brought to who counts now, and those that were merged."""
