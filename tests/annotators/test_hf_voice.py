@@ -62,8 +62,7 @@ def test_wrong_checkpoints_are_refused_with_the_remedy(vits: str, tmp_path: Path
         HfVoiceConfig(model=vits, language="en", speaker=2).build().setup()
     with pytest.raises(ModelUnavailable, match="reads romanised text"):
         HfVoiceConfig(model=make_tiny_vits(tmp_path / "uroman", is_uroman=True), language="ko").build().setup()
-    other = tmp_path / "other"
-    other.mkdir()
+    other = Path(shutil.copytree(vits, tmp_path / "other"))
     (other / "config.json").write_text(json.dumps({"model_type": "whisper"}))
     with pytest.raises(ModelUnavailable, match="is of type 'whisper', which is no VITS text-to-speech model"):
         HfVoiceConfig(model=str(other), language="en").build().fingerprint()
