@@ -38,6 +38,7 @@ def pitch_hz(audio_S: Audio) -> np.ndarray:
     """Float64 ``[F]`` of 16 kHz audio; frame ``f`` is centred on sample ``256 f``; NaN where unvoiced. None under 50 ms."""
     if len(audio_S) < MIN_SAMPLES:
         return np.zeros(0)
+    audio_S = audio_S - audio_S.mean(dtype=np.float64).astype(np.float32)
     peak = float(np.abs(audio_S).max())
     if peak <= 1e-6:
         return np.full(len(audio_S) // HOP_SAMPLES, np.nan)

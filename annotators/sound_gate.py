@@ -33,18 +33,22 @@ FRAMES_AT_ONCE = 2048
 
 ADDS = pa.schema(
     [
-        field("envelope_depth", pa.float32(), "standard deviation by mean of the level in eight bands: 0.2 steady noise, 1.2 to 2.5 speech"),
+        field(
+            "envelope_depth",
+            pa.float32(),
+            "standard deviation by mean of the level in eight bands; steady noise 0.2, speech over 1.2",
+        ),
         field("low_energy_ratio", pa.float32(), "share of 10 ms frames under half the RMS of the second around them"),
         field("spectral_flux", pa.float32(), "median distance of the unit spectra of neighbouring loud frames, 0 to 1.41"),
         field("tonal_persistence", pa.float32(), "share of spectral peaks that are still there after 50 and 250 ms"),
         field("is_steady", pa.bool_(), "noise, hum or a tone without anything that comes and goes"),
         field("is_music", pa.bool_(), "tones that stay, or a spectrum that moves slowly and seldom pauses"),
     ]
-)  # fmt: skip
+)
 
 
 class SoundGateConfig(AnnotatorConfigBase):
-    """Where steady sound and music begin. Of 340 windows of speech (5 s) the defaults call none either; they were set on such speech."""
+    """Where steady sound and music begin. The defaults call none of 340 windows of 5 s of speech either; they were set on such."""
 
     kind: Literal["sound_gate"] = "sound_gate"
     min_clip_s: float = Field(default=1.0, ge=0.5, description="shorter clips are abstained from")
@@ -87,6 +91,7 @@ class SoundGate:
     def _facts(self, audio_S: Audio) -> dict[str, Any] | None:
         if len(audio_S) < self.config.min_clip_s * MODEL_RATE_HZ or float(np.abs(audio_S).max()) <= 1e-5:
             return None
+        audio_S = audio_S - audio_S.mean(dtype=np.float64).astype(np.float32)
         magnitude_FK = _magnitudes(audio_S, FRAME_SAMPLES, HOP_SAMPLES)
         depth = envelope_depth(magnitude_FK)
         low, flux = low_energy_ratio(magnitude_FK), spectral_flux(magnitude_FK)

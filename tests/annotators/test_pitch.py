@@ -45,5 +45,6 @@ def test_noise_and_silence_are_unvoiced() -> None:
     assert len(pitch_hz(np.ones(799, np.float32))) == 0
 
 
-def test_level_does_not_matter() -> None:
+def test_level_and_dc_do_not_matter() -> None:
+    np.testing.assert_allclose(pitch_hz(buzz(150.0) + np.float32(0.4)), pitch_hz(buzz(150.0)), rtol=1e-3)
     np.testing.assert_allclose(pitch_hz(buzz(150.0) * np.float32(1e-3)), pitch_hz(buzz(150.0)), rtol=1e-3)

@@ -51,8 +51,8 @@ def test_steady_sounds(sound: str) -> None:
     assert (found["is_steady"], found["is_music"]) == (True, False)
 
 
-def test_level_does_not_matter(conversation: Audio) -> None:
-    loud, quiet = (facts(conversation[:160_000] * np.float32(gain)) for gain in (1.0, 0.01))
+def test_level_and_dc_do_not_matter(conversation: Audio) -> None:
+    loud, quiet = (facts(conversation[:160_000] * np.float32(gain) + np.float32(dc)) for gain, dc in ((1.0, 0.0), (0.1, 0.4)))
     for name in ("envelope_depth", "low_energy_ratio", "spectral_flux", "tonal_persistence"):
         assert quiet[name] == pytest.approx(loud[name], rel=0.02, abs=0.005), name
 
