@@ -32,6 +32,7 @@ TOPICS: tuple[str, ...] = (
     "asr",
     "text",
     "content",
+    "signal",
     "gender_age",
     "emotion",
     "events",
