@@ -36,6 +36,7 @@ TOPICS: tuple[str, ...] = (
     "gender_age",
     "emotion",
     "events",
+    "hard_cases",
 )  # in the order of the page
 
 HEAD = """# Quality
