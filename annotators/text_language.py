@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from annotators.weights import packaged_model, packaged_path
 from manifests.contracts import ModelFact
 
-# What Whisper writes (ISO 639-1, and Cantonese), as far as the model knows it. Its other languages have little text and take
-# short texts away from their neighbours: "lobster a la newberg" is not Ligurian.
+# What Whisper writes (ISO 639-1, and Cantonese), as far as the model knows it. Its other languages take short texts away from
+# their neighbours: with Wu among them, a Chinese name of a restaurant or a row of Chinese digits is Wu.
 LANGUAGES = (
     "af", "am", "ar", "as", "az", "be", "bg", "bn", "br", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "es", "et", "eu",
     "fa", "fi", "fo", "fr", "gl", "gu", "ha", "he", "hi", "hr", "ht", "hu", "hy", "id", "is", "it", "ja", "ka", "kk", "km",
