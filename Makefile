@@ -46,6 +46,7 @@ bench: env
 	$(ONE_THREAD) $(BIN)/python benchmarks/sequential.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/pack_speed.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/simulation_check.py
+	$(ONE_THREAD) $(BIN)/python benchmarks/part_costs.py
 
 # Measures what the parts say on ../shared and writes docs/quality.md; `make quality TOPICS="vad text"` measures those alone.
 quality: env
