@@ -2,8 +2,8 @@
 
 Classifiers of one dimension vote (``vote``). A value is stated where it is the best label of the mean, of more than half of the
 voters, and the stated value of at least one: where all abstain, so does the vote. Where no classifier states a value, a
-measured one does: pitch, speaking speed, rhythm, a whisper, speech and silence. Timbre, scenario, event, emotion, gender and age
-are never guessed from the signal.
+measured one does: pitch, speaking speed, rhythm, a whisper, speech and silence, but none in music and steady noise. Timbre, scenario,
+event, emotion, gender and age are never guessed from the signal.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ class ParalinguisticsConfig(AnnotatorConfigBase):
     rhythm: str | None = Field(default="rhythm", description="layer of rhythm")
     signal: str | None = Field(default="signal", description="layer of signal: silence")
     asr: str | None = Field(default=None, description="layer of an ASR with words: speed in words a second")
+    sound_gate: str | None = Field(
+        default=None,
+        description="layer of sound_gate: in music and steady noise nothing of a voice is measured, whatever VAD hears",
+    )
     classifiers: dict[Dimension, list[str]] = Field(default={}, description="dimension -> layers of classifiers that vote on it")
     speeds: dict[str, SpeedBorders] = Field(
         default={"en": SpeedBorders(160 / 60, 210 / 60), "zh": SpeedBorders(200 / 60, 300 / 60)},
@@ -107,7 +111,7 @@ class Paralinguistics:
     @property
     def reads(self) -> tuple[str, ...]:
         c = self.config
-        measured = [name for name in (c.style, c.prosody, c.rhythm, c.signal, c.asr) if name]
+        measured = [name for name in (c.style, c.prosody, c.rhythm, c.signal, c.asr, c.sound_gate) if name]
         return tuple(dict.fromkeys(["clip", *measured, *(layer for layers in c.classifiers.values() for layer in layers)]))
 
     @property
@@ -148,6 +152,8 @@ class Paralinguistics:
         if _speech_s(clip) < MIN_SPEECH_S or _speech_share(clip) < MIN_SPEECH_SHARE:
             is_silent = c.signal and not clip["speech_samples"] and (facts[c.signal]["silence_ratio"] or 0.0) >= SILENT_RATIO
             return {"vocal_activity": ("silence", str(c.signal))} if is_silent else {}
+        if c.sound_gate and (facts[c.sound_gate]["is_music"] or facts[c.sound_gate]["is_steady"]):
+            return {}
         found: dict[Dimension, tuple[str, str]] = {"vocal_activity": ("speech", "clip")}
         is_whispered = c.prosody is not None and self._is_whispered(clip, facts[c.prosody])
         if c.prosody and is_whispered:

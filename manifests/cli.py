@@ -103,12 +103,16 @@ def corpus_facts(corpus: Corpus) -> tuple[dict[str, Any], list[str]]:
     width = max(map(len, value["outputs"]), default=0)
     for output, mark in value["outputs"].items():
         lines.append(f"  {output:<{width}}  {mark}  {value['units_done'][output]}/{value['num_units']} units")
-        for model in value["models"].get(output, ()):
-            at = f" at {model['revision']}" if model["revision"] else ""
-            lines.append(f"  {'':<{width}}    model {model['name']}{at}, licence {model['licence'] or 'not stated'}")
+        # Several files of one package are one line for people; the JSON has each.
+        lines += dict.fromkeys(f"  {'':<{width}}    {_model_line(model)}" for model in value["models"].get(output, ()))
     for name, head in value["tables"].items():
         lines.append(f"  table {name}  {head['fingerprint']}  over snapshot {head['snapshot']}: {', '.join(head['roles'])}")
     return value, lines
+
+
+def _model_line(model: dict[str, str | None]) -> str:
+    at = f" at {model['revision']}" if model["revision"] else ""
+    return f"model {model['name']}{at}, licence {model['licence'] or 'not stated'}"
 
 
 def pack_facts(pack: Pack) -> tuple[dict[str, Any], list[str]]:

@@ -142,7 +142,9 @@ LAYER_KEYS = pa.schema(
 CLIP_SPEAKERS = pa.schema(
     [
         required("clip_id", ID, "clip; rows stand in the order of the unit's clips"),
-        field("speaker_id", ID, "the person, perhaps by an alias (SPEAKER_ALIASES); null where no clip of the voice was embedded"),
+        field(
+            "speaker_id", ID, "the person, perhaps by an alias (SPEAKER_ALIASES); null where no clip of the voice was embedded"
+        ),
         field("similarity", pa.float32(), "mean cosine with all clips of the person, when linked; null where not embedded"),
     ]
 )

@@ -120,8 +120,8 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "Music",
-        "Nearly right. The trumpet is left alone; of a minute of band music 2.3 s pass for speech, and the recogniser writes words there, "
-        "with a caption that is wrong. The filter: `sound_gate.is_music`, or `dnsmos.dnsmos_bak` below 2, which no other clip of this page has.",
+        "Nearly right. The trumpet is left alone; of a minute of band music 2.3 s pass for speech, and the recogniser writes words there; "
+        "`sound_gate` hears the music, so no voice is described. The filter: `sound_gate.is_music`, or `dnsmos.dnsmos_bak` below 2, which no other clip of this page has.",
         {
             "librosa_kevin_macleod_vibe_ace": "a band without a singer, a minute",
             "librosa_sorohanro_solo_trumpet_06": "a trumpet alone",
@@ -129,7 +129,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "Singing",
-        "Taken for speech throughout, and the caption says that somebody speaks; the text has no reference, and does not read like one. "
+        "Taken for speech by VAD throughout; `sound_gate` calls it music, so no tag and no caption say that somebody speaks. The text has no reference, and does not read like one. "
         "DNSMOS does not mind (3.2). `sound_gate.is_music` is the one fact that tells it; a `speaking_style` needs a classifier, which no package ships.",
         {"vocadito_10": "one voice without instruments"},
     ),

@@ -12,12 +12,20 @@ from annotators.paralinguistics_schema import CLASSIFIER_ADDS, DIMENSIONS, LABEL
 from annotators.prosody import ADDS as PROSODY
 from annotators.rhythm import ADDS as RHYTHM
 from annotators.signal import ADDS as SIGNAL
+from annotators.sound_gate import ADDS as SOUND_GATE
 from annotators.style import ADDS as STYLE
 from manifests.contracts import ClipBatch
 from manifests.errors import RequestError
 from manifests.schema import CLIPS, layer_schema
 
-SCHEMAS = {"style": STYLE, "prosody": PROSODY, "rhythm": RHYTHM, "signal": SIGNAL, "asr": ASR_ADDS}
+SCHEMAS = {
+    "style": STYLE,
+    "prosody": PROSODY,
+    "rhythm": RHYTHM,
+    "signal": SIGNAL,
+    "asr": ASR_ADDS,
+    "sound_gate": SOUND_GATE,
+}
 CLIP = {
     "clip_id": bytes(16),
     "recording_id": bytes(16),
@@ -99,6 +107,19 @@ def test_without_speech_no_voice_is_described() -> None:
     assert values(said(layers, {"speech_samples": 6000})) == {}  # 0.75 s in 4 s: the pitch may be that of the music
     silence = said({"signal": {"silence_ratio": 1.0}}, {"speech_samples": 0})
     assert values(silence) == {"vocal_activity": "silence"}
+
+
+def test_in_music_and_steady_noise_nothing_of_a_voice_is_measured() -> None:
+    layers = {"style": {"pitch_level": "low", "rate_level": "slow"}}
+    of_speech = {"pitch": "low", "speaking_speed": "slow", "vocal_activity": "speech"}
+    for is_music, is_steady, expected in (
+        (True, False, {}),
+        (False, True, {}),
+        (False, False, of_speech),
+        (None, None, of_speech),
+    ):
+        gate = {"is_music": is_music, "is_steady": is_steady}
+        assert values(said({**layers, "sound_gate": gate}, sound_gate="sound_gate")) == expected
 
 
 def test_a_whisper_is_speech_without_voice_and_has_no_speed_by_voice() -> None:
