@@ -33,6 +33,7 @@ TOPICS: tuple[str, ...] = (
     "text",
     "content",
     "signal",
+    "rate",
     "gender_age",
     "emotion",
     "events",
