@@ -235,15 +235,14 @@ class UnitView:
 
     def _read(self, output: str, role: str, schema: pa.Schema, columns: Columns, key: str, hidden: list[bytes]) -> pa.Table:
         """The rows whose ``key`` is none of ``hidden``."""
-        wanted = schema.names if columns is None else columns
         fingerprint = self.corpus.fingerprint(output)
         if not self.corpus.has(output, self.unit_id):
-            return schema.empty_table().select(wanted)
+            return schema.empty_table().select(schema.names if columns is None else columns)
         if not hidden:
             return self.corpus.tables.read(output, fingerprint, self.unit_id, role, columns)
         read = None if columns is None else [*columns, *({key} - {*columns})]
         rows = self.corpus.tables.read(output, fingerprint, self.unit_id, role, read)
-        return rows.filter(_is_none_of(rows[key], hidden)).select(wanted)
+        return rows.filter(_is_none_of(rows[key], hidden)).select(rows.column_names if columns is None else columns)
 
 
 def _is_none_of(column: pa.ChunkedArray, values: list[bytes]) -> pa.ChunkedArray:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from manifests.commits import Commit, ObjectFact, commit_path, parse_commit
 from manifests.compacted import RowGroup, read_compaction
+from manifests.earlier_tables import completed
 from manifests.errors import WorkError, parsing
 from manifests.ids import digest_blocks
 from manifests.snapshots import latest_snapshot_number, read_snapshot
@@ -60,7 +61,10 @@ class UnitTables:
             self._commits[commit.output, commit.fingerprint, commit.unit] = commit
 
     def read(self, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None = None) -> pa.Table:
-        """Rows of one unit; only ``columns``, in their order, when given. Raises WorkError when they are nowhere."""
+        """Rows of one unit; only ``columns``, in their order, when given. Of an earlier version's table as ``completed`` has them.
+
+        Raises WorkError when they are nowhere.
+        """
         table = self._from_part(self._compacted, output, fingerprint, unit, role, columns)
         if table is None:
             table = self._from_commit(output, fingerprint, unit, role, columns)
@@ -72,7 +76,7 @@ class UnitTables:
             raise WorkError(
                 f"unit {unit}: the {role} of {output!r} ({fingerprint}) are gone; run `stepwell corpus fsck --repair`"
             )
-        return table
+        return completed(role, table, columns)
 
     def _from_commit(self, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None) -> pa.Table | None:
         fact = self.commit(output, fingerprint, unit).objects[role]

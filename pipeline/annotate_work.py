@@ -51,6 +51,11 @@ class AnnotateWork:
         return self.annotator
 
     @property
+    def reads_spans_of_clips(self) -> bool:
+        """Whether it reads where in a clip speech and overlap lie, which clip sets of earlier versions do not say."""
+        return "clip" in self.annotator.reads or (self.gate is not None and self.gate.column == "clip.longest_pause_s")
+
+    @property
     def output(self) -> str:
         return layer_output(self.clip_set, self.name)
 

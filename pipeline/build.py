@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from manifests.commits import list_commits, read_commit
 from manifests.console import say
-from manifests.corpus import Corpus
+from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError, WorkError
 from manifests.gates import AnnotatorConfigBase
 from manifests.parts import PartFacts
@@ -146,10 +146,16 @@ def annotate(
     engine: Engine | None = None,
     limits: LimitsConfig | None = None,
 ) -> BuildResult:
-    """Add layers to the current clip set of a corpus; every config is one with ``build() -> Annotator``."""
+    """Add layers to the current clip set of a corpus; every config is one with ``build() -> Annotator``.
+
+    Raises RequestError where a layer reads what the corpus lacks.
+    """
     corpus = Corpus.open(corpus_uri)
     clips = corpus.fingerprint(clips_output(corpus.clip_set))
     works = annotate_works(layers, corpus.clip_set, corpus.fingerprint(INGEST), clips, corpus.layers())
+    if any(isinstance(work, AnnotateWork) and work.reads_spans_of_clips for work in works):
+        for unit in corpus.snapshot.units[:1]:
+            UnitView(corpus, unit).clips(["speech_spans"])  # raises where clips were cut before they had them
     # Units that a build has planned but not finished are that build's business.
     finished = set(corpus.snapshot.units)
     units = [unit for unit in read_planned(corpus.store) if unit.unit_id in finished]

@@ -131,6 +131,8 @@ def check_recipe(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> N
         columns = CLIP_COLUMNS if layer == "clip" else UnitView(corpus, units[0]).layer(layer).column_names
         if column not in columns:
             raise RequestError(f"filter column {config.column!r} does not exist; {layer} has {', '.join(columns)}")
+        if config.column == "clip.longest_pause_s":
+            UnitView(corpus, units[0]).clips(["speech_spans"])  # raises where clips were cut before they had them
     if recipe.codes_from:
         if tokenizer is None:
             raise RequestError(f"recipe {recipe.name!r} packs codes; give the tokenizer that made them with --tokenizer DIR")

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from manifests.commits import Commit, ObjectFact, commit_path, parse_commit
 from manifests.compacted import RowGroup
+from manifests.earlier_tables import completed, schema_then
 from manifests.errors import ContractError
 from manifests.ids import clip_id, digest_bytes
 from manifests.schema import CLIPS, FAILURES, INPUTS, LAYER_KEYS, QUARANTINE, RECORDINGS, SPANS, STATUSES, check_table
@@ -91,7 +92,7 @@ class UnitCheck:
         if place is None and fact.path not in self._data:  # it may have come after the listing
             self._data |= dict(self._store.read_all([fact.path]))
         there = fact.path in self._data
-        table = self._parsed(key, fact, counts=place is None) if there else None
+        table = self._parsed(key, role, fact, counts=place is None) if there else None
         if place is not None and place.path not in self._places.bad_parts:
             kept = self._from_part(key, fact, role, place, reader)
             if table is not None and kept is not None and not table.equals(kept):
@@ -105,7 +106,7 @@ class UnitCheck:
         if table is not None and self._has_schema(key, role, fact.path, table):
             self._tables[(*key, role)] = table
 
-    def _parsed(self, key: Output, fact: ObjectFact, counts: bool) -> pa.Table | None:
+    def _parsed(self, key: Output, role: str, fact: ObjectFact, counts: bool) -> pa.Table | None:
         """The table in an object; one that a part replaced (``counts`` is False) breaks nothing when it is damaged."""
         data = self._data[fact.path]
         broken = [key] if counts else []
@@ -115,7 +116,7 @@ class UnitCheck:
             self._fault("object_digest", fact.path, f"digest {digest_bytes(data).hex()}; its commit says {fact.digest}", *broken)
         else:
             try:
-                table = parse_table(data)
+                table = completed(role, parse_table(data))
             except (pa.ArrowException, OSError) as error:
                 self._fault("table_unreadable", fact.path, said(error), *broken)
                 return None
@@ -144,7 +145,7 @@ class UnitCheck:
                 if table.column_names[: len(keys)] != LAYER_KEYS.names:
                     raise ContractError(f"columns {table.column_names}; a layer begins with {LAYER_KEYS.names}")
             else:
-                check_table(table, SCHEMAS[role], "table")
+                check_table(table, schema_then(role, SCHEMAS[role], table), "table")
         except ContractError as error:
             self._fault("table_schema", path, str(error), key)
             return False
