@@ -20,6 +20,7 @@ from manifests.synthetic import synthesizer_in
 BLOCK_SAMPLES = 1 << 18
 MIN_RATE_HZ, MAX_RATE_HZ = 4_000, 384_000
 MAX_CHANNELS = 32
+AV_TAGS = ("FLAC", "OGG", "MP3")  # formats in which FFmpeg calls a comment what libsndfile does not look for
 # Lossy decoders add and drop some samples at the edges (encoder delay, last frame): two MPEG-1 frames and the delay.
 LOSSY_SLACK_SAMPLES = 2 * 1152 + 1105
 STREAMED_SIZE = 0xFFFFFFFF
@@ -105,9 +106,30 @@ def _open_with_soundfile(file: BinaryIO) -> tuple[Decoder | None, str]:
         24 if deep else 16,
         declared,
         LOSSY_SLACK_SAMPLES if lossy else 0,
-        synthesizer_in(sound.comment),
+        synthesizer_in(sound.comment) or (_mark_by_av(file) if sound.format in AV_TAGS else None),
     )
     return Decoder(probe, _soundfile_blocks(sound)), ""
+
+
+def _mark_by_av(file: BinaryIO) -> str | None:
+    """The mark of synthetic speech as FFmpeg writes it; the file stays where it is. 0.6 ms a file."""
+    import av
+
+    place = file.tell()
+    file.seek(0)
+    try:
+        with av.open(file, mode="r", metadata_errors="replace") as container:
+            return _mark_in(container)
+    except (av.FFmpegError, ValueError):  # libsndfile takes more than FFmpeg does
+        return None
+    finally:
+        file.seek(place)
+
+
+def _mark_in(container: Any) -> str | None:
+    """The mark in the tags of a container or of its streams, where Ogg has them; Matroska writes their names large."""
+    tags = [*container.metadata.items(), *(tag for stream in container.streams for tag in stream.metadata.items())]
+    return synthesizer_in("\n".join(text for name, text in tags if name.lower() == "comment"))
 
 
 def _soundfile_blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
@@ -139,7 +161,7 @@ def _open_with_av(file: BinaryIO) -> tuple[Decoder | None, str]:
         16,
         declared,
         max(LOSSY_SLACK_SAMPLES, rate // 10),
-        synthesizer_in(container.metadata.get("comment")),
+        _mark_in(container),
     )
     return Decoder(probe, _av_blocks(container, stream, channels)), ""
 

@@ -219,18 +219,36 @@ def test_a_marked_file_is_known_to_be_synthetic_without_its_manifest(tmp_path, s
     assert result.input_row["synthesizer"] == "espeak-ng 1.52.0 (en-us+f3)"
 
 
-def test_the_mark_outlives_a_conversion_by_ffmpeg_and_other_comments(tmp_path):
+CODECS = {
+    "m4a": "aac",
+    "flac": "flac",
+    "ogg": "libopus",
+    "mp3": "libmp3lame",
+    "webm": "libopus",
+    "mka": "aac",
+    "wav": "pcm_s16le",
+}
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_the_mark_outlives_a_conversion_by_ffmpeg_and_other_comments(tmp_path, suffix):
     import av
 
-    path = tmp_path / "a.m4a"
+    path = tmp_path / f"a.{suffix}"
     with av.open(str(path), "w") as container:
         container.metadata["comment"] = f"nice voice\n{mark_of('somebody s voice')}"
-        stream = container.add_stream("aac", rate=RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(TONE[None, :1024], format="fltp", layout="mono")
+        stream = container.add_stream(CODECS[suffix], rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(TONE[None, :RATE], format="fltp", layout="mono")
         frame.sample_rate = RATE
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
-    assert take(path)[0].input_row["synthesizer"] == "somebody s voice"
+        size = stream.codec_context.frame_size or None
+        resampler = av.AudioResampler(stream.codec_context.format, "mono", RATE, size)
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    result, _ = take(path)
+    recording = result.recording_row
+    assert result.input_row["synthesizer"] == "somebody s voice"
+    assert recording["num_samples"] / recording["sample_rate_hz"] == pytest.approx(1.0, abs=0.2)
 
 
 def test_only_the_mark_and_the_manifest_make_speech_synthetic(tmp_path):
