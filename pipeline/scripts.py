@@ -91,7 +91,7 @@ def _turns(row: Mapping[str, Any], where: str, voices: Mapping[str, Synthesiser]
     said: Sequence[Mapping[str, Any]] = row.get("turns", [row])
     chosen = {turn.get("role"): turn["voice"] for turn in said if turn.get("voice")}
     for name in chosen.values():
-        if name not in voices:
+        if not isinstance(name, str) or name not in voices:
             raise RequestError(f"{where}: voice {name!r} is not in the recipe; it has {', '.join(sorted(voices))}")
     roles = [role for role in dict.fromkeys(turn.get("role") for turn in said) if role not in chosen]
     free = sorted(name for name, voice in voices.items() if voice.language == row["language"] and name not in chosen.values())

@@ -1,9 +1,9 @@
 """``corpus link-speakers``: one person found again across recordings, as the decision table ``speaker_id``.
 
 The voices of units that the table does not know yet are linked with one another and with the persons that it knows
-(``pipeline.speaker_linking``). A person keeps its id for good: a voice joins it or founds another, rows of units that were
-linked before stay as they are, and of two ids that prove to be one person the older stays and the other becomes its alias. Whom diarization told
-apart within a recording is never made one.
+(``pipeline.speaker_linking``). A person keeps its id for good: a voice joins it or founds another, and rows of units that
+were linked before stay as they are. Of two ids that prove to be one person the older stays and the other becomes its alias.
+Whom diarization told apart within a recording is never made one.
 
 Tables by role: ``clips`` (CLIP_SPEAKERS, by unit), ``speakers`` (SPEAKERS, the oldest first), ``aliases`` (SPEAKER_ALIASES).
 In memory are a vector a person and a new voice, and four bytes a clip.

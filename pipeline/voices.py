@@ -1,8 +1,8 @@
 """Local speakers of a unit as voices: which clips each has, and what it sounds like.
 
-The clips of a recording's channel that bear one ``speaker_label`` are one voice, and two labels there are two persons. Where no label was given they are one voice
-too, as long as their embeddings agree (``speaker_linking.split_voices``): diarization left the channel out for hearing one
-voice, or did not run.
+The clips of a recording's channel that bear one ``speaker_label`` are one voice, and two labels there are two persons.
+Where no label was given they are one voice too, as long as their embeddings agree (``speaker_linking.split_voices``):
+diarization left the channel out for hearing one voice, or did not run.
 """
 
 from __future__ import annotations

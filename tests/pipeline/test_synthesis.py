@@ -138,6 +138,7 @@ def test_a_channel_a_role_where_the_recipe_says_so(tmp_path: Path) -> None:
         ({"turns": [], "language": "en"}, "`turns` has to be a list of objects"),
         ({"text": "bonjour", "language": "fr"}, r"needs 1 voices of language 'fr'; the recipe has 0 \(none\); add voices"),
         ({"text": "hi", "language": "en", "voice": "zoe"}, "voice 'zoe' is not in the recipe; it has ann, bob, cem"),
+        ({"text": "hi", "language": "en", "voice": ["ann"]}, r"voice \['ann'\] is not in the recipe"),
         (
             {"turns": [{"role": role, "text": "hi"} for role in "abc"], "language": "en"},
             r"needs 3 voices of language 'en'; the recipe has 2 \(ann, bob\)",
