@@ -164,7 +164,7 @@ def link_speakers(
 
     A person keeps its id; ids that prove to be one person become aliases of the oldest.
     """
-    from pipeline import speaker_ids as job
+    from pipeline import link_speakers as job
 
     result = job.link_speakers(corpus, layer, threshold, is_anew=anew, num_threads=num_threads or os.cpu_count() or 1)
     answer(asdict(result), as_json, result.lines())

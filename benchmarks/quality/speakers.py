@@ -19,8 +19,8 @@ from benchmarks.quality.material import Material
 from manifests.corpus import Corpus
 from manifests.recipes import decode_recipe
 from pipeline.build import build
+from pipeline.link_speakers import THRESHOLD
 from pipeline.recipe import BuildRecipe
-from pipeline.speaker_ids import THRESHOLD
 from pipeline.speaker_linking import TYPICAL, VoiceMeans, link
 from pipeline.voices import COLUMNS, EMBEDDING, Embeddings, find_voices
 

@@ -24,15 +24,16 @@ from manifests.packs import Pack
 from manifests.recipes import decode_recipe
 from manifests.snapshots import Snapshot, latest_snapshot_number
 from manifests.store import Store, json_bytes
-from pipeline import speaker_ids
+from pipeline import link_speakers as job
 from pipeline.build import annotate, build
 from pipeline.compact import compact
 from pipeline.fsck import check
 from pipeline.garbage import collect
+from pipeline.link_speakers import link_speakers
 from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
 from pipeline.repair import repair
-from pipeline.speaker_ids import aliases, clip_speakers, link_speakers
+from pipeline.speaker_ids import aliases, clip_speakers
 
 sys.path.insert(0, str(Path(__file__).parent))  # a recipe names the parts there by their module
 from tone_voices import RATE_HZ, tone
@@ -286,14 +287,14 @@ def test_a_table_of_another_clip_set_is_not_read(studio, light):
 def test_of_two_runs_at_once_both_give_the_same_ids(studio, monkeypatch):
     studio.record(a=ADA, b=BOB, c=CY)
     both, mine = threading.Barrier(2), threading.local()
-    link, answers = speaker_ids.link, []
+    link, answers = job.link, []
 
     def link_together(*args, **options):
         if not hasattr(mine, "has_waited"):
             mine.has_waited = both.wait(timeout=30)  # each has read the snapshot before one publishes
         return link(*args, **options)
 
-    monkeypatch.setattr(speaker_ids, "link", link_together)
+    monkeypatch.setattr(job, "link", link_together)
     threads = [threading.Thread(target=lambda: answers.append(link_speakers(studio.uri))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -313,9 +314,9 @@ def test_a_killed_run_leaves_the_old_table_and_the_next_one_ends_it(studio):
     number = latest_snapshot_number(Store(studio.uri))
     program = """
 import os, signal, sys
-from pipeline import speaker_ids
-speaker_ids.Draft.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-speaker_ids.link_speakers(sys.argv[1])
+from pipeline import link_speakers
+link_speakers.Draft.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+link_speakers.link_speakers(sys.argv[1])
 """
     done = subprocess.run([sys.executable, "-c", program, studio.uri], check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL
@@ -332,7 +333,7 @@ speaker_ids.link_speakers(sys.argv[1])
 
 def test_an_interrupted_run_takes_its_objects_with_it(studio, monkeypatch):
     studio.record(a=ADA)
-    monkeypatch.setattr(speaker_ids.Tally, "columns", property(lambda self: (_ for _ in ()).throw(KeyboardInterrupt)))
+    monkeypatch.setattr(job.Tally, "columns", property(lambda self: (_ for _ in ()).throw(KeyboardInterrupt)))
     with pytest.raises(KeyboardInterrupt):
         link_speakers(studio.uri)
     assert Store(studio.uri).objects("tables") == []
