@@ -75,11 +75,14 @@ def decode_recipe(kind: type[Recipe], text: str, what: str) -> Recipe:
         return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = _path(raw, first["loc"]) or "(top)"
+        where = _path(raw, first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             raise RequestError(f"recipe {what!r}: key {where!r} is unknown; remove it or mend its name{more}") from error
-        raise RequestError(f"recipe {what!r}: {where!r} = {first.get('input')!r}: {first['msg']}{more}") from error
+        if not where:  # a rule of the whole recipe: its message names the key, and the value would be the whole file
+            raise RequestError(f"recipe {what!r}: {message}{more}") from error
+        raise RequestError(f"recipe {what!r}: {where!r} = {first.get('input')!r}: {message}{more}") from error
 
 
 def _path(raw: Any, steps: tuple[int | str, ...]) -> str:

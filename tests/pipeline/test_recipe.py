@@ -34,6 +34,12 @@ def test_a_wrong_build_recipe_names_the_place(text, complaint):
     assert "\n" not in str(refusal.value)
 
 
+def test_a_rule_of_the_whole_recipe_is_told_without_the_recipe():
+    with pytest.raises(RequestError) as refusal:
+        decode_recipe(BuildRecipe, "name: x\nsegmenters: {vad: {kind: silero}}", "mine")
+    assert str(refusal.value).startswith("recipe 'mine': segmenter 'diarization' is not in segmenters (vad)")
+
+
 def test_splits_must_sum_to_one_and_filters_name_layer_and_column():
     with pytest.raises(RequestError, match="must be shares that sum to 1"):
         decode_recipe(PackRecipe, "name: x\nsplits: {train: 0.5}", "mine")
