@@ -35,7 +35,7 @@ def load_detector() -> Any:
 
 
 def pitch_hz(audio_S: Audio) -> np.ndarray:
-    """Float64 ``[F]`` of 16 kHz audio; frame ``f`` is centred on sample ``256 f``; NaN where unvoiced. None under 50 ms."""
+    """Float64 ``[F]`` of 16 kHz audio; frame ``f`` is centred on sample ``256 f``; NaN where unvoiced. Empty under 50 ms."""
     if len(audio_S) < MIN_SAMPLES:
         return np.zeros(0)
     audio_S = audio_S - audio_S.mean(dtype=np.float64).astype(np.float32)

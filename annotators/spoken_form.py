@@ -61,9 +61,16 @@ CHINESE_MONEY = re.compile(r"[¥￥]([0-9][0-9,]*(?:\.[0-9]+)?[万亿]?)")
 
 
 def spoken_form(text: str, language: str | None) -> str | None:
-    """The text in spoken form; what no rule covers is unchanged. None where the language has no rules here."""
+    """The text in spoken form; what no rule covers is unchanged.
+
+    None where the language has no rules here, and for an English number that has no name (num2words knows them to 10^306):
+    it is a recogniser's loop, which nobody has said.
+    """
     if language == "en":
-        return _english(text)
+        try:
+            return _english(text)
+        except OverflowError:
+            return None
     if language in CHINESE:
         return _chinese(text)
     return _numbers(text, language) if language in PERCENT else None

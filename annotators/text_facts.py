@@ -52,7 +52,9 @@ ADDS = pa.schema(
         field("hallucination_share", pa.float32(), "share of tokens that lie in listed phrases that count; 0: none counts"),
         field("normalised_text", pa.string(), "the text in its language's normal form (annotators.text_normal)"),
         field(
-            "spoken_text", pa.string(), "the text as read aloud: numbers, dates, money in words; null in languages without rules"
+            "spoken_text",
+            pa.string(),
+            "the text as read aloud: numbers, dates, money in words; null in languages without rules, and for numbers without a name",
         ),
         field(
             "uncovered_speech_s",

@@ -38,6 +38,11 @@ def test_a_language_without_rules_has_no_spoken_form(language: str | None) -> No
     assert spoken_form("3 apples", language) is None
 
 
+@pytest.mark.parametrize("number", ["1" + ",000" * 110, "$1" + ",000" * 110, "1" + ",000" * 110 + "th", "1" * 400 + "km"])
+def test_a_number_without_a_name_has_no_spoken_form(number: str) -> None:
+    assert spoken_form(f"It costs {number}", "en") is None
+
+
 @pytest.mark.parametrize("language", [*PERCENT, "zh"])
 def test_text_without_numbers_stays(language: str) -> None:
     text = "Ein Satz, ohne Zahl!"

@@ -57,6 +57,12 @@ def test_facts_of_an_ordinary_sentence(part: TextFacts) -> None:
     assert row["spoken_text"] == "He paid five dollars for the twenty-one colours."
 
 
+def test_a_loop_of_digits_is_told_by_its_repeats_whatever_number_it_would_be(part: TextFacts) -> None:
+    row = facts(part, said("1" + ",000" * 110, "en"), [(0.0, 2.0)])
+    assert (row["status"], row["spoken_text"]) == ("ok", None)
+    assert row["compression_ratio"] > 2.4
+
+
 def test_chinese_with_english_inside(part: TextFacts) -> None:
     row = facts(part, said("我们今天学习machine learning的基础", "zh"), [(0.0, 4.0)])
     assert (row["text_language"], row["language_agrees"]) == ("zh", True)
