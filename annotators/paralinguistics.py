@@ -169,12 +169,13 @@ class Paralinguistics:
         return found
 
     def _speed_of_words(self, clip: Row, heard: Row) -> str | None:
-        """By words a second of speech that VAD hears; None without words, and for a language without borders."""
+        """By words a second of speech that VAD hears, those without a time too; None without words or borders of the language."""
         borders = self.config.speeds.get(heard["language"] or "")
         if borders is None or not heard["words"]:
             return None
         words = [word["word"] for word in heard["words"]]
-        num = sum(map(_num_characters, words)) if heard["language"] in SPACELESS else len(words)
+        timed = sum(map(_num_characters, words)) if heard["language"] in SPACELESS else len(words)
+        num = timed + (heard.get("num_unaligned_words") or 0)
         return level(num / _speech_s(clip), borders.slow_hz, borders.fast_hz, ("slow", "normal", "fast"))
 
     def _rhythm(self, facts: Row) -> str | None:

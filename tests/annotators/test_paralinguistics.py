@@ -150,6 +150,11 @@ def test_speed_by_words_where_an_asr_has_them(language: str, words: list[str], s
     assert row["speaking_speed"]["source"] == ("asr" if language != "fi" and words else "style")
 
 
+def test_words_without_a_time_were_said_too() -> None:
+    heard = {"language": "en", "words": [{"word": "word"}] * 7, "num_unaligned_words": 4}
+    assert values(said({"asr": heard}, asr="asr"))["speaking_speed"] == "fast"
+
+
 def test_one_classifier_is_taken_as_it_is() -> None:
     heard = {"a": guess("sad", "ser@1", sad=0.7, happy=0.3), "b": guess(None, "g", male=0.55, female=0.45)}
     row = said(heard, classifiers={"emotion": ["a"], "gender": ["b"]})
