@@ -35,7 +35,7 @@ from annotators.style import StyleConfig
 from annotators.text_facts import TextConfig
 from annotators.whisperx_asr import WhisperxConfig
 from manifests.audio import resample
-from manifests.contracts import MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing
+from manifests.contracts import FACTS, MODEL_RATE_HZ, Annotator, Audio, ClipBatch, Hearing
 from manifests.ids import clip_id
 from manifests.schema import CLIPS, RECORDINGS, check_table, layer_schema
 from manifests.store import Store
@@ -296,6 +296,29 @@ def test_no_value_is_nan_or_infinite(kind: str, answers: dict[str, pa.Table]) ->
 def test_empty_batch(kind: str, part: Annotator) -> None:
     table = part.annotate(batch_of(part, []))
     assert check_table(table, layer_schema(part.adds), kind).num_rows == 0
+
+
+def test_rows_of_an_error_or_a_gate_in_what_is_read_are_abstentions(
+    kind: str, part: Annotator, clips: list[tuple[Audio, int]], answers: dict[str, pa.Table]
+) -> None:
+    batch = batch_of(part, clips)
+    layers = [name for name in part.reads if name not in FACTS]
+    if not layers:
+        return
+    for lost in (*((name,) for name in layers), layers):
+        tables = {**batch.layers, **{name: without_values(batch.layers[name]) for name in lost}}
+        table = part.annotate(ClipBatch(batch.clips, batch.audio, batch.sample_rates_hz, tables))
+        check_table(table, layer_schema(part.adds), kind)
+        assert len(table) == len(clips)
+    if part.hears is Hearing.NOTHING and len(layers) == len(part.reads):  # nothing is left that it could speak of
+        assert set(table["status"].to_pylist()) == {"abstained"}
+        assert answers[kind]["status"][0].as_py() == "ok"
+
+
+def without_values(layer: pa.Table) -> pa.Table:
+    """The rows of a layer as the engine writes them where a part failed: every column but the keys is null."""
+    rows = [{"clip_id": clip, "status": "error", "error": "it failed"} for clip in layer["clip_id"].to_pylist()]
+    return pa.Table.from_pylist(rows, schema=layer.schema)
 
 
 def test_batch_of_one_equals_batch_of_many(kind: str, part: Annotator, answers: dict[str, pa.Table], clips: Any) -> None:
