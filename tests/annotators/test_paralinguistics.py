@@ -150,6 +150,14 @@ def test_speed_by_words_where_an_asr_has_them(language: str, words: list[str], s
     assert row["speaking_speed"]["source"] == ("asr" if language != "fi" and words else "style")
 
 
+def test_layers_that_failed_say_nothing() -> None:
+    row = said(
+        {}, asr="asr", sound_gate="sound_gate", classifiers={"gender": ["a", "b"], "age": ["c"]}
+    )  # all their columns are null
+    assert values(row) == {"vocal_activity": "speech"}
+    assert (row["gender"], row["age"], row["age_years"]) == (None, None, None)
+
+
 def test_words_without_a_time_were_said_too() -> None:
     heard = {"language": "en", "words": [{"word": "word"}] * 7, "num_unaligned_words": 4}
     assert values(said({"asr": heard}, asr="asr"))["speaking_speed"] == "fast"
