@@ -1,4 +1,4 @@
-"""One way to open an ONNX network: on the CPU, with one thread, so that equal input gives equal bits; and to cut one in two."""
+"""One way to open an ONNX network: on the CPU, with one thread, so that equal input gives equal bits; and to change graphs."""
 
 from __future__ import annotations
 
@@ -36,3 +36,26 @@ def cut_graph(path: str, source: str, target: str, source_dims: Sequence[int | s
     part = Extractor(onnx.shape_inference.infer_shapes(onnx.load(path))).extract_model([source], [target])
     del part.graph.value_info[:]  # inferred with the axes fixed
     return bytes(update_inputs_outputs_dims(part, {source: list(source_dims)}, {target: list(target_dims)}).SerializeToString())
+
+
+def stacked_graph(path: str) -> bytes:
+    """A graph whose one LSTM hears a single stream, for many streams in one call, serialised for ``open_session``.
+
+    A new input ``layout``, int64 ``[3]``, is the shape (frames, streams, width) that the LSTM's input gets, so frames come
+    time first; the axis of streams of its states is freed. Raises ModelUnavailable when onnx is not installed.
+    """
+    packaged_path("onnx")
+    import onnx
+
+    model = onnx.load(path)
+    graph = model.graph
+    ((at, lstm),) = [(i, node) for i, node in enumerate(graph.node) if node.op_type == "LSTM"]
+    source, lstm.input[0] = lstm.input[0], "stacked"
+    states = {*lstm.input[5:7], *lstm.output[1:3]}
+    graph.node.insert(at, onnx.helper.make_node("Reshape", [source, "layout"], ["stacked"]))
+    for value in [*graph.input, *graph.output]:
+        if value.name in states:
+            value.type.tensor_type.shape.dim[1].dim_param = "streams"
+    graph.input.append(onnx.helper.make_tensor_value_info("layout", onnx.TensorProto.INT64, [3]))
+    del graph.value_info[:]  # inferred with the axis fixed
+    return bytes(model.SerializeToString())

@@ -1,20 +1,21 @@
 """Voice activity by silero-vad: one speech probability every 32 ms, made into spans by hysteresis, their edges by the level.
 
 The network is opened from the wheel's *sequence* graph, which takes many frames in one call and gives the same
-probabilities as the streaming one; neither torch nor the silero_vad package is imported. Many streams in one call are
-no faster (docs/decisions/0009).
+probabilities as the streaming one; neither torch nor the silero_vad package is imported. With one axis freed it takes
+many streams in one call as well, to the bit as if each were heard alone (docs/decisions/0009).
 
-Shape legend: S samples, F frames of 512 samples, C context samples, L levels of 128 samples.
+Shape legend: S samples, B streams, F frames of 512 samples, C context samples, L levels of 128 samples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from annotators.onnx_session import open_session
+from annotators.onnx_session import open_session, stacked_graph
 from annotators.speech_edges import refine_edges
 from annotators.weights import packaged_model, packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, AudioSlices, ChannelAudio, HeardSpan, ModelFact, Resources
@@ -27,7 +28,9 @@ FRAME_SAMPLES = 512
 CONTEXT_SAMPLES = 64  # tail of the frame before, which the network wants in front of each frame
 STATE_SIZE = 128
 LEVEL_SAMPLES = 128  # 8 ms, a quarter of a frame
-FRAMES_A_CALL = 1024  # 33 s of audio and 2.4 MB of input at once, whatever the recording's length
+FRAMES_A_CALL = 1024  # of all streams together: 33 s of audio and 2.4 MB of input at once, whatever their lengths
+LEAST_FRAMES = 8  # of a stream in a call, where one ends: silence is heard after its end
+STREAMS_A_CALL = 16  # each may hold a decoded minute of its recording, 4 MB
 
 
 class SileroConfig(SegmenterConfigBase):
@@ -65,36 +68,80 @@ class Silero:
 
     def setup(self) -> None:
         if self._session is None:
-            self._session = open_session(_weights_path())
+            self._session = open_session(stacked_graph(_weights_path()))
 
     def segment(self, channel: ChannelAudio) -> list[HeardSpan]:
-        probs_F, powers_L = self.hear(channel.audio)
-        return speech_spans(probs_F, powers_L, len(channel.audio), self.config)
+        return self.segment_many([channel])[0]
+
+    def segment_many(self, channels: Sequence[ChannelAudio]) -> list[list[HeardSpan]]:
+        heard = self.hear_many([channel.audio for channel in channels])
+        return [
+            speech_spans(probs_F, powers_L, len(channel.audio), self.config)
+            for channel, (probs_F, powers_L) in zip(channels, heard, strict=True)
+        ]
 
     def hear(self, audio_S: AudioSlices) -> tuple[np.ndarray, np.ndarray]:
         """Speech probabilities float32 ``[F]``, and mean squares float32 ``[L]`` of each 128 samples.
 
         The last frame is padded with zeros.
         """
+        return self.hear_many([audio_S])[0]
+
+    def hear_many(self, streams: Sequence[AudioSlices]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What ``hear`` returns, of each stream; those of about one length share calls."""
         self.setup()
-        num_frames = -(-len(audio_S) // FRAME_SAMPLES)
-        hidden = np.zeros((1, 1, STATE_SIZE), np.float32)
-        cell = np.zeros((1, 1, STATE_SIZE), np.float32)
-        context_C = np.zeros(CONTEXT_SAMPLES, np.float32)
-        probs, powers = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
-        for first in range(0, num_frames, FRAMES_A_CALL):
-            count = min(FRAMES_A_CALL, num_frames - first)
-            heard = audio_S[first * FRAME_SAMPLES : (first + count) * FRAME_SAMPLES]
-            frames = np.zeros((count, FRAME_SAMPLES), np.float32)
-            frames.reshape(-1)[: len(heard)] = heard
-            contexts = np.concatenate([context_C[None], frames[:-1, -CONTEXT_SAMPLES:]])
-            context_C = frames[-1, -CONTEXT_SAMPLES:]
+        longest_first = sorted(range(len(streams)), key=lambda i: -len(streams[i]))
+        heard: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for first in range(0, len(streams), STREAMS_A_CALL):
+            together = longest_first[first : first + STREAMS_A_CALL]
+            heard.update(zip(together, self._hear_together([streams[i] for i in together]), strict=True))
+        return [heard[i] for i in range(len(streams))]
+
+    def _hear_together(self, streams: Sequence[AudioSlices]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """``hear_many`` of streams sorted by length, the longest first: those that have ended leave the stack from behind."""
+        num_frames = [-(-len(audio_S) // FRAME_SAMPLES) for audio_S in streams]
+        hidden = np.zeros((1, len(streams), STATE_SIZE), np.float32)
+        cell = np.zeros((1, len(streams), STATE_SIZE), np.float32)
+        contexts_BC = np.zeros((len(streams), CONTEXT_SAMPLES), np.float32)
+        probs = [[np.zeros(0, np.float32)] for _ in streams]
+        powers = [[np.zeros(0, np.float32)] for _ in streams]
+        first = 0
+        while alive := sum(first < num for num in num_frames):
+            # Up to where the shortest ends, but not by steps so small that each costs a call.
+            count = min(FRAMES_A_CALL // alive, max(num_frames[alive - 1] - first, LEAST_FRAMES), num_frames[0] - first)
+            inputs = np.empty((count, alive, CONTEXT_SAMPLES + FRAME_SAMPLES), np.float32)
+            for b in range(alive):
+                frames = _frames(streams[b], first, count)
+                inputs[:, b, CONTEXT_SAMPLES:] = frames
+                powers[b].append(np.square(frames.reshape(-1, LEVEL_SAMPLES)).mean(axis=1))
+            inputs[0, :, :CONTEXT_SAMPLES] = contexts_BC[:alive]
+            inputs[1:, :, :CONTEXT_SAMPLES] = inputs[:-1, :, -CONTEXT_SAMPLES:]
+            contexts_BC = inputs[-1, :, -CONTEXT_SAMPLES:]
             found, hidden, cell = self._session.run(
-                ["speech_probs", "hn", "cn"], {"input": np.concatenate([contexts, frames], axis=1), "h": hidden, "c": cell}
+                ["speech_probs", "hn", "cn"],
+                {
+                    "input": inputs.reshape(count * alive, -1),
+                    "layout": np.array([count, alive, STATE_SIZE]),
+                    "h": hidden[:, :alive],
+                    "c": cell[:, :alive],
+                },
             )
-            probs.append(found)
-            powers.append(np.square(frames.reshape(-1, LEVEL_SAMPLES)).mean(axis=1))
-        return np.concatenate(probs), np.concatenate(powers)
+            for b, probs_F in enumerate(found.reshape(alive, count)):
+                probs[b].append(probs_F)
+            first += count
+        num_levels = FRAME_SAMPLES // LEVEL_SAMPLES
+        return [
+            (np.concatenate(p)[:num], np.concatenate(levels)[: num * num_levels])
+            for p, levels, num in zip(probs, powers, num_frames, strict=True)
+        ]
+
+
+def _frames(audio_S: AudioSlices, first: int, count: int) -> np.ndarray:
+    """Float32 ``[count, 512]`` from frame ``first`` on, zeros after the end."""
+    frames = np.zeros((count, FRAME_SAMPLES), np.float32)
+    heard = audio_S[first * FRAME_SAMPLES : (first + count) * FRAME_SAMPLES]
+    frames.reshape(-1)[: len(heard)] = heard
+    return frames
 
 
 def _weights_path() -> str:

@@ -137,9 +137,9 @@ def pack_facts(pack: Pack) -> tuple[dict[str, Any], list[str]]:
 def corpus_table(corpus: Corpus, name: str) -> pa.Table:
     """A table of a corpus by the name that ``--table`` takes. Raises RequestError naming those there are."""
     kind, _, part = name.partition(":")
-    if kind == "layer" and part:
+    if kind == "layer" and part in corpus.layers():
         return corpus.layer(part)
-    if kind == "spans" and part:
+    if kind == "spans" and f"spans/{part}" in corpus.snapshot.current:
         return corpus.spans(part)
     if kind == "table" and part:
         table, _, role = part.partition("/")

@@ -163,6 +163,19 @@ class Segmenter(Part, Protocol):
 
 
 @runtime_checkable
+class ManyChannelSegmenter(Segmenter, Protocol):
+    """A segmenter that hears many channels at once."""
+
+    def segment_many(self, channels: Sequence[ChannelAudio]) -> list[list[HeardSpan]]:
+        """What ``segment`` returns of each channel, to the bit, in order.
+
+        May raise on a channel that it cannot handle: the engine then runs the channels one by one. A group holds at most
+        ``resources.batch_audio_s`` of audio, or one channel.
+        """
+        ...
+
+
+@runtime_checkable
 class Annotator(Part, Protocol):
     """Columns about clips."""
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from manifests import ids
-from manifests.audio import HEARD_VERSION, HeardAudio
+from manifests.audio import HEARD_VERSION, AudioReader, HeardAudio
 from manifests.commits import Attempt
-from manifests.contracts import MODEL_RATE_HZ, ChannelAudio, HeardSpan, Resources, Segmenter
-from manifests.errors import StepwellError
+from manifests.contracts import MODEL_RATE_HZ, ChannelAudio, HeardSpan, ManyChannelSegmenter, Resources, Segmenter
+from manifests.errors import ContractError, StepwellError
 from manifests.gates import SpanGate
 from manifests.lineage import fingerprint
 from manifests.schema import CLIPS, FAILURES, INPUTS, QUARANTINE, RECORDINGS, SPANS, table_of
@@ -22,6 +23,7 @@ from manifests.spans import Span, clamp, merge, rescale, total
 from manifests.store import Store
 from manifests.tars import TarWriter
 from pipeline import clipset, ingest
+from pipeline.annotate_work import cut_batches
 from pipeline.clipset import ClipSetConfig, cut_clips
 from pipeline.ingest import Ingested, StoreConfig
 from pipeline.sources import Input
@@ -113,38 +115,70 @@ class SegmentWork:
 
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         facts = UnitFacts(store, unit, self.reads)
-        audio = facts.audio()
+        reader = facts.audio()
         is_open = self._gate(facts)
         rows: list[dict[str, Any]] = []
-        failures: list[dict[str, Any]] = []
-        recordings = facts.table(INGEST, "recordings").to_pylist()
-        for i, (recording, channel) in enumerate((r, channel) for r in recordings for channel in r["heard_channels"]):
-            place = {"recording_id": recording["recording_id"], "channel": channel}
-            rate, num_samples = recording["sample_rate_hz"], recording["num_samples"]
-            duration_s = num_samples / rate
-            if not is_open(recording, channel):
-                watch.gated_audio_s += duration_s
-            elif i in watch.poison:
-                failures.append({**place, "reason": watch.poison[i], "message": f"took the worker down {watch.poison[i]}"})
-            elif watch.takes(i):
-                watch.load(self.segmenter.setup)
-                heard = HeardAudio(audio, recording["recording_id"], channel, rate, num_samples)
-                try:
-                    with watch.items(i, i + 1, duration_s), watch.model(heard):
-                        found = self.segmenter.segment(ChannelAudio(**place, audio=heard))
-                    rows += _span_rows(found, recording, channel)
-                except (StepwellError, OSError):
-                    raise
-                except Exception as error:
-                    reason = "out_of_memory" if isinstance(error, MemoryError) else "error"
-                    failures.append({**place, "reason": reason, "message": one_line(error)})
-                watch.audio_s += duration_s
+        failures: dict[int, dict[str, Any]] = {}
+        todo: list[_Channel] = []
+        for channel in _channels(facts.table(INGEST, "recordings")):
             watch.num_rows += 1
-        watch.failed(len(failures), failures[0]["message"] if failures else None)
+            if not is_open(channel.recording, channel.channel):
+                watch.gated_audio_s += channel.duration_s
+            elif channel.item in watch.poison:
+                reason = watch.poison[channel.item]
+                failures[channel.item] = channel.failure(reason, f"took the worker down {reason}")
+            elif watch.takes(channel.item):
+                todo.append(channel)
+        for group in self._groups(todo):
+            watch.load(self.segmenter.setup)
+            for channel, found in zip(group, self._hear(group, reader, watch), strict=True):
+                if isinstance(found, Exception):
+                    reason = "out_of_memory" if isinstance(found, MemoryError) else "error"
+                    failures[channel.item] = channel.failure(reason, one_line(found))
+                else:
+                    rows += found
+                watch.audio_s += channel.duration_s
+        failed = [failures[item] for item in sorted(failures)]
+        watch.failed(len(failed), failed[0]["message"] if failed else None)
         if watch.only is not None:
             return
         attempt.put_table("spans", f"{self.output}/{self.fingerprint}", table_of(rows, SPANS))
-        attempt.put_table("failures", f"failures/{self.name}/{self.fingerprint}", table_of(failures, FAILURES))
+        attempt.put_table("failures", f"failures/{self.name}/{self.fingerprint}", table_of(failed, FAILURES))
+
+    def _groups(self, channels: Sequence[_Channel]) -> Iterator[Sequence[_Channel]]:
+        """Channels that are heard at once, in order: one, but for a segmenter of many."""
+        if not isinstance(self.segmenter, ManyChannelSegmenter):
+            yield from ([channel] for channel in channels)
+            return
+        durations_s = np.array([channel.duration_s for channel in channels])
+        for start, stop in cut_batches(durations_s, self.resources.batch_audio_s):
+            yield channels[start:stop]
+
+    def _hear(self, group: Sequence[_Channel], reader: AudioReader, watch: Watch) -> list[list[dict[str, Any]] | Exception]:
+        """SPANS rows of each channel, or what it raised. Where a group raises, its channels run one by one."""
+        heard = [channel.heard(reader) for channel in group]
+        audio = [ChannelAudio(**channel.place, audio=of) for channel, of in zip(group, heard, strict=True)]
+        seconds = sum(channel.duration_s for channel in group)
+        try:
+            with watch.items(group[0].item, group[-1].item + 1, seconds), watch.model(heard):
+                found = self._segment(audio)
+            return [_span_rows(spans, of.recording, of.channel) for spans, of in zip(found, group, strict=True)]
+        except (StepwellError, OSError):
+            raise
+        except Exception as error:
+            if len(group) > 1:
+                return [outcome for channel in group for outcome in self._hear([channel], reader, watch)]
+            return [error]
+
+    def _segment(self, channels: Sequence[ChannelAudio]) -> list[list[HeardSpan]]:
+        if len(channels) == 1 or not isinstance(self.segmenter, ManyChannelSegmenter):
+            return [self.segmenter.segment(channel) for channel in channels]
+        found = self.segmenter.segment_many(channels)
+        if len(found) != len(channels):
+            raise ContractError(
+                f"segmenter {self.name!r} returned spans of {len(found)} channels for {len(channels)}; return one list a channel"
+            )
+        return found
 
     def _gate(self, facts: UnitFacts) -> Callable[[dict[str, Any], int], bool]:
         """Whether the segmenter hears a recording's channel."""
@@ -158,6 +192,37 @@ class SegmentWork:
             return total(spans) > least_s * recording["sample_rate_hz"]
 
         return is_open
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """A heard channel of the unit: its position, the RECORDINGS row, and the channel's number."""
+
+    item: int
+    recording: dict[str, Any]
+    channel: int
+
+    @property
+    def place(self) -> dict[str, Any]:
+        return {"recording_id": self.recording["recording_id"], "channel": self.channel}
+
+    @property
+    def duration_s(self) -> float:
+        return float(self.recording["num_samples"] / self.recording["sample_rate_hz"])
+
+    def heard(self, reader: AudioReader) -> HeardAudio:
+        rate, num_samples = self.recording["sample_rate_hz"], self.recording["num_samples"]
+        return HeardAudio(reader, self.recording["recording_id"], self.channel, rate, num_samples)
+
+    def failure(self, reason: str, message: str) -> dict[str, Any]:
+        """FAILURES row."""
+        return {**self.place, "reason": reason, "message": message}
+
+
+def _channels(recordings: pa.Table) -> Iterator[_Channel]:
+    """The unit's heard channels, in order."""
+    heard = ((row, channel) for row in recordings.to_pylist() for channel in row["heard_channels"])
+    return (_Channel(i, row, channel) for i, (row, channel) in enumerate(heard))
 
 
 def _span_rows(found: Iterable[HeardSpan], recording: dict[str, Any], channel: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from manifests.audio import HeardAudio
@@ -76,13 +76,13 @@ class Watch:
                 self._announce(0, 0, None)
 
     @contextmanager
-    def model(self, heard: HeardAudio | None = None) -> Iterator[None]:
+    def model(self, heard: Sequence[HeardAudio] = ()) -> Iterator[None]:
         """Counts the CPU seconds inside as the model's own, but for those that went into reading what it has ``heard``."""
         began = time.process_time()
         try:
             yield
         finally:
-            self.model_cpu_s += time.process_time() - began - (heard.read_cpu_s if heard else 0.0)
+            self.model_cpu_s += time.process_time() - began - sum(audio.read_cpu_s for audio in heard)
 
     def failed(self, num: int, message: str | None) -> None:
         """``num`` rows are errors; the first message of the unit is kept."""

@@ -33,6 +33,23 @@ def test_state_is_carried_over_calls(conversation: Audio, monkeypatch: pytest.Mo
     np.testing.assert_allclose(powers[:100].mean(), np.square(conversation[: 100 * 128]).mean(), rtol=1e-4)
 
 
+def test_many_streams_are_heard_as_each_alone(conversation: Audio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit: of no sample, one, silence, and lengths that end in every round of every group."""
+    voices = [
+        conversation[i * 7000 : i * 7000 + length] for i, length in enumerate((512, 513, 9000, 9001, 40_000, 41_000, 20_000))
+    ]
+    streams = [np.zeros(0, np.float32), np.ones(1, np.float32), np.zeros(30_000, np.float32), *voices, conversation]
+    part = SileroConfig().build()
+    alone = [part.hear(stream) for stream in streams]
+    for streams_a_call, frames_a_call in ((16, 1024), (3, 37), (1, 1024)):
+        monkeypatch.setattr("annotators.silero.STREAMS_A_CALL", streams_a_call)
+        monkeypatch.setattr("annotators.silero.FRAMES_A_CALL", frames_a_call)
+        for (probs, powers), (probs_alone, powers_alone) in zip(part.hear_many(streams), alone, strict=True):
+            np.testing.assert_array_equal(probs, probs_alone)
+            np.testing.assert_array_equal(powers, powers_alone)
+    assert part.hear_many([]) == []
+
+
 def test_hysteresis() -> None:
     speech, between = [LOUD] * 10, [0.4] * 5
     assert spans_of([QUIET] * 4 + speech + between + speech + [QUIET] * 8) == [Span(4 * 512, 29 * 512)]

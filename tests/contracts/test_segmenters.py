@@ -19,7 +19,7 @@ from annotators.pyannote_vad import PyannoteVadConfig
 from annotators.silero import SileroConfig
 from annotators.speaker_change import SpeakerChangeConfig
 from manifests.audio import resample
-from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, Segmenter
+from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan, ManyChannelSegmenter, Segmenter
 from tests.annotators.pyannote_folders import pipeline_folder
 
 # One entry a variant of the union; the first test fails when one is missing. A fixture makes what pyannote_pipeline reads.
@@ -99,6 +99,23 @@ def test_two_speakers_are_heard(part: Segmenter, conversation: Audio) -> None:
     else:
         assert labels == ({"speaker_0", "speaker_1"} if part.name in HEARS_SPEAKERS else {None})
     assert heard(part, conversation) == spans, "a second hearing differs"
+
+
+def test_many_channels_are_heard_as_each_alone(part: Segmenter, conversation: Audio) -> None:
+    if not isinstance(part, ManyChannelSegmenter):
+        pytest.skip("hears one channel at a time")
+    audio = [
+        conversation[:90_000],
+        np.zeros(0, np.float32),
+        conversation,
+        np.zeros(8000, np.float32),
+        conversation[50_000:99_000],
+    ]
+    channels = [ChannelAudio(bytes([i]) * 16, 0, of.astype(np.float32)) for i, of in enumerate(audio)]
+    together = part.segment_many(channels)
+    assert together == [part.segment(channel) for channel in channels]
+    assert together[2]
+    assert part.segment_many([]) == []
 
 
 def test_clipped_speech_is_still_speech(part: Segmenter, conversation: Audio) -> None:

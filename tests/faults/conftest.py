@@ -43,7 +43,9 @@ def poisoned_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def poisoned_recipe() -> Callable[..., BuildRecipe]:
     """``poisoned_recipe(part="segmenter" or "annotator", how=..., ...)``: one unit, a limit of 1 GB."""
 
-    def make(part: str, how: str, limits: dict[str, Any] | None = None, **parameters: Any) -> BuildRecipe:
+    def make(
+        part: str, how: str, limits: dict[str, Any] | None = None, segmenter: str = "Segmenter", **parameters: Any
+    ) -> BuildRecipe:
         def custom(kind: str, how: str, **more: Any) -> dict[str, Any]:
             return {"kind": "custom", "target": f"poison_parts:Poisoned{kind}", "parameters": {"how": how, **more}}
 
@@ -51,7 +53,7 @@ def poisoned_recipe() -> Callable[..., BuildRecipe]:
         timeout_s = 2.0 if how == "hang" else 60.0
         recipe = {
             "name": "poisoned",
-            "segmenters": {"vad": custom("Segmenter", how if part == "segmenter" else "0")},
+            "segmenters": {"vad": custom(segmenter, how if part == "segmenter" else "0")},
             "clip_set": {"turns": None, "pad_s": 0.0},
             "annotators": {"heard": custom("Annotator", how, **parameters)} if part == "annotator" else {},
             "limits": {"memory_bytes": 1 << 30, "timeout_s": timeout_s, "timeout_x": 0.0, **(limits or {})},

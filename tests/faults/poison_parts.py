@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,13 @@ class PoisonedSegmenter:
         if is_poison(audio):
             _suffer(self.how)
         return [HeardSpan(Span(0, len(audio)), speech_prob=1.0)] if len(audio) else []
+
+
+class PoisonedManySegmenter(PoisonedSegmenter):
+    """The same, many channels at once."""
+
+    def segment_many(self, channels: Sequence[ChannelAudio]) -> list[list[HeardSpan]]:
+        return [self.segment(channel) for channel in channels]
 
 
 def is_poison(audio: np.ndarray) -> bool:

@@ -35,10 +35,11 @@ def test_a_clip_that_takes_its_model_down_is_an_error_row_and_its_neighbours_are
     assert (again.run_id, again.snapshot) == (None, result.snapshot)
 
 
+@pytest.mark.parametrize("segmenter", ["Segmenter", "ManySegmenter"])
 @pytest.mark.parametrize("how", ["crash", "hang", "eat", "raise"])
-def test_a_recording_that_takes_a_segmenter_down_is_a_failure_row(how, poisoned_folder, poisoned_recipe, tmp_path):
+def test_a_recording_that_takes_a_segmenter_down_is_a_failure_row(segmenter, how, poisoned_folder, poisoned_recipe, tmp_path):
     out = str(tmp_path / "corpus")
-    build([str(poisoned_folder)], out, poisoned_recipe("segmenter", how), LocalEngine())
+    build([str(poisoned_folder)], out, poisoned_recipe("segmenter", how, segmenter=segmenter), LocalEngine())
     corpus = Corpus.open(out)
     failures = corpus.failures("vad").to_pylist()
     assert [row["reason"] for row in failures] == [{**REASONS, "raise": "error"}[how]]
