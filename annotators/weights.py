@@ -29,11 +29,12 @@ def packaged_path(package: str, *parts: str) -> str:
     return path
 
 
+@functools.lru_cache(maxsize=64)
 def packaged_model(licence: str, package: str, *parts: str) -> ModelFact:
     """Facts of a weights file or folder inside a package. Raises ModelUnavailable as ``packaged_path`` does."""
     path = packaged_path(package, *parts)
-    distributions = importlib.metadata.packages_distributions().get(package, [package])
-    return ModelFact(package, importlib.metadata.version(distributions[0]), path_digest(path), licence)
+    # The names of these packages and of their distributions differ in dashes and case alone, which the look-up ignores.
+    return ModelFact(package, importlib.metadata.version(package), path_digest(path), licence)
 
 
 @functools.lru_cache(maxsize=64)
