@@ -56,7 +56,7 @@ def test_a_pack_is_told(tiny_pack: str) -> None:
 def test_an_unknown_table_is_refused_with_those_there_are(tiny_corpus: str) -> None:
     with pytest.raises(RequestError, match=r"'words' is not one of inputs, .*spans:vad, layer:asr"):
         run(tiny_corpus, "--table", "words")
-    with pytest.raises(RequestError, match="'layer:words' is not one of inputs, .*layer:asr"):
+    with pytest.raises(RequestError, match=r"'layer:words' is not one of inputs, .*layer:asr"):
         run(tiny_corpus, "--table", "layer:words")
     with pytest.raises(RequestError, match="no corpus at"):
         run(tiny_corpus + "-none")
