@@ -60,7 +60,7 @@ def compact(uri: str, *, part_bytes: int = PART_BYTES, grace_s: float = GRACE_S)
     with progress() as bars:
         bar: ProgressBar | None = None
         while True:
-            made = _Round(Corpus.open(uri), part_bytes)
+            made = _next_round(uri, part_bytes)
             bar = bar or bars.task("compact", made.num_pending, "tables")
             if not made.run(bar.advance):
                 break
@@ -89,6 +89,22 @@ def publish_compacted(store: Store, base: Snapshot, compacted: dict[str, dict[st
             return made
 
 
+def _next_round(uri: str, part_bytes: int) -> _Round:
+    """A round over the newest snapshot, whichever that is by the time that what it names was read."""
+    while True:
+        corpus = Corpus.open(uri)
+        try:
+            return _Round(corpus, part_bytes)
+        except FileNotFoundError as error:
+            _check_superseded(corpus, error)
+
+
+def _check_superseded(corpus: Corpus, error: FileNotFoundError) -> None:
+    """Something that the snapshot names is gone: another compaction replaced it, if there is a newer snapshot. Raises WorkError if not."""
+    if latest_snapshot_number(corpus.store) == corpus.snapshot.number:
+        raise WorkError(f"corpus {corpus.store.uri!r}: {error} is gone; run `stepwell corpus fsck --repair`") from error
+
+
 def _goes_on(before: Snapshot, after: Snapshot) -> bool:
     """Whether all that counted before counts after, from the same places."""
     done = ((output, mark, units) for output, made in before.outputs.items() for mark, units in made.items())
@@ -100,7 +116,7 @@ class _Round:
     """New parts over one snapshot, up to ROUND_BYTES of them, and the snapshot that names them."""
 
     def __init__(self, corpus: Corpus, part_bytes: int) -> None:
-        self._store, self._snapshot, self._part_bytes = corpus.store, corpus.snapshot, part_bytes
+        self._corpus, self._store, self._snapshot, self._part_bytes = corpus, corpus.store, corpus.snapshot, part_bytes
         self._tables = UnitTables(corpus.store, corpus.snapshot.compacted)
         done = {
             (output, mark): units for output, made in corpus.snapshot.outputs.items() for mark, units in made.items() if units
@@ -128,9 +144,8 @@ class _Round:
             self._run(advance)
         except FileNotFoundError as error:
             self._discard()
-            if latest_snapshot_number(self._store) == self._snapshot.number:
-                raise WorkError(f"corpus {self._store.uri!r}: {error} is gone; run `stepwell corpus fsck --repair`") from error
-            return True  # another compaction was faster, and its garbage collection too: look again
+            _check_superseded(self._corpus, error)
+            return True  # look again
         except BaseException:
             self._discard()
             raise

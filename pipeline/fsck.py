@@ -22,7 +22,7 @@ from manifests.snapshots import FORMAT_VERSION, INGEST, Snapshot
 from manifests.store import Store
 from manifests.tables import UnitTables
 from pipeline.faults import Fault, Key, said
-from pipeline.garbage import GRACE_S, Needed, garbage
+from pipeline.garbage import GRACE_S, Needed, SnapshotView, garbage
 from pipeline.holdings import HOLDINGS, Ownership, holding, read_holdings, settle
 from pipeline.snapshot_check import Output, Places, SnapshotCheck
 from pipeline.unit_check import UnitCheck
@@ -151,7 +151,8 @@ class _Inspection:
 
     def _check_units(self, outputs: dict[str, set[Output]]) -> tuple[Needed, set[str]]:
         """(what commits and snapshots name, units of which a commit cannot be read: nobody knows what they name)."""
-        needed, unsure = Needed(self._store, self._snapshots.snapshots), set[str]()
+        views = [SnapshotView(self._store, snapshot) for snapshot in self._snapshots.snapshots]
+        needed, unsure = Needed(views), set[str]()
         reader = UnitTables(self._store, self.found.newest.compacted if self.found.newest else {})
         with progress() as bars:
             bar = bars.task("fsck: units", len(outputs), "units")

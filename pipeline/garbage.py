@@ -54,28 +54,23 @@ def collect(store: Store, grace_s: float) -> Removed:
     now_s = time.time()
     details = store.details()  # before the names are read: what comes after is not in it
     kept = kept_snapshots(details, now_s, grace_s)
-    snapshots = _still_there(store, kept)
-    if kept and (not snapshots or snapshots[-1].number != kept[-1]):
+    views = _still_there(store, kept)
+    if kept and (not views or views[-1].number != kept[-1]):
         return Removed(0, 0)  # the listing is older than what other collections have removed since: theirs do
-    needed = Needed(store, snapshots)
+    needed = Needed(views)
     for path, data in store.read_all(sorted(path for path in details if path.startswith("commits/") and path.endswith(".json"))):
         with parsing(store.uri, path):
             needed.add(parse_commit(data))
     return remove(store, garbage(details, needed, now_s, grace_s), details)
 
 
-def _still_there(store: Store, numbers: Iterable[int]) -> list[Snapshot]:
-    """The snapshots that no other collection has removed since they were listed."""
-    found = []
+def _still_there(store: Store, numbers: Iterable[int]) -> list[SnapshotView]:
+    """The snapshots that no other collection has removed, nor begun to, since they were listed."""
+    views = []
     for number in numbers:
         with suppress(FileNotFoundError):
-            snapshot = read_snapshot(store, number)
-            for path in (path for made in snapshot.compacted.values() for path in made.values()):
-                read_compaction(store, path)
-            for path in snapshot.tables.values():
-                read_decision_table(store, path)
-            found.append(snapshot)
-    return found
+            views.append(SnapshotView(store, read_snapshot(store, number)))
+    return views
 
 
 def remove(store: Store, paths: Iterable[str], details: Details) -> Removed:
@@ -103,8 +98,8 @@ def is_old(detail: ObjectDetail, now_s: float, grace_s: float) -> bool:
 class Needed:
     """What snapshots need, and the commits that are added."""
 
-    def __init__(self, store: Store, snapshots: Iterable[Snapshot]) -> None:
-        self._views = [_View(store, snapshot) for snapshot in snapshots]
+    def __init__(self, views: Iterable[SnapshotView]) -> None:
+        self._views = list(views)
         self._paths = set[str]().union(*(view.paths for view in self._views))
         self._committed: set[tuple[str, str, str]] = set()
 
@@ -125,10 +120,14 @@ class Needed:
         return path in self._paths
 
 
-class _View:
-    """What one snapshot needs. What it does not name counts as read from its own object: it may be about to be named."""
+class SnapshotView:
+    """What one snapshot needs. What it does not name counts as read from its own object: it may be about to be named.
+
+    Raises FileNotFoundError when a compaction or the head of a decision table that it names is gone.
+    """
 
     def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        self.number = snapshot.number
         self._places: dict[tuple[str, str], Compaction] = {}
         self.paths = {Snapshot.path(snapshot.number), *snapshot.holdings}
         for output, made in snapshot.compacted.items():

@@ -18,7 +18,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.compacted import read_compaction
+from manifests.compacted import _read_compaction, read_compaction
 from manifests.corpus import Corpus
 from manifests.errors import WorkError
 from manifests.snapshots import Snapshot, latest_snapshot_number, read_snapshot, table_roles
@@ -152,6 +152,27 @@ def test_a_reader_goes_on_with_the_snapshot_that_it_opened(original, corpus, row
     assert reader.layer("prosody") == Corpus.open(original).layer("prosody")
 
 
+def test_a_compaction_that_another_one_overtook_begins_again(corpus, original, rows_of, monkeypatch):
+    compact(corpus, part_bytes=PART_BYTES, grace_s=3600)
+    overtaken, read = Corpus.open(corpus), Corpus.open
+    compact(corpus, part_bytes=2 * PART_BYTES, grace_s=0)
+    _read_compaction.cache_clear()  # this process has read what is gone now
+    opened = iter([overtaken])
+    monkeypatch.setattr(Corpus, "open", lambda uri: next(opened, None) or read(uri))
+    assert compact(corpus, part_bytes=2 * PART_BYTES, grace_s=0).num_parts == 0
+    assert next(opened, None) is None
+    assert rows_of(corpus) == rows_of(original)
+
+
+def test_a_compaction_that_nobody_replaced_is_lost(corpus):
+    compact(corpus, part_bytes=PART_BYTES, grace_s=3600)
+    store = Store(corpus)
+    store.remove(next(path for path in store.objects("compacted") if path.endswith(".json")))
+    _read_compaction.cache_clear()
+    with pytest.raises(WorkError, match="is gone; run `stepwell corpus fsck --repair`"):
+        compact(corpus, part_bytes=PART_BYTES, grace_s=0)
+
+
 def test_a_table_that_is_not_what_its_commit_says_is_not_passed_on(corpus):
     store = Store(corpus)
     path = store.objects("clips")[3]
@@ -187,8 +208,8 @@ def test_a_build_readers_and_two_compactions_at_once(snippets, light, tmp_path, 
         assert clips["clip_id"] == layer["clip_id"]
         seen.append(clips.num_rows)
 
-    # Two seconds of grace: nothing here holds an object so long before it commits.
-    compactor = lambda: compact(out, part_bytes=PART_BYTES, grace_s=2)  # noqa: E731
+    # Five seconds of grace: nothing here holds an object so long before it commits, nor a reader a snapshot.
+    compactor = lambda: compact(out, part_bytes=PART_BYTES, grace_s=5)  # noqa: E731
     threads = [until_built(step) for step in (compactor, compactor, read)]
     for thread in threads:
         thread.start()
