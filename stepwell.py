@@ -14,16 +14,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-import typer
+INTERRUPTED = "error: interrupted; what was committed stays, run the same command to go on (`train run` with --resume)"
 
-import manifests.cli
-import pipeline.cli
-import tokenization.cli
-import training.cli
-from manifests.console import answer, say
-from manifests.errors import StepwellError
+try:
+    import typer
+    from typer.core import TyperGroup
+
+    import manifests.cli
+    import pipeline.cli
+    import tokenization.cli
+    import training.cli
+    from manifests.console import answer, say
+    from manifests.errors import StepwellError
+except KeyboardInterrupt:  # Ctrl-C while they load ends as it does later
+    sys.exit(INTERRUPTED)
+
+
+class Verbs(TyperGroup):
+    """All verbs. Ctrl-C in one is work that failed, one line and exit code 1; typer would end without a word and with 130."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
 
 app = typer.Typer(
+    cls=Verbs,
     help="Raw recordings to a Step-Audio-2-class speech model: corpus, packs, trainer.",
     no_args_is_help=True,
     add_completion=False,

@@ -125,8 +125,12 @@ def envelope_depth(magnitude_FK: np.ndarray) -> float:
 
 
 def low_energy_ratio(magnitude_FK: np.ndarray) -> float:
+    """Share of frames under half the mean RMS of the second around them, or of as much of it as lies in the clip."""
     rms_F = np.sqrt((magnitude_FK**2).sum(axis=1))
-    around_F = np.convolve(rms_F, np.ones(LOW_ENERGY_FRAMES) / LOW_ENERGY_FRAMES, mode="same")[: len(rms_F)]
+    sums = np.concatenate([[0.0], np.cumsum(rms_F, dtype=np.float64)])
+    at_F = np.arange(len(rms_F))
+    first_F, stop_F = np.maximum(at_F - LOW_ENERGY_FRAMES // 2, 0), np.minimum(at_F + LOW_ENERGY_FRAMES // 2, len(rms_F))
+    around_F = (sums[stop_F] - sums[first_F]) / (stop_F - first_F)
     return float((rms_F < 0.5 * around_F).mean())
 
 

@@ -136,6 +136,11 @@ def volume(num_bytes: float) -> str:
     return f"{num_bytes / 1024:.3g} PiB"
 
 
+def counted(num: int, one: str, many: str | None = None) -> str:
+    """A count for people: ``1 clip``, ``2,345 clips``; ``many`` where the plural has more than an s."""
+    return f"{num:,} {one if num == 1 else many or f'{one}s'}"
+
+
 def number(value: float | None) -> str:
     """A figure for people: three digits that count, thousands apart; a dash where there is none."""
     if value is None:

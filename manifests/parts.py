@@ -10,6 +10,8 @@ from manifests.contracts import ModelFact
 from manifests.errors import parsing
 from manifests.store import Store, json_bytes
 
+FOLDER = "parts"
+
 
 @dataclass(frozen=True)
 class PartFacts:
@@ -22,7 +24,7 @@ class PartFacts:
 
     @staticmethod
     def path(output: str, fingerprint: str) -> str:
-        return f"parts/{output}/{fingerprint}.json"
+        return f"{FOLDER}/{output}/{fingerprint}.json"
 
     def write(self, store: Store, output: str, fingerprint: str) -> None:
         """Write the facts unless they are there."""
@@ -39,5 +41,10 @@ class PartFacts:
         except FileNotFoundError:
             return None
         with parsing(store.uri, path):
-            row = json.loads(data)
-            return PartFacts(**{**row, "models": tuple(ModelFact(**model) for model in row["models"])})
+            return parse_part_facts(data)
+
+
+def parse_part_facts(data: bytes) -> PartFacts:
+    """Facts from their bytes. Raises ValueError, KeyError, TypeError or AttributeError on anything that is not a whole file of them."""
+    row = json.loads(data)
+    return PartFacts(**{**row, "models": tuple(ModelFact(**model) for model in row["models"])})

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.commits import list_commits, read_commit
-from manifests.console import say
+from manifests.console import counted, say
 from manifests.corpus import Corpus, UnitView
-from manifests.errors import RequestError, WorkError
+from manifests.errors import RequestError
 from manifests.gates import AnnotatorConfigBase
 from manifests.parts import PartFacts
 from manifests.recipes import RecipeModel, resolved
@@ -62,12 +62,12 @@ class BuildResult:
 
     def lines(self) -> list[str]:
         """The result for people."""
-        ran = f"{self.num_tasks_done} tasks done, {self.num_tasks_reused} found committed"
+        ran = f"{counted(self.num_tasks_done, 'task')} done, {self.num_tasks_reused:,} found committed"
         return [
             f"corpus {self.corpus_uri}, snapshot {self.snapshot}: {ran}",
-            f"{self.num_inputs} inputs: {self.num_refused} refused, {self.num_partial} kept in part (see quarantine)",
-            f"{self.num_recordings} recordings, {self.audio_s / 3600:.3f} h; "
-            f"{self.num_clips} clips, {self.clip_s / 3600:.3f} h ({self.clip_set})",
+            f"{counted(self.num_inputs, 'input')}: {self.num_refused} refused, {self.num_partial} kept in part (see quarantine)",
+            f"{counted(self.num_recordings, 'recording')}, {self.audio_s / 3600:.3f} h; "
+            f"{counted(self.num_clips, 'clip')}, {self.clip_s / 3600:.3f} h ({self.clip_set})",
             *(lines(self.costs) if self.costs else []),
         ]
 
@@ -83,8 +83,8 @@ class DryRun:
 
     def lines(self) -> list[str]:
         """The plan for people."""
-        head = f"{self.num_inputs} inputs listed, {self.num_new_inputs} new; {self.num_units} units"
-        return [head, *(f"  {row['output']}: {row['num_tasks']} units to run ({row['why']})" for row in self.outputs)]
+        head = f"{counted(self.num_inputs, 'input')} listed, {self.num_new_inputs:,} new; {counted(self.num_units, 'unit')}"
+        return [head, *(f"  {row['output']}: {counted(row['num_tasks'], 'unit')} to run ({row['why']})" for row in self.outputs)]
 
 
 def dry_run(sources: Sequence[str], out: str, recipe: BuildRecipe, columns: ColumnMap | None = None) -> DryRun:
@@ -231,19 +231,16 @@ class _Run:
 
     def execute(self, engine: Engine, recipe: RecipeModel, clip_set: str) -> BuildResult:
         run_id = costs = None
+        for work in (work for work in self.works if isinstance(work, SegmentWork | AnnotateWork)):
+            part = PartFacts(work.part.name, work.part.version, work.part.models, work.reads)
+            part.write(self.store, work.output, work.fingerprint)
         if self.todo:
             now = datetime.datetime.now(datetime.UTC)
             run_id = f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
             self.store.create(f"runs/{run_id}/recipe.json", json_bytes(resolved(recipe)))
-            for work in (work for work in self.works if isinstance(work, SegmentWork | AnnotateWork)):
-                part = PartFacts(work.part.name, work.part.version, work.part.models, work.reads)
-                part.write(self.store, work.output, work.fingerprint)
             for other in others(self.store):
                 say(notice(other))
-            try:
-                costs = self._work(engine, run_id)
-            except KeyboardInterrupt:
-                raise WorkError("interrupted; every finished task is committed, run the same command to go on") from None
+            costs = self._work(engine, run_id)
         current = {work.output: work.fingerprint for work in self.works}
         snapshot = publish(self.store, [unit.unit_id for unit in self.units], current, clip_set)
         return self._result(run_id, snapshot.number, costs)

@@ -183,7 +183,7 @@ def figures_of(
         num_folds=num_folds,
         accuracy=float(is_right_N.mean()),
         average_recall=float(np.mean(list(recalls.values()))),
-        log_loss=float(-np.log(posterior_NK[np.arange(len(examples)), label_N]).mean()),
+        log_loss=float(abs(np.log(posterior_NK[np.arange(len(examples)), label_N]).mean())),
         coverage=float(is_stated_N.mean()),
         precision=float(is_right_N[is_stated_N].mean()) if is_stated_N.any() else 1.0,
         mean_age_error_years=float(np.abs(years_N - examples.years).mean()) if aged and examples.years is not None else None,

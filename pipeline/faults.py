@@ -9,6 +9,7 @@ Key = tuple[str, str, str]  # output, fingerprint, unit: what one commit is abou
 AGAIN = "`stepwell corpus fsck --repair`, then build again: the unit is done anew"
 PUBLISH = "`stepwell corpus fsck --repair` publishes a snapshot that is right"
 REMOVE = "`stepwell corpus fsck --repair` removes it"
+RESTATE = "`stepwell corpus fsck --repair` removes it, then build or annotate again by the same recipe: it is written anew"
 DECIDE = "`stepwell corpus fsck --repair` takes the table out of the snapshot, then make it again"
 PLAN = "`stepwell corpus fsck --repair` empties the plan, then build again: its inputs are planned anew"
 REMEDIES = {
@@ -55,6 +56,7 @@ REMEDIES = {
     "part_size": AGAIN,
     "part_digest": AGAIN,
     "part_rows": AGAIN,
+    "facts_unreadable": RESTATE,
     "decision_unreadable": DECIDE,
     "decision_object": DECIDE,
     "orphan": REMOVE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from annotators.linear_classifier import (
     Feature,
     FeatureLayer,
     HeldOutFigures,
+    LabelFigures,
     feature_values,
     has_vectors,
     layer_features,
     save_classifier,
 )
 from annotators.paralinguistics_schema import Dimension, age_label, is_label, label_rule
+from manifests.console import counted
 from manifests.corpus import Corpus
 from manifests.errors import RequestError, WorkError
 from manifests.remote import open_filesystem, os_errors, refusal
@@ -52,8 +54,8 @@ class FitResult:
         """The result for people."""
         h = self.held_out
         lines = [
-            f"classifier of {self.dimension} at {self.out}: fitted on {h.num_items} clips of {h.num_groups} groups; "
-            f"{self.num_incomplete} labelled clips lack features, {self.num_unlabelled} clips have no label",
+            f"classifier of {self.dimension} at {self.out}: fitted on {_of_groups(h)}; left out: "
+            f"{counted(self.num_incomplete, 'labelled clip')} without features, {counted(self.num_unlabelled, 'clip')} without a label",
             f"held out, {h.num_folds} folds: accuracy {h.accuracy:.1%}, average recall {h.average_recall:.1%}, log loss {h.log_loss:.2f}",
             f"from a confidence of {self.min_confidence:.2f} on it states a label: {h.coverage:.1%} of clips, {h.precision:.1%} of them right",
         ]
@@ -61,8 +63,12 @@ class FitResult:
             lines.append(f"mean error of the age: {h.mean_age_error_years:.1f} years")
         for label, figures in h.labels.items():
             recall = "too few for a claim" if figures.recall is None else f"recall {figures.recall:.1%}"
-            lines.append(f"  {label}: {figures.num_items} clips of {figures.num_groups} groups, {recall}")
+            lines.append(f"  {label}: {_of_groups(figures)}, {recall}")
         return lines
+
+
+def _of_groups(figures: HeldOutFigures | LabelFigures) -> str:
+    return f"{counted(figures.num_items, 'clip')} of {counted(figures.num_groups, 'group')}"
 
 
 @dataclass(frozen=True)
@@ -124,8 +130,8 @@ def _wanted_features(corpus: Corpus, names: Sequence[str]) -> list[Feature]:
         layer, _, column = name.partition(".")
         if layer not in corpus.layers():
             raise RequestError(
-                f"feature layer {layer!r} is not in corpus {corpus.store.uri!r}; it has {', '.join(corpus.layers()) or 'none'}: add it with "
-                f"`stepwell corpus annotate {corpus.store.uri} --layer {layer} --recipe RECIPE`"
+                f"feature layer {layer!r} is not in corpus {corpus.store.uri!r}; it has {', '.join(corpus.layers()) or 'none'}: mend the name, "
+                f"or add the layer with `stepwell corpus annotate {corpus.store.uri} --layer NAME --recipe RECIPE`"
             )
         table = corpus.layer(layer)
         columns = layer_features(layer, table.schema, column or None)
@@ -193,7 +199,7 @@ def _labels_by_recording(
 ) -> dict[bytes, Label]:
     """Recording -> its label, with the group filled in from the inputs where the labels have none.
 
-    Raises RequestError for a label of no input, two labels of one recording, and a label without a group.
+    Raises RequestError for a label of no input, rows of one recording that differ, and a label without a group.
     """
     by_uri = {row["uri"]: row for row in inputs}
     by_recording = {row["recording_id"]: row for row in inputs if row["recording_id"]}
@@ -213,13 +219,19 @@ def _labels_by_recording(
             raise RequestError(
                 f"{label.where}: no {group!r} there and none with the input; folds must not share one: add the key, or name another with --group"
             )
-        if recording in found and found[recording].label != label.label:
-            raise RequestError(
-                f"{label.where}: labels the same recording {label.label!r} as {found[recording].where} {found[recording].label!r}"
-            )
-        name = told.hex() if isinstance(told, bytes) else str(told)
-        found[recording] = Label(label.label, label.years, name, label.licence, label.where)
+        label = replace(label, group=told.hex() if isinstance(told, bytes) else str(told))
+        _check_same(found.setdefault(recording, label), label, group)
     return found
+
+
+def _check_same(first: Label, second: Label, group: str) -> None:
+    """Raises RequestError where two rows say different things of one recording."""
+    for name, known in (("label", "label"), ("years", "age in years"), ("group", group), ("licence", "licence")):
+        one, other = getattr(first, name), getattr(second, name)
+        if one != other:
+            raise RequestError(
+                f"{second.where}: {known} {other!r} of a recording that {first.where} gives {one!r}; a recording has one: mend a row or take it out"
+            )
 
 
 def _examples(

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import soundfile
 
 from manifests.commits import read_commit
-from manifests.console import aligned, duration, hours, number, volume
+from manifests.console import aligned, counted, duration, hours, number, volume
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.packs import Pack
@@ -87,12 +87,13 @@ class Forecast:
         if self.gpu_h.high > 0:
             rows += [_row(f"GPUs of {part.part}", part.gpu_h, hours) for part in self.parts if part.gpu_h.high > 0]
             rows.append(_row("GPUs", self.gpu_h, hours))
-        rows.append(_row(f"wall time on {self.num_cpus} CPUs", self.wall_s, duration))
+        rows.append(_row(f"wall time on {counted(self.num_cpus, 'CPU')}", self.wall_s, duration))
         rows += [_row("stored audio", self.audio_bytes, volume), _row("tables", self.table_bytes, volume)]
         rows += [_row("pack", self.pack_bytes, volume), _row("shards", self.num_shards)]
         return [
-            f"{self.num_inputs} inputs, {volume(self.num_bytes)}, in {self.num_units} units",
-            f"measured: {self.num_sampled} inputs of {self.num_classes} size classes, {hours(self.sampled_audio_h)}",
+            f"{counted(self.num_inputs, 'input')}, {volume(self.num_bytes)}, in {counted(self.num_units, 'unit')}",
+            f"measured: {counted(self.num_sampled, 'input')} of {counted(self.num_classes, 'size class', 'size classes')}, "
+            f"{hours(self.sampled_audio_h)}",
             *aligned(rows),
             self.method,
         ]

@@ -1,7 +1,8 @@
 """``corpus fsck``: every checksum, schema, index and cross-reference of a corpus, each fault by its name.
 
-One listing first; what comes after it is not looked at, so that a build may work meanwhile. Then the plans, the snapshots
-with their compactions, unit by unit everything that is committed, who owns what, and last the objects that nothing names.
+One listing first; what comes after it is not looked at, so that a build may work meanwhile. Then the plans, what made the
+outputs, the snapshots with their compactions, unit by unit everything that is committed, who owns what, and last the objects
+that nothing names.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.commits import commit_path, split_commit_path
-from manifests.console import progress
+from manifests.console import counted, progress, volume
 from manifests.decision_tables import FOLDER as DECISIONS
 from manifests.errors import RequestError
+from manifests.parts import FOLDER as PARTS
+from manifests.parts import parse_part_facts
 from manifests.snapshots import FORMAT_VERSION, INGEST, Snapshot
 from manifests.store import Store
 from manifests.tables import UnitTables
@@ -57,7 +60,8 @@ class Findings:
     def lines(self) -> list[str]:
         """The findings for people."""
         speed = self.audio_s / 3600 / max(self.wall_s, 1e-9)
-        what = f"{self.num_units} units, {self.num_commits} commits, {self.num_objects} objects, {self.num_bytes / 2**30:.3f} GiB"
+        counts_of = (("unit", self.num_units), ("commit", self.num_commits), ("object", self.num_objects))
+        what = ", ".join([*(counted(num, noun) for noun, num in counts_of), volume(self.num_bytes)])
         lines = [f"corpus {self.corpus_uri}: {what}"]
         lines += [f"{self.audio_s / 3600:.3f} h checked in {self.wall_s:.1f} s, {speed:.3g} audio-hours a second"]
         counts: Counter[str] = Counter()
@@ -66,7 +70,7 @@ class Findings:
             lines += [fault.line()] if counts[fault.code] <= SHOWN else []
         lines += [f"{code}: {number - SHOWN} more, all in --json" for code, number in counts.items() if number > SHOWN]
         summary = ", ".join(f"{number} {code}" for code, number in counts.most_common())
-        return [*lines, f"{len(self.faults)} faults: {summary}" if self.faults else "no faults"]
+        return [*lines, f"{counted(len(self.faults), 'fault')}: {summary}" if self.faults else "no faults"]
 
 
 def check(uri: str, *, fast: bool = False, grace_s: float = GRACE_S) -> Findings:
@@ -102,6 +106,7 @@ class _Inspection:
         self.found.num_units, self.found.num_commits = len(outputs), sum(map(len, outputs.values()))
         self._check_head()
         self._check_plans()
+        self._check_facts()
         self._snapshots.run()
         self.found.faults += self._snapshots.faults
         self.found.newest, self.found.places = self._snapshots.newest, self._snapshots.places
@@ -149,6 +154,14 @@ class _Inspection:
             if well != units:
                 self.found.mended[path] = plan_bytes(well)
 
+    def _check_facts(self) -> None:
+        """What made the outputs can be read. Where nothing says it, an earlier version made them: no fault."""
+        for path, data in self._store.read_all([path for path in self._details if path.startswith(f"{PARTS}/")]):
+            try:
+                parse_part_facts(data)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self._fault("facts_unreadable", path, f"it does not say what made the output ({said(error)})")
+
     def _check_units(self, outputs: dict[str, set[Output]]) -> tuple[Needed, set[str]]:
         """(what commits and snapshots name, units of which a commit cannot be read: nobody knows what they name)."""
         views = [SnapshotView(self._store, snapshot) for snapshot in self._snapshots.snapshots]
@@ -168,7 +181,7 @@ class _Inspection:
                 self._take(check)
                 if planned is None and self._all_planned:
                     self.found.faults.append(self._unknown(unit, outputs[unit], check))
-                bar.advance(note=f"{self.found.audio_s / 3600:.2f} h, {len(self.found.faults)} faults")
+                bar.advance(note=f"{self.found.audio_s / 3600:.2f} h, {counted(len(self.found.faults), 'fault')}")
         return needed, unsure
 
     def _take(self, check: UnitCheck) -> None:

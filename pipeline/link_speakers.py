@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.compacted import CompactedPart
-from manifests.console import Progress, progress, say
+from manifests.console import Progress, counted, progress, say
 from manifests.corpus import Corpus, UnitView
 from manifests.decision_tables import DecisionTable, Draft
 from manifests.errors import RequestError
@@ -56,14 +56,15 @@ class LinkResult:
 
     def lines(self) -> list[str]:
         """The result for people."""
-        what = f"{self.num_speakers} speakers ({self.fingerprint}), threshold {self.threshold:g}"
+        what = f"{counted(self.num_speakers, 'speaker')} ({self.fingerprint}), threshold {self.threshold:g}"
         head = f"corpus {self.corpus_uri}, snapshot {self.snapshot}: {what}"
         if not self.is_new:
             return [head, "nothing to link: the table knows every unit"]
         return [
             head,
-            f"  {self.num_voices} voices in {self.num_units} units: {self.num_found} new speakers, {self.num_merged} ids merged",
-            f"  {self.num_clips} clips have a speaker, {self.num_unknown} have none",
+            f"  {counted(self.num_voices, 'voice')} in {counted(self.num_units, 'unit')}: "
+            f"{counted(self.num_found, 'new speaker')}, {counted(self.num_merged, 'id')} merged",
+            f"  {counted(self.num_clips, 'clip')} with a speaker, {self.num_unknown:,} without",
         ]
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.console import progress, say
+from manifests.console import counted, progress, say
 from manifests.corpus import Corpus
 from manifests.errors import RequestError, StoreError, WorkError
 from manifests.ids import digest_json
@@ -55,9 +55,9 @@ class PackResult:
     def lines(self) -> list[str]:
         """The result for people."""
         head = f"pack {self.pack_uri} ({self.pack_id[:12]}){'' if self.is_new else ': was there already'}"
-        splits = [f"  {s}: {n} documents, {self.hours[s]:.3f} h" for s, n in self.num_documents.items()]
+        splits = [f"  {s}: {counted(n, 'document')}, {self.hours[s]:.3f} h" for s, n in self.num_documents.items()]
         drops = [
-            f"  dropped for {r['reason']}: {r['num']} clips, {r['hours']:.3f} h" for r in self.funnel if r["step"] == "dropped"
+            f"  dropped for {r['reason']}: {counted(r['num'], 'clip')}, {r['hours']:.3f} h" for r in self.funnel if r["step"] == "dropped"
         ]
         return [head, *splits, *drops]
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from manifests.commits import Commit, commit_path, list_commits, parse_commit
 from manifests.compacted import Compaction, read_compaction, write_compaction
+from manifests.console import counted
 from manifests.snapshots import Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot, snapshot_number
 from manifests.store import Store
-from pipeline.faults import DECIDE, PUBLISH, Key
+from pipeline.faults import DECIDE, PUBLISH, RESTATE, Key
 from pipeline.fsck import Findings
 from pipeline.garbage import Removed, collect
 from pipeline.publish import assemble, discard
@@ -27,6 +28,7 @@ class Repaired:
     """What a repair did. ``scheduled`` are the commits that were taken back: the next build makes them again."""
 
     num_mended: int
+    num_to_restate: int  # facts of parts that were removed: the next build writes them anew
     scheduled: list[Key]
     snapshot: int
     removed: Removed
@@ -34,13 +36,15 @@ class Repaired:
 
     def lines(self) -> list[str]:
         """The repair for people."""
+        mended = f"{counted(self.num_mended, 'object')} mended"
+        lines = [f"{mended}, {self.removed.num_objects:,} removed; the newest snapshot is {self.snapshot}"]
+        if self.num_to_restate:
+            lines.append(f"what made {counted(self.num_to_restate, 'output')} is to be written anew: run the build again")
+        if not self.scheduled:
+            return [*lines, "nothing is to be done again"]
         units = len({unit for _, _, unit in self.scheduled})
-        return [
-            f"{self.num_mended} indexes and plans mended, {self.removed.num_objects} objects removed; the newest snapshot is {self.snapshot}",
-            f"{len(self.scheduled)} outputs of {units} units are to be done again: run the build again"
-            if self.scheduled
-            else "nothing is to be done again",
-        ]
+        what = f"{counted(len(self.scheduled), 'output')} of {counted(units, 'unit')}"
+        return [*lines, f"to be done again, {what}: run the build again"]
 
 
 def repair(found: Findings, grace_s: float) -> Repaired:
@@ -48,6 +52,9 @@ def repair(found: Findings, grace_s: float) -> Repaired:
     store = Store(found.corpus_uri)
     for path, data in found.mended.items():
         store.replace(path, data)
+    to_restate = [fault.path for fault in found.faults if fault.remedy == RESTATE]
+    for path in to_restate:
+        store.remove(path)
     broken = {key for fault in found.faults for key in fault.breaks} | found.lost
     scheduled = _with_readers(store, broken)
     for key in scheduled:
@@ -56,7 +63,7 @@ def repair(found: Findings, grace_s: float) -> Repaired:
         _republish(store, found, set(scheduled))
     removed = collect(store, grace_s)
     num_left = sum(fault.code in BY_HAND and not fault.breaks for fault in found.faults)
-    return Repaired(len(found.mended), scheduled, latest_snapshot_number(store), removed, num_left)
+    return Repaired(len(found.mended), len(to_restate), scheduled, latest_snapshot_number(store), removed, num_left)
 
 
 def _with_readers(store: Store, broken: set[Key]) -> list[Key]:

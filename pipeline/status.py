@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from manifests.commits import list_commits
-from manifests.console import aligned, bar, duration, hours, number, volume
+from manifests.console import aligned, bar, counted, duration, hours, number, volume
 from manifests.errors import RequestError
 from manifests.snapshots import read_head
 from manifests.store import Store
@@ -64,7 +64,7 @@ def read_status(uri: str) -> CorpusStatus:
 
 def lines(status: CorpusStatus, costs: CostTable | None = None) -> list[str]:
     """The status for people; with the cost table where one is given."""
-    said = [f"corpus {status.uri}: {status.num_units} units planned"]
+    said = [f"corpus {status.uri}: {counted(status.num_units, 'unit')} planned"]
     if status.outputs:
         said += _indented(
             [[row.output, row.fingerprint, *_units(row.num_units, status.num_units)] for row in status.outputs],
@@ -72,7 +72,7 @@ def lines(status: CorpusStatus, costs: CostTable | None = None) -> list[str]:
     past = [run for run in status.runs if not run.is_alive(status.at_s)]
     shown = past[-PAST_RUNS_SHOWN:]
     if len(past) > len(shown):
-        said.append(f"{len(past) - len(shown)} earlier runs")
+        said.append(counted(len(past) - len(shown), "earlier run"))
     for run in shown:
         said.append(_headline(run, status.at_s))
     for run in status.runs:
@@ -102,10 +102,10 @@ def watch(read: Callable[[], CorpusStatus], say: Callable[[CorpusStatus], list[s
 
 
 def _headline(run: Heartbeat, now_s: float) -> str:
-    num_tasks = sum(part.num_done for part in run.parts)
+    tasks = counted(sum(part.num_done for part in run.parts), "task")
     name = f"run {run.run_id} on {run.host} pid {run.pid}"
     if run.is_alive(now_s):
-        facts = [f"at work for {duration(now_s - run.started_at_s)}", f"{num_tasks} tasks done"]
+        facts = [f"at work for {duration(now_s - run.started_at_s)}", f"{tasks} done"]
         facts += [f"{run.num_in_flight} in flight"] if run.num_in_flight is not None else []
         facts += [f"{number(run.num_cpus)} CPUs"] if run.num_cpus else []
         facts += [f"{number(run.num_gpus)} GPUs"] if run.num_gpus else []
@@ -114,8 +114,8 @@ def _headline(run: Heartbeat, now_s: float) -> str:
         return f"{name}: {', '.join(facts)}; " + ("time left not known yet" if eta_s is None else f"about {duration(eta_s)} left")
     if run.state == "running":
         silent = duration(now_s - run.updated_at_s)
-        return f"{name}: no sign of life for {silent}: dead or cut off; run the same command to go on ({num_tasks} tasks done)"
-    ended = f"{name}: {run.state} after {duration(run.wall_s)}, {num_tasks} tasks"
+        return f"{name}: no sign of life for {silent}: dead or cut off; run the same command to go on ({tasks} done)"
+    ended = f"{name}: {run.state} after {duration(run.wall_s)}, {tasks}"
     return f"{ended}: {run.reason}" if run.reason else ended
 
 

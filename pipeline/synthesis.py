@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from manifests.audio import resample
-from manifests.console import progress
+from manifests.console import counted, progress
 from manifests.contracts import Audio, SpokenWord, Synthesiser
 from manifests.synthetic import mark_of
 from pipeline.recipe import VoicesRecipe
@@ -38,9 +38,9 @@ class Synthesis:
     audio_s: float
 
     def lines(self) -> list[str]:
-        repeated = f"; {self.num_repeated} rows say what another one says" if self.num_repeated else ""
+        repeated = f"; {counted(self.num_repeated, 'row repeats', 'rows repeat')} another one" if self.num_repeated else ""
         made = f"{self.num_made} made, {self.num_files - self.num_made} were there"
-        return [f"{self.manifest}: {self.num_files} files, {self.audio_s:.1f} s of synthetic speech ({made}{repeated})"]
+        return [f"{self.manifest}: {counted(self.num_files, 'file')}, {self.audio_s:.1f} s of synthetic speech ({made}{repeated})"]
 
 
 @dataclass(frozen=True)

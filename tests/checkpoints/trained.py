@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from manifests.ids import digest_json
 from tests.checkpoints.wav2vec2 import train_letters, train_sexes
 from tests.checkpoints.whisper import train_whisper
@@ -21,14 +23,15 @@ SOURCES = Path(__file__).parent
 def trained(name: str, below: Path) -> Path:
     """The folder of a checkpoint below ``below``, where it is trained unless it is there already."""
     folder = below / f"{name}-{_identity()}"
-    if not folder.exists():
-        making = Path(tempfile.mkdtemp(dir=below))
-        try:
-            TRAINERS[name](making)
-            os.replace(making, folder)  # whole or not at all: a training that is stopped leaves nothing that is found
-        except BaseException:
-            shutil.rmtree(making)
-            raise
+    with FileLock(below / f"{folder.name}.lock"):  # two test runs at once: the second waits for what the first trains
+        if not folder.exists():
+            making = Path(tempfile.mkdtemp(dir=below))
+            try:
+                TRAINERS[name](making)
+                os.replace(making, folder)  # whole or not at all: a training that is stopped leaves nothing that is found
+            except BaseException:
+                shutil.rmtree(making)
+                raise
     return folder
 
 

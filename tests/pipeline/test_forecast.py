@@ -98,7 +98,7 @@ def test_a_sample_predicts_the_build_of_the_whole(source, recipe, real):
     assert 0.6 < found.core_h.value * 3600 / work_cpu_s(Store(real.corpus_uri), real.run_id) < 1.8
     assert 0.5 < found.wall_s.value / run.wall_s < 2
     said = "\n".join(found.lines())
-    for line in ("audio in", "CPU time of ingest", "wall time on 1 CPUs", "shards", "bootstrap draws", "size classes"):
+    for line in ("audio in", "CPU time of ingest", "wall time on 1 CPU", "shards", "bootstrap draws", "size classes"):
         assert line in said
 
 
