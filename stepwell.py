@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 INTERRUPTED = "error: interrupted; what was committed stays, run the same command to go on (`train run` with --resume)"
+TYPER_INTERRUPTED = 130  # typer ends with it and without a word
 
 try:
     import typer
-    from typer.core import TyperGroup
 
     import manifests.cli
     import pipeline.cli
@@ -30,18 +30,7 @@ except KeyboardInterrupt:  # Ctrl-C while they load ends as it does later
     sys.exit(INTERRUPTED)
 
 
-class Verbs(TyperGroup):
-    """All verbs. Ctrl-C in one is work that failed, one line and exit code 1; typer would end without a word and with 130."""
-
-    def invoke(self, ctx: typer.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
-
-
 app = typer.Typer(
-    cls=Verbs,
     help="Raw recordings to a Step-Audio-2-class speech model: corpus, packs, trainer.",
     no_args_is_help=True,
     add_completion=False,
@@ -149,6 +138,10 @@ def main() -> None:
     except OSError as error:  # a disk or store that fails in the middle; what was committed stays
         say(f"error: {' '.join(str(error).split())} ({type(error).__name__}); run the same command to go on")
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        sys.exit(INTERRUPTED if end.code == TYPER_INTERRUPTED else end.code)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,9 @@ class PackResult:
         head = f"pack {self.pack_uri} ({self.pack_id[:12]}){'' if self.is_new else ': was there already'}"
         splits = [f"  {s}: {counted(n, 'document')}, {self.hours[s]:.3f} h" for s, n in self.num_documents.items()]
         drops = [
-            f"  dropped for {r['reason']}: {counted(r['num'], 'clip')}, {r['hours']:.3f} h" for r in self.funnel if r["step"] == "dropped"
+            f"  dropped for {r['reason']}: {counted(r['num'], 'clip')}, {r['hours']:.3f} h"
+            for r in self.funnel
+            if r["step"] == "dropped"
         ]
         return [head, *splits, *drops]
 

@@ -40,7 +40,9 @@ class Synthesis:
     def lines(self) -> list[str]:
         repeated = f"; {counted(self.num_repeated, 'row repeats', 'rows repeat')} another one" if self.num_repeated else ""
         made = f"{self.num_made} made, {self.num_files - self.num_made} were there"
-        return [f"{self.manifest}: {counted(self.num_files, 'file')}, {self.audio_s:.1f} s of synthetic speech ({made}{repeated})"]
+        return [
+            f"{self.manifest}: {counted(self.num_files, 'file')}, {self.audio_s:.1f} s of synthetic speech ({made}{repeated})"
+        ]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from annotators.prosody import Prosody
 from manifests.corpus import Corpus
-from manifests.errors import RequestError, WorkError
+from manifests.errors import RequestError
 from manifests.snapshots import clips_output, layer_output
 from manifests.store import Store
 from pipeline import annotate_work

@@ -112,7 +112,10 @@ def test_the_same_request_writes_the_same_bytes(classifier: str, labelled: Path,
 def test_what_cannot_be_fitted_is_said_with_the_remedy_and_leaves_nothing(labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for options, says in (
-        ({"features": ["embedding"]}, r"feature layer 'embedding' is not in corpus .*stepwell corpus annotate"),
+        (
+            {"features": ["spectrumm"]},
+            r"layer 'spectrumm' is not in corpus .* has .*spectrum.*: mend the name, or add .* --layer NAME",
+        ),
         ({"features": ["spectrum.loudness"]}, r"'spectrum\.loudness' is no column of numbers or vectors; spectrum has"),
         ({"label_key": "mood"}, r"no row has 'mood'; name the key"),
         ({"label_key": "path"}, r"line 1: 'adult00\.flac' is no label; labels of age are child, teen, adult, elderly, or years"),
@@ -127,14 +130,20 @@ def test_what_cannot_be_fitted_is_said_with_the_remedy_and_leaves_nothing(labell
 
 
 def test_labels_that_do_not_go_with_the_corpus(labelled: Path, tmp_path: Path) -> None:
+    def twice(*rows: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"path": str(labelled / "adult00.flac"), **row} for row in rows]
+
     for rows, says in (
         ([{"uri": "x.flac", "label": "child"}], r"x\.flac' is no input of the corpus"),
         ([{"label": "child"}], r"line 1 names nothing"),
         ([{"recording_id": "xyz", "label": "child"}], r"line 1: recording_id 'xyz' is not hex"),
+        (twice({"label": "child"}, {"label": "adult"}), r"line 2: label 'adult' of a recording that .* line 1 gives 'child'"),
+        (twice({"label": 31}, {"label": 34}), r"line 2: age in years 34\.0 of a recording that .* gives 31\.0"),
         (
-            [{"path": str(labelled / "adult00.flac"), "label": age} for age in ("child", "adult")],
-            r"labels the same recording 'adult' as",
+            twice({"label": 31, "speaker": "a"}, {"label": 31, "speaker": "b"}),
+            r"line 2: speaker 'b' of a recording that .* gives 'a'",
         ),
+        (twice({"label": 31}, {"label": 31, "licence": "CC-BY-4.0"}), r"line 2: licence 'CC-BY-4\.0' of .* gives None"),
     ):
         _write(tmp_path / "labels.jsonl", rows)
         with pytest.raises(RequestError, match=says):

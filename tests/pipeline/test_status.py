@@ -52,7 +52,7 @@ def test_a_run_at_work(corpus):
     said = "\n".join(lines(read_status(corpus.uri)))
     assert "4 units planned" in said
     assert "3/4" in said
-    assert "run r1 on far pid 12: at work for 1 min 40 s, 1 tasks done, 2 in flight, 2 CPUs, workers asr 1, signal 2" in said
+    assert "run r1 on far pid 12: at work for 1 min 40 s, 1 task done, 2 in flight, 2 CPUs, workers asr 1, signal 2" in said
     assert "about 5 min 00 s left" in said  # one of four units in 100 s
     assert "1/4" in said
     assert said.splitlines()[-1].split() == ["spans/vad", "█████░░░░░░░░░░░░░░░", "1/4", "30", "min", "18", "2", "3", "MiB"]
@@ -70,8 +70,8 @@ def test_runs_that_ended_say_how(corpus):
     put(corpus, beat("r1", state="failed", reason="asr failed 3 times", started_at_s=now - 500, updated_at_s=now - 440))
     put(corpus, beat("r2", state="done"))
     said = lines(read_status(corpus.uri))
-    assert said[-2].endswith("r1 on far pid 12: failed after 1 min 00 s, 1 tasks: asr failed 3 times")
-    assert said[-1].endswith("r2 on far pid 12: done after 1 min 40 s, 1 tasks")
+    assert said[-2].endswith("r1 on far pid 12: failed after 1 min 00 s, 1 task: asr failed 3 times")
+    assert said[-1].endswith("r2 on far pid 12: done after 1 min 40 s, 1 task")
 
 
 def test_no_corpus_is_a_wrong_request(tmp_path):

@@ -21,6 +21,47 @@ def loaded_after(program: str, repository: Path) -> list[str]:
     return found
 
 
+# Ctrl-C while a package loads, while help is shown, and in the middle of a verb.
+INTERRUPTIONS = {
+    "import": """
+import sys
+class Stops:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stops())
+import stepwell
+""",
+    "help": """
+import os, signal, sys
+import typer.rich_utils
+typer.rich_utils.rich_format_help = lambda **_: os.kill(os.getpid(), signal.SIGINT)
+import stepwell
+sys.argv = ["stepwell", "--help"]
+stepwell.main()
+""",
+    "verb": """
+import os, signal, sys
+import pipeline.status
+pipeline.status.read_status = lambda uri: os.kill(os.getpid(), signal.SIGINT)
+import stepwell
+sys.argv = ["stepwell", "corpus", "status", "./corpus"]
+stepwell.main()
+""",
+}
+
+
+@pytest.mark.parametrize("moment", INTERRUPTIONS)
+def test_an_interruption_is_one_line_and_exit_code_1_whenever_it_comes(moment: str, repository: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTIONS[moment]], cwd=repository, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stdout.strip() == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: interrupted; ")
+
+
 def test_the_command_is_light(repository: Path) -> None:
     program = """
 import sys
