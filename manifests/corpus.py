@@ -171,32 +171,32 @@ class UnitView:
     def __init__(self, corpus: Corpus, unit_id: str) -> None:
         self.corpus, self.unit_id = corpus, unit_id
         snapshot = corpus.snapshot
-        self._shadowed = [bytes.fromhex(r) for r in snapshot.shadowed.get(unit_id, ())]
-        self._superseded = [bytes.fromhex(i) for i in snapshot.superseded.get(unit_id, ())]
+        self.hidden_recordings = [bytes.fromhex(r) for r in snapshot.shadowed.get(unit_id, ())]
+        self.hidden_inputs = [bytes.fromhex(i) for i in snapshot.superseded.get(unit_id, ())]
 
     def inputs(self, columns: Columns = None) -> pa.Table:
         """INPUTS rows, but for those that a later unit took again."""
-        return self._read(INGEST, "inputs", INPUTS, columns, "input_id", self._superseded)
+        return self._read(INGEST, "inputs", INPUTS, columns, "input_id", self.hidden_inputs)
 
     def recordings(self, columns: Columns = None) -> pa.Table:
         """RECORDINGS rows that the unit owns."""
-        return self._read(INGEST, "recordings", RECORDINGS, columns, "recording_id", self._shadowed)
+        return self._read(INGEST, "recordings", RECORDINGS, columns, "recording_id", self.hidden_recordings)
 
     def quarantine(self, columns: Columns = None) -> pa.Table:
         """QUARANTINE rows, but for those of inputs that a later unit took again."""
-        return self._read(INGEST, "quarantine", QUARANTINE, columns, "input_id", self._superseded)
+        return self._read(INGEST, "quarantine", QUARANTINE, columns, "input_id", self.hidden_inputs)
 
     def spans(self, segmenter: str, columns: Columns = None) -> pa.Table:
         """SPANS rows of the recordings that the unit owns."""
-        return self._read(spans_output(segmenter), "spans", SPANS, columns, "recording_id", self._shadowed)
+        return self._read(spans_output(segmenter), "spans", SPANS, columns, "recording_id", self.hidden_recordings)
 
     def failures(self, segmenter: str, columns: Columns = None) -> pa.Table:
         """FAILURES rows of the recordings that the unit owns."""
-        return self._read(spans_output(segmenter), "failures", FAILURES, columns, "recording_id", self._shadowed)
+        return self._read(spans_output(segmenter), "failures", FAILURES, columns, "recording_id", self.hidden_recordings)
 
     def clips(self, columns: Columns = None) -> pa.Table:
         """CLIPS rows of the current clip set, of the recordings that the unit owns."""
-        return self._read(clips_output(self.corpus.clip_set), "clips", CLIPS, columns, "recording_id", self._shadowed)
+        return self._read(clips_output(self.corpus.clip_set), "clips", CLIPS, columns, "recording_id", self.hidden_recordings)
 
     def layer(self, name: str, columns: Columns = None) -> pa.Table:
         """Rows of a layer, one a row of ``clips()``. Raises RequestError where the layer lacks the unit."""
@@ -204,13 +204,16 @@ class UnitView:
         fingerprint = self.corpus.fingerprint(output)
         if not self.corpus.has(output, self.unit_id):
             raise RequestError(f"layer {name!r} lacks unit {self.unit_id}; build again to finish it")
-        rows = self.corpus.tables.read(output, fingerprint, self.unit_id, "layer", columns)
-        if not self._shadowed:
-            return rows
+        rows, shown = self.corpus.tables.read(output, fingerprint, self.unit_id, "layer", columns), self.shown_clips()
+        return rows if shown is None else rows.filter(shown)
+
+    def shown_clips(self) -> pa.ChunkedArray | None:
+        """Bool, a value a clip that the unit committed: whether readers see it. None: they see all."""
+        if not self.hidden_recordings:
+            return None
         clips = clips_output(self.corpus.clip_set)
         place = (clips, self.corpus.fingerprint(clips), self.unit_id)
-        owners = self.corpus.tables.read(*place, "clips", ["recording_id"])["recording_id"]
-        return rows.filter(_is_none_of(owners, self._shadowed))
+        return _is_none_of(self.corpus.tables.read(*place, "clips", ["recording_id"])["recording_id"], self.hidden_recordings)
 
     def decisions(self, name: str, role: str, columns: Columns = None) -> pa.Table:
         """Rows of a decision table, one a row of ``clips()``. Raises RequestError where it has none of the unit's clips."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tempfile
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -27,25 +29,26 @@ class UnitTables:
     """Tables of units as one snapshot's ``compacted`` says; without one, as commits say.
 
     When an object is gone, since a compaction replaced it after the caller began, the newest snapshot is asked: a
-    compaction changes no row, so whoever is at work goes on with the same ones.
+    compaction changes no row, so whoever is at work goes on with the same ones. Threads may share one.
     """
 
     def __init__(self, store: Store, compacted: Compacted | None = None) -> None:
         self.store = store
         self._compacted = compacted or {}
         self._commits: dict[tuple[str, str, str], Commit] = {}
-        self._parts: dict[str, pq.ParquetFile] = {}
+        self._open = threading.local()  # a Parquet file is read by one thread at a time
 
     def commit(self, output: str, fingerprint: str, unit: str) -> Commit:
         """Commit of one unit, remembered for a while. Raises WorkError when there is none."""
         key = (output, fingerprint, unit)
         if key not in self._commits:
             self.load([key])
-        if key not in self._commits:
+        found = self._commits.get(key)
+        if found is None:
             raise WorkError(
                 f"unit {unit}: {output!r} ({fingerprint}) is not committed; finish the build, or run `stepwell corpus fsck`"
             )
-        return self._commits[key]
+        return found
 
     def load(self, keys: Iterable[tuple[str, str, str]]) -> None:
         """Read the commits of (output, fingerprint, unit) that there are: an object store answers many at a time.
@@ -78,6 +81,33 @@ class UnitTables:
             )
         return completed(role, table, columns)
 
+    def read_many(
+        self, output: str, fingerprint: str, units: Sequence[str], role: str, columns: list[str] | None = None
+    ) -> tuple[pa.Table, list[int]]:
+        """Rows of several units, one unit after the other, and how many each has: what one object holds is read at once.
+
+        Raises WorkError as ``read`` does.
+        """
+        path = self._compacted.get(output, {}).get(fingerprint)
+        try:
+            compaction = None if path is None else read_compaction(self.store, path)
+            places = [None if compaction is None else compaction.find(role, unit) for unit in units]
+            tables, counts = list[pa.Table](), list[int]()
+            for object_path, run in itertools.groupby(zip(units, places, strict=True), lambda item: item[1] and item[1].path):
+                here = list(run)
+                if object_path is None:
+                    tables += [self.read(output, fingerprint, unit, role, columns) for unit, _ in here]
+                    counts += [table.num_rows for table in tables[-len(here) :]]
+                else:
+                    numbers = [place.number for _, place in here if place]
+                    read = self._part(object_path).read_row_groups(numbers, columns=columns, use_threads=False)
+                    tables.append(completed(role, read, columns))
+                    counts += [place.num_rows for _, place in here if place]
+        except FileNotFoundError:  # a compaction replaced the object
+            tables = [self.read(output, fingerprint, unit, role, columns) for unit in units]
+            counts = [table.num_rows for table in tables]
+        return pa.concat_tables(tables), counts
+
     def _from_commit(self, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None) -> pa.Table | None:
         fact = self.commit(output, fingerprint, unit).objects[role]
         try:
@@ -97,11 +127,16 @@ class UnitTables:
 
     def row_group(self, found: RowGroup, columns: list[str] | None = None) -> pa.Table:
         """One row group of a large object, whose footer is kept for the next."""
-        if found.path not in self._parts:
-            while len(self._parts) >= OPEN_PARTS:
-                self._parts.pop(next(iter(self._parts))).close(force=True)
-            self._parts[found.path] = open_part(self.store, found.path)
-        return self._parts[found.path].read_row_group(found.number, columns=columns, use_threads=False)
+        return self._part(found.path).read_row_group(found.number, columns=columns, use_threads=False)
+
+    def _part(self, path: str) -> pq.ParquetFile:
+        """The open file of a compacted part, this thread's own."""
+        parts: dict[str, pq.ParquetFile] = self._open.__dict__.setdefault("parts", {})
+        if path not in parts:
+            while len(parts) >= OPEN_PARTS:
+                parts.pop(next(iter(parts))).close(force=True)
+            parts[path] = open_part(self.store, path)
+        return parts[path]
 
 
 def open_part(store: Store, path: str) -> pq.ParquetFile:
