@@ -16,7 +16,7 @@ from manifests.schema import INPUTS
 from manifests.snapshots import INGEST
 
 
-class RecordingFacts:
+class FactsReader:
     """Facts of the recordings of one snapshot. Threads may share one."""
 
     def __init__(self, corpus: Corpus) -> None:

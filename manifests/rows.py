@@ -22,7 +22,7 @@ from manifests.compacted import Compaction, read_compaction
 from manifests.corpus import Corpus, UnitView
 from manifests.earlier_tables import completed
 from manifests.errors import RequestError
-from manifests.facts import RecordingFacts
+from manifests.facts import FactsReader
 from manifests.gates import CLIP_COLUMNS, clip_column
 from manifests.packs import Pack
 from manifests.schema import CLIPS, DOCUMENTS, FAILURES, INPUTS, QUARANTINE, RECORDINGS, SPANS, field
@@ -177,7 +177,7 @@ class ClipRows(CorpusRows):
     def __init__(self, corpus: Corpus) -> None:
         self._clips = clips_output(corpus.clip_set)
         super().__init__(corpus, "clips", (self._clips, "clips"))
-        self._facts = RecordingFacts(corpus)
+        self._facts = FactsReader(corpus)
         self._layers = {name: _layer_owner(corpus, name) for name in corpus.layers()}
         self._decided = {name: schema for name in corpus.snapshot.tables if (schema := _decision_schema(corpus, name))}
         self._texts = [name for name, owner in self._layers.items() if {"text", "language"} <= {*owner.schema.names}]

@@ -17,6 +17,7 @@ from manifests.ids import clip_id, digest_bytes, input_id, recording_id
 from manifests.schema import (
     CLIPS,
     DOCUMENTS,
+    FAILURES,
     INPUTS,
     LEDGER,
     QUARANTINE,
@@ -96,7 +97,7 @@ class CorpusBuilder:
         ]
         for segmenter in ("vad", "diarization"):
             rows = spans if segmenter == "diarization" else [{**row, "speaker_label": None} for row in spans]
-            self._commit_table(spans_output(segmenter), name, "spans", table_of(rows, SPANS))
+            self._commit_tables(spans_output(segmenter), name, spans=table_of(rows, SPANS), failures=table_of([], FAILURES))
         clips = [
             {
                 **row,
@@ -108,13 +109,13 @@ class CorpusBuilder:
             }
             for row in spans
         ]
-        self._commit_table(clips_output("turns"), name, "clips", table_of(clips, CLIPS))
+        self._commit_tables(clips_output("turns"), name, clips=table_of(clips, CLIPS))
         for layer, adds in LAYERS.items():
             rows = [
                 {"clip_id": clip["clip_id"], "status": "ok", **facts}
                 for clip, facts in zip(clips, layers(layer, len(clips)), strict=True)
             ]
-            self._commit_table(layer_output("turns", layer), name, "layer", table_of(rows, layer_schema(adds)))
+            self._commit_tables(layer_output("turns", layer), name, layer=table_of(rows, layer_schema(adds)))
 
     def publish(self, shadowed: dict[str, list[str]]) -> None:
         current = {output: next(iter(made)) for output, made in self.outputs.items()}
@@ -125,9 +126,11 @@ class CorpusBuilder:
         self.outputs.setdefault(output, {}).setdefault(fingerprint, []).append(unit)
         return Attempt(self.store, output, fingerprint, unit)
 
-    def _commit_table(self, output: str, unit: str, role: str, table: pa.Table) -> None:
+    def _commit_tables(self, output: str, unit: str, **tables: pa.Table) -> None:
         attempt = self._attempt(output, unit)
-        attempt.put_table(role, f"{output}/{attempt.fingerprint}", table)
+        for role, table in tables.items():
+            folder = output.replace("spans/", "failures/") if role == "failures" else output
+            attempt.put_table(role, f"{folder}/{attempt.fingerprint}", table)
         assert attempt.commit()
 
     def _put_audio(self, attempt: Attempt, audio: dict[str, np.ndarray]) -> None:
