@@ -58,7 +58,7 @@ class Diarization(DiarizationStretches):
     """Segmenter: turns with labels ``speaker_0``, ``speaker_1``, … in order of first appearance; they may overlap."""
 
     name = "pyannote"
-    version = "1"
+    version = "2"
     resources = Resources(pool="diarization", num_cpus=1.0, memory_bytes=3 << 29, batch_audio_s=3600.0)
 
     def __init__(self, config: DiarizationConfig) -> None:

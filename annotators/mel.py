@@ -13,7 +13,7 @@ import numpy as np
 from manifests.contracts import Audio
 from manifests.mel import slaney_filters
 
-FRAMES_AT_ONCE = 4096  # bounds memory on long audio
+FRAMES_AT_ONCE = 1024  # bounds memory on long audio; with more, the blocks leave the cache and cost half as much again
 
 
 def mel_power(audio_S: Audio, sample_rate_hz: int, n_fft: int, hop_samples: int, num_mels: int) -> np.ndarray:

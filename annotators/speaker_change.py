@@ -47,7 +47,7 @@ class SpeakerChange:
     """
 
     name = "speaker_change"
-    version = "1"
+    version = "2"
     # In the pool of the diarization that it gates: both hold torch and the encoder.
     resources = Resources(pool="diarization", num_cpus=1.0, memory_bytes=1 << 30, batch_audio_s=3600.0)
 

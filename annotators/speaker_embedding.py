@@ -46,7 +46,7 @@ class SpeakerEmbedding:
     """Annotator: one unit vector a clip; abstains with too little speech and below -80 dBFS."""
 
     name = "speaker_embedding"
-    version = "2"
+    version = "3"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ("clip",)
     adds = ADDS

@@ -58,7 +58,7 @@ class Spectrum:
     """Annotator: one vector of 78 values a clip; abstains on silence and with too little sound."""
 
     name = "spectrum"
-    version = "1"
+    version = "2"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ADDS
