@@ -37,6 +37,14 @@ def packaged_model(licence: str, package: str, *parts: str) -> ModelFact:
     return ModelFact(package, importlib.metadata.version(package), path_digest(path), licence)
 
 
+def is_packaged(model: ModelFact) -> bool:
+    """Whether the facts are ``packaged_model``'s: the weights came with an installed package, which was tried with them."""
+    try:
+        return model.revision == importlib.metadata.version(model.name)
+    except (importlib.metadata.PackageNotFoundError, ValueError):  # an id or a folder is no name of a package
+        return False
+
+
 @functools.lru_cache(maxsize=64)
 def path_digest(path: str) -> str:
     """Hex digest of a weights file, or of all files below a folder with their relative names."""

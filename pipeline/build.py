@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from annotators.weights import is_packaged
 from manifests.commits import list_commits, read_commit
 from manifests.console import counted, say
 from manifests.corpus import Corpus, UnitView
@@ -33,7 +34,7 @@ from pipeline.ledger import RunLedger
 from pipeline.limits import LimitsConfig
 from pipeline.publish import publish
 from pipeline.recipe import BuildRecipe
-from pipeline.recording_works import ClipWork, SegmentWork
+from pipeline.recording_works import ClipWork
 from pipeline.schedule import Task
 from pipeline.sources import ColumnMap, Input, list_inputs
 from pipeline.units import Unit, claim_plan, plan_units, read_planned, read_plans
@@ -124,8 +125,7 @@ def build(
 
     committed = list_commits(store)
     with closing(engine or InlineEngine()) as runner:
-        if _Run(store, [*plans.units, *plan(plans.units)], works, committed, recipe.limits).todo:
-            runner.check(works)
+        _Run(store, [*plans.units, *plan(plans.units)], works, committed, recipe.limits).check(runner)
         store.check_exclusive()
         if head is None:
             fresh = {"format_version": FORMAT_VERSION, "corpus_id": os.urandom(16).hex(), "sample_rate": recipe.store.sample_rate}
@@ -161,8 +161,7 @@ def annotate(
     units = [unit for unit in read_planned(corpus.store) if unit.unit_id in finished]
     run = _Run(corpus.store, units, works, list_commits(corpus.store), limits or LimitsConfig())
     with closing(engine or InlineEngine()) as runner:
-        if run.todo:
-            runner.check(works)
+        run.check(runner)
         return run.execute(runner, _Layers(layers=dict(layers)), corpus.clip_set)
 
 
@@ -229,11 +228,27 @@ class _Run:
         )
         return replace(work, carry_from=tuple(same))
 
+    def check(self, engine: Engine) -> None:
+        """Raise RequestError where the engine cannot run what is to do.
+
+        A model that came with no package is loaded once: files that are whole as far as their headers tell may hold
+        tensors of other shapes, and ingest may take days.
+        """
+        if not self.todo:
+            return
+        engine.check(self.works)
+        models = {number: work.part.models for number, work in enumerate(self.works) if work.part}
+        to_load = [n for n in sorted({task.work for task in self.todo} & models.keys()) if not all(map(is_packaged, models[n]))]
+        if to_load:
+            say(f"loading models to see that they load: {', '.join(self.works[number].output for number in to_load)}")
+            engine.load(self.store, self.works, to_load, self.limits)
+
     def execute(self, engine: Engine, recipe: RecipeModel, clip_set: str) -> BuildResult:
         run_id = costs = None
-        for work in (work for work in self.works if isinstance(work, SegmentWork | AnnotateWork)):
-            part = PartFacts(work.part.name, work.part.version, work.part.models, work.reads)
-            part.write(self.store, work.output, work.fingerprint)
+        for work in self.works:
+            if (part := work.part) is not None:
+                facts = PartFacts(part.name, part.version, part.models, work.reads)
+                facts.write(self.store, work.output, work.fingerprint)
         if self.todo:
             now = datetime.datetime.now(datetime.UTC)
             run_id = f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"

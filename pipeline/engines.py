@@ -17,7 +17,7 @@ from pipeline.limits import ErrorBudget, LimitsConfig
 from pipeline.schedule import Schedule, Task
 from pipeline.units import Unit
 from pipeline.watch import Watch
-from pipeline.works import Work, do
+from pipeline.works import Work, do, load
 
 
 class Journal(Protocol):
@@ -48,6 +48,13 @@ class Engine(Protocol):
 
     def check(self, works: Sequence[Work]) -> None:
         """Raise RequestError when these works cannot run here; called before anything is written."""
+        ...
+
+    def load(self, store: Store, works: Sequence[Work], numbers: Sequence[int], limits: LimitsConfig) -> None:
+        """Load the models of the works at ``numbers`` once where they will run; called before anything is written.
+
+        ``works`` are those that ``run`` gets, if it is called. Raises ModelUnavailable for a model that does not load.
+        """
         ...
 
     def run(
@@ -86,6 +93,11 @@ class InlineEngine:
                     f"{asks} asks for a GPU (device: cuda) and this machine has none; say `device: cpu` or run where there is one"
                 )
 
+    def load(self, store: Store, works: Sequence[Work], numbers: Sequence[int], limits: LimitsConfig) -> None:
+        """In this process, which keeps them."""
+        for number in numbers:
+            load(works[number])
+
     def run(
         self,
         store: Store,
@@ -111,6 +123,15 @@ class InlineEngine:
 class LocalEngine(InlineEngine):
     """One task at a time in a child process with limits; what takes the child down is found and left out."""
 
+    def __init__(self) -> None:
+        self._keeper: Keeper | None = None
+
+    def load(self, store: Store, works: Sequence[Work], numbers: Sequence[int], limits: LimitsConfig) -> None:
+        """In the child that will run the works."""
+        self._keeper = Keeper(store, dict(enumerate(works)), limits)
+        for number in numbers:
+            self._keeper.load(number)
+
     def run(
         self,
         store: Store,
@@ -120,8 +141,13 @@ class LocalEngine(InlineEngine):
         journal: Journal,
         limits: LimitsConfig,
     ) -> None:
-        with Keeper(store, dict(enumerate(works)), limits, journal.tick) as keeper:
+        with self._keeper or Keeper(store, dict(enumerate(works)), limits) as keeper:
+            keeper.tick = journal.tick
             _one_by_one(lambda task: keeper.run(task.work, units[task.unit]), units, works, todo, journal, limits)
+
+    def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
 
 
 def _one_by_one(

@@ -27,7 +27,7 @@ from manifests.store import Store
 from pipeline.limits import LIMITED_ENV, LimitsConfig
 from pipeline.units import Unit
 from pipeline.watch import Watch
-from pipeline.works import Work, do, one_line
+from pipeline.works import Work, do, load, one_line
 
 MAX_DEATHS = 3  # of a task through no item of its own, before the job stops
 TICK_S = 1.0
@@ -46,10 +46,9 @@ class _Death:
 class Keeper:
     """Keeps one child process that does works; a context manager. ``tick`` is called about once a second."""
 
-    def __init__(
-        self, store: Store, works: Mapping[int, Work], limits: LimitsConfig, tick: Callable[[], None] = lambda: None
-    ) -> None:
-        self._store, self._works, self._limits, self._tick = store, works, limits, tick
+    def __init__(self, store: Store, works: Mapping[int, Work], limits: LimitsConfig) -> None:
+        self.tick: Callable[[], None] = lambda: None
+        self._store, self._works, self._limits = store, works, limits
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
 
@@ -57,6 +56,10 @@ class Keeper:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
         self._end()
 
     def run(self, work: int, unit: Unit) -> dict[str, Any] | None:
@@ -84,6 +87,12 @@ class Keeper:
                     "and no single input is to blame; give it more memory, a smaller batch_audio_s or other limits"
                 )
 
+    def load(self, work: int) -> None:
+        """Set the work's part up. Raises what that raises, and WorkError when the child does not outlive it."""
+        ended = self._request(work, None, {}, None)
+        if isinstance(ended, _Death):
+            raise died_loading(self._works[work].output, ended.how)
+
     def _check_poison(self, work: int, unit: Unit, poison: Mapping[int, str]) -> None:
         """Raises WorkError once a unit holds more poison than the limits bear: each costs a search of many processes."""
         if len(poison) > self._limits.max_poison:
@@ -110,7 +119,10 @@ class Keeper:
     def _kills(self, work: int, unit: Unit, poison: Mapping[int, str], items: range) -> bool:
         return isinstance(self._request(work, unit, poison, items), _Death)
 
-    def _request(self, work: int, unit: Unit, poison: Mapping[int, str], only: range | None) -> dict[str, Any] | _Death | None:
+    def _request(
+        self, work: int, unit: Unit | None, poison: Mapping[int, str], only: range | None
+    ) -> dict[str, Any] | _Death | None:
+        """What the child answers on a unit; without one it only loads the model."""
         pipe = self._started()
         items: tuple[int, int] | None = None
         since, timeout_s = time.monotonic(), None
@@ -118,7 +130,7 @@ class Keeper:
             pipe.send((work, unit, dict(poison), only))
             while True:
                 if not pipe.poll(TICK_S):
-                    self._tick()
+                    self.tick()
                     if timeout_s is not None and time.monotonic() - since > timeout_s + GRACE_S:
                         self._end()
                         return _Death("timed_out", f"no answer for {timeout_s:.0f} s", items)
@@ -190,10 +202,22 @@ def serve() -> None:
             return
         watch = Watch(poison=poison, only=only, announce=announce, limits=limits.of(works[work].resources))
         try:
-            answer: tuple[str, Any] = ("done", do(works[work], store, unit, watch))
+            answer: tuple[str, Any] = ("done", None)
+            if unit is None:
+                load(works[work])
+            else:
+                answer = ("done", do(works[work], store, unit, watch))
         except Exception as error:
-            answer = ("error", portable(error, f"{works[work].output} on unit {unit.unit_id}"))
+            where = f" on unit {unit.unit_id}" if unit else ""
+            answer = ("error", portable(error, f"{works[work].output}{where}"))
         pipe.send(answer)
+
+
+def died_loading(output: str, how: str) -> WorkError:
+    """The error where a process does not outlive the loading of a model."""
+    return WorkError(
+        f"{output}: the process that loaded its model was lost ({how}); give it more memory, or fetch the model again"
+    )
 
 
 def portable(error: Exception, what: str) -> Exception:

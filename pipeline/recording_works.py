@@ -41,6 +41,7 @@ class IngestWork:
     config: StoreConfig
     output: ClassVar[str] = INGEST
     reads: ClassVar[Mapping[str, str]] = {}
+    part: ClassVar[None] = None
     resources: ClassVar[Resources] = Resources()
 
     @property
@@ -250,6 +251,7 @@ class ClipWork:
     config: ClipSetConfig
     ingest_fingerprint: str
     spans_fingerprints: Mapping[str, str]  # segmenter -> fingerprint
+    part: ClassVar[None] = None
     resources: ClassVar[Resources] = Resources()
 
     @property

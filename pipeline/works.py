@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from manifests.audio import AudioReader
 from manifests.commits import Attempt, commit_path
-from manifests.contracts import Resources
+from manifests.contracts import Part, Resources
 from manifests.snapshots import INGEST
 from manifests.store import Store
 from manifests.tables import UnitTables
@@ -38,10 +38,21 @@ class Work(Protocol):
         ...
 
     @property
+    def part(self) -> Part | None:
+        """Whoever makes the output, where that is a part of the recipe."""
+        ...
+
+    @property
     def resources(self) -> Resources: ...
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         """Put the unit's objects into ``attempt``, which the caller commits, and tell ``watch`` of every item."""
         ...
+
+
+def load(work: Work) -> None:
+    """Set the part of a work up. Raises ModelUnavailable."""
+    if work.part is not None:
+        work.part.setup()
 
 
 def do(work: Work, store: Store, unit: Unit, watch: Watch) -> dict[str, Any] | None:

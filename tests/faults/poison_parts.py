@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from manifests.contracts import ChannelAudio, ClipBatch, HeardSpan, Hearing, Resources
+from manifests.contracts import ChannelAudio, ClipBatch, HeardSpan, Hearing, ModelFact, Resources
 from manifests.spans import Span
 
 
@@ -74,6 +74,15 @@ class PoisonedAnnotator:
                     open(self.flag, "w").close()
                 _suffer(self.how)
         return batch.table([{"num_heard": len(audio)} for audio in batch.audio], self.adds)
+
+
+class DeadlyModel(PoisonedAnnotator):
+    """Takes its process down while it loads weights that came with no package."""
+
+    models = (ModelFact("./deadly", None, "d" * 32, None),)
+
+    def setup(self) -> None:
+        _suffer(self.how)
 
 
 class PoisonedSegmenter:

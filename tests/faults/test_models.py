@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +58,27 @@ def test_a_model_that_cannot_load_stops_the_build_before_any_audio_is_read(
     assert_refused(build(part, recordings, tmp_path), said, tmp_path)
 
 
+@pytest.mark.parametrize("engine", ["inline", "local", "ray"])
+def test_tensors_of_a_wrong_shape_stop_the_build_before_any_audio_is_read(
+    engine: str, tiny_ctc: str, recordings: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The files are whole and of the right type: only loading tells."""
+    folder = tmp_path_factory.mktemp("misshapen") / "letters"
+    shutil.copytree(tiny_ctc, folder)
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["lm_head.weight"][:, :-1].copy()
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    done = build({"kind": "hf_asr", "model": str(folder)}, recordings, tmp_path, engine)
+    assert_refused(done, ("letters' does not load as", "size mismatch", "another checkpoint"), tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_model_that_takes_its_process_down_stops_the_build_too(engine: str, recordings: Path, tmp_path: Path) -> None:
+    part = {"kind": "custom", "target": "poison_parts:DeadlyModel", "parameters": {"how": "kill"}}
+    done = build(part, recordings, tmp_path, engine)
+    assert_refused(done, ("faulty: the process that loaded its model was lost",), tmp_path, exit_code=1)
+
+
 def test_a_gpu_that_is_not_there_stops_the_build_before_any_audio_is_read(
     tiny_whisper: str, recordings: Path, tmp_path: Path
 ) -> None:
@@ -67,7 +90,7 @@ def test_a_gpu_that_is_not_there_stops_the_build_before_any_audio_is_read(
     assert_refused(build(part, recordings, tmp_path), ("GPU", "device: cpu"), tmp_path)
 
 
-def build(part: dict[str, str], recordings: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+def build(part: dict[str, Any], recordings: Path, tmp_path: Path, engine: str = "local") -> subprocess.CompletedProcess[str]:
     recipe = {
         "name": "faulty",
         "segmenters": {"vad": {"kind": "silero"}},
@@ -77,7 +100,7 @@ def build(part: dict[str, str], recordings: Path, tmp_path: Path) -> subprocess.
     (tmp_path / "faulty.yaml").write_text(json.dumps(recipe))
     verb = ["corpus", "build", str(recordings), "--out", str(tmp_path / "corpus"), "--recipe", str(tmp_path / "faulty.yaml")]
     return subprocess.run(
-        [sys.executable, "-m", "stepwell", *verb, "--engine", "local"],
+        [sys.executable, "-m", "stepwell", *verb, "--engine", engine],
         capture_output=True,
         text=True,
         timeout=240,
@@ -86,8 +109,8 @@ def build(part: dict[str, str], recordings: Path, tmp_path: Path) -> subprocess.
     )
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], said: tuple[str, ...], tmp_path: Path) -> None:
-    assert done.returncode == 2
+def assert_refused(done: subprocess.CompletedProcess[str], said: tuple[str, ...], tmp_path: Path, exit_code: int = 2) -> None:
+    assert done.returncode == exit_code
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "Traceback" not in done.stderr

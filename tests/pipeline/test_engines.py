@@ -66,7 +66,7 @@ def test_a_task_that_keeps_failing_stops_the_job_and_says_why():
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("num_cpus", [1, 2, 4])
+@pytest.mark.parametrize("num_cpus", [1, 4])
 def test_ray_gives_the_bytes_of_local(
     recordings, light, tmp_path, tmp_path_factory, num_cpus, local_corpus, assert_equal_corpora
 ):

@@ -9,7 +9,7 @@ import pytest
 from manifests.contracts import Resources
 from manifests.errors import RequestError
 from pipeline.pools import PoolConfig, check_pools, make_pools
-from pipeline.ray_engine import _Run
+from pipeline.ray_run import RayRun
 
 
 def works(*needs):
@@ -51,9 +51,9 @@ def test_idle_workers_are_ended_only_where_that_makes_room():
     busy, idle = member("asr", 6, "a task"), member("vad", 3, None)
     ended = []
     run = SimpleNamespace(_workers=[busy, idle], _cluster=SimpleNamespace(memory_bytes=10 << 30), _end=ended.append)
-    assert not _Run._has_memory(run, member("codes", 5, None).pool)
+    assert not RayRun._has_memory(run, member("codes", 5, None).pool)
     assert not ended
-    assert _Run._has_memory(run, member("codes", 1, None).pool)
+    assert RayRun._has_memory(run, member("codes", 1, None).pool)
     assert not ended
-    assert _Run._has_memory(run, member("codes", 3, None).pool)
+    assert RayRun._has_memory(run, member("codes", 3, None).pool)
     assert ended == [idle]
