@@ -57,7 +57,8 @@ class ParalinguisticsConfig(AnnotatorConfigBase):
     """Who speaks for what. Names are those of the recipe's layers; null leaves a measurement out.
 
     Speed by words: Tauroza and Allison, "Speech rates in British English" (1990), interviews, 160 to 210 words a minute; Mandarin
-    news is read at 240 to 300 characters a minute. Borders of rhythm are about the terciles of read English and Mandarin.
+    news is read at 240 to 300 characters a minute. Borders of rhythm are the terciles of
+    read English by 125 speakers (benchmarks/quality/rate.py).
     """
 
     kind: Literal["paralinguistics"] = "paralinguistics"
@@ -75,8 +76,8 @@ class ParalinguisticsConfig(AnnotatorConfigBase):
         default={"en": SpeedBorders(160 / 60, 210 / 60), "zh": SpeedBorders(200 / 60, 300 / 60)},
         description="language -> borders of slow and fast; other languages go by syllables",
     )
-    rhythm_even_npvi: float = Field(default=42.0, ge=0, description="below: even")
-    rhythm_varied_npvi: float = Field(default=54.0, ge=0, description="from here on: varied")
+    rhythm_even_npvi: float = Field(default=44.0, ge=0, description="below: even")
+    rhythm_varied_npvi: float = Field(default=55.0, ge=0, description="from here on: varied")
     halting_pause_ratio: float = Field(default=0.25, gt=0, lt=1, description="with two pauses and more, from here on: halting")
     whisper_voiced_ratio: float = Field(default=0.1, ge=0, description="speech of which less is voiced is whispered")
 
@@ -99,7 +100,7 @@ class Paralinguistics:
     """Annotator: eleven tags a clip; a tag is null where nobody speaks for it, its value where who speaks abstains."""
 
     name = "paralinguistics"
-    version = "1"
+    version = "2"
     hears = Hearing.NOTHING
     adds = ADDS
     batch_tolerance = 0.0

@@ -67,15 +67,17 @@ ADDS = pa.schema(
 
 
 class TextConfig(AnnotatorConfigBase):
-    """Text facts of the layer ``asr``."""
+    """Text facts of the layer ``asr``. Both limits on the language are what benchmarks/quality/text.py fits to all of its material."""
 
     kind: Literal["text"] = "text"
     asr: str = Field(default="asr", description="layer whose text, language and words are described")
     languages: tuple[str, ...] = Field(default=LANGUAGES, min_length=2, description="what the text may be in; fewer is surer")
     min_letter_bytes: int = Field(
-        default=12, ge=1, description="text with fewer UTF-8 bytes of letters (4 Chinese characters, 12 English) gets no language"
+        default=4,
+        ge=1,
+        description="text with fewer UTF-8 bytes of letters (2 Chinese characters, 4 English letters) gets no language",
     )
-    min_language_prob: float = Field(default=0.5, ge=0, le=1, description="a guess below this posterior is not made")
+    min_language_prob: float = Field(default=0.35, ge=0, le=1, description="a guess below this posterior is not made")
     ngram: int = Field(default=3, ge=1, description="tokens of the n-grams of repeated_ngram_ratio")
     character_ngram: int = Field(default=6, ge=1, description="likewise, where tokens are characters")
     longest_ngram: int = Field(default=10, ge=1, description="longest unit that longest_repeat looks for")
@@ -99,7 +101,7 @@ class TextFacts:
     """Annotator: facts about the text of a clip; abstains on the row where the ASR gave no text (an empty one is a text)."""
 
     name = "text"
-    version = "1"
+    version = "2"
     hears = Hearing.NOTHING
     adds = ADDS
     batch_tolerance = 0.0

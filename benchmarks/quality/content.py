@@ -32,7 +32,7 @@ Every source clip is transformed {num_copies} ways. Negatives are all pairs of t
 (two sentences by twelve actors in eight emotions, each said twice and more); none of them is a copy of another.
 Recall and false pairs are out of fold: the threshold of a fold lies midway between the best stranger and the first
 percentile of the copies of at least 3 s, both of the other four folds; a pair with a clip of the fold teaches nothing. The
-folds chose {fitted}; everything together chooses {all_together:.2f}, and {threshold} is shipped.
+folds chose {fitted}; everything together chooses {all_together:.1f}, and {threshold} is shipped.
 """
 
 
@@ -88,7 +88,7 @@ def measure(material: Material) -> Section:
         threshold=LEAST_EVIDENCE,
         num_copies=len(COPIES),
         all_together=fitted_threshold(evidence[claimed], strangers, None),
-        fitted=f"{min(thresholds):.2f} to {max(thresholds):.2f}",
+        fitted=f"{min(thresholds):.1f} to {max(thresholds):.1f}",
     )
     details = f"{error_table(copies)}\n\n{few} of {len(sources)} source clips have fewer than {FEW_AUDIBLE} audible frames; they are counted."
     return Section("Identity of content: near-duplicates", prose, figures, details)
@@ -154,12 +154,12 @@ def shares_value(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def fitted_threshold(copies_evidence: np.ndarray, strangers: Sequence[Strangers], fold: int | None) -> float:
-    """Midway between the best stranger and the first percentile of the copies; pairs with a clip of the fold are left out."""
+    """Midway between the best stranger and the first percentile of the copies, to a tenth; pairs with a clip of the fold are left out."""
     if fold is None:
         kept = [found.evidence for found in strangers]
     else:
         kept = [found.evidence[(found.left % NUM_FOLDS != fold) & (found.right % NUM_FOLDS != fold)] for found in strangers]
-    return float((max(part.max() for part in kept) + np.percentile(copies_evidence, 1.0)) / 2.0)
+    return round(float((max(part.max() for part in kept) + np.percentile(copies_evidence, 1.0)) / 2.0), 1)
 
 
 def recall_figures(copies: Sequence[Copied], found: np.ndarray, num_sources: int) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""Audio whose truth is known because it was made: voices, rooms, noise, misread bytes.
+"""Audio whose truth is known because it was made: voices, rooms, noise, steady sounds, misread bytes.
 
 Shape legend: S samples at 16 kHz.
 """
@@ -10,6 +10,7 @@ import numpy as np
 from manifests.contracts import MODEL_RATE_HZ, Audio
 
 MISREADINGS = ("swapped bytes", "shifted by a byte", "unsigned", "16 bit as 8 bit", "float as 16 bit", "24 bit as 16 bit")
+STEADY_SOUNDS = ("white noise", "pink noise", "brown noise", "hum", "tones")
 
 
 def voice(random: np.random.Generator, seconds: float = 2.0) -> tuple[Audio, np.ndarray, np.ndarray]:
@@ -69,3 +70,20 @@ def misread(audio_S: Audio, how: str) -> Audio:
         deep = np.rint(audio_S.astype(float) * 8388607).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
         read = np.frombuffer(deep[: len(deep) // 2 * 2], "<i2") / 32768
     return np.asarray(read, np.float32)
+
+
+def steady_sound(kind: str, random: np.random.Generator, seconds: float = 5.0) -> Audio:
+    """Noise whose power falls by 0, 3 or 6 dB an octave, mains hum over a little noise, or one to three tones; peak 0.5."""
+    time = np.arange(int(seconds * MODEL_RATE_HZ)) / MODEL_RATE_HZ
+    noise_S = random.normal(size=len(time))
+    if kind == "hum":
+        mains_hz = random.choice([50.0, 60.0])
+        partials = [np.sin(2 * np.pi * mains_hz * k * time) / k for k in range(1, random.integers(3, 8))]
+        sound_S = sum(partials) + random.uniform(0.002, 0.05) * noise_S
+    elif kind == "tones":
+        sound_S = sum(np.sin(2 * np.pi * hz * time) for hz in random.uniform(100, 4000, random.integers(1, 4)))
+    else:
+        slope = {"white noise": 0.0, "pink noise": 0.5, "brown noise": 1.0}[kind]
+        hz_K = np.fft.rfftfreq(len(time), 1 / MODEL_RATE_HZ)
+        sound_S = np.fft.irfft(np.fft.rfft(noise_S) / np.maximum(hz_K, 20.0) ** slope, len(time))
+    return np.asarray(0.5 * sound_S / np.abs(sound_S).max(), np.float32)

@@ -14,6 +14,8 @@ from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Audio
 from pipeline.decode import open_audio
 
+NO_WIDEBAND = {"telephone_8k", "music", "noise_only", "events", "headerless"}
+
 
 @dataclass(frozen=True)
 class Item:
@@ -25,6 +27,12 @@ class Item:
     @property
     def name(self) -> str:
         return str(self.facts.get("id") or os.path.basename(self.path))
+
+    @property
+    def group(self) -> str:
+        """Its speakers, as both sets name them, or the file where it has none: what is left out together."""
+        speakers = [self.facts["speaker"]] if "speaker" in self.facts else self.facts.get("speakers") or [self.name]
+        return " ".join(speakers)
 
     def channels(self) -> tuple[np.ndarray, int]:
         """Audio float32 ``[S, C]`` at the file's own rate, and the rate."""
@@ -49,6 +57,14 @@ class Material:
     def testdata(self, wanted: Callable[[dict[str, Any]], bool] = lambda facts: True) -> list[Item]:
         """Clips of the test data that hold; broken files have a ``defect``."""
         return [item for item in self._rows("testdata") if wanted(item.facts)]
+
+    def wideband(self) -> list[Item]:
+        """Speech of the test data at 16 kHz and more that is no telephone call."""
+        return self.testdata(
+            lambda facts: (
+                "defect" not in facts and not NO_WIDEBAND & set(facts["kinds"]) and facts["sample_rate"] >= MODEL_RATE_HZ
+            )
+        )
 
     def speech(self, part: str) -> list[Item]:
         """Items of ``speech/<part>``: digits, read or emotion."""

@@ -92,7 +92,7 @@ def test_what_is_measured() -> None:
 
 
 def test_rhythm_at_its_borders() -> None:
-    rows = [{"npvi": n, "num_pauses": 0, "pause_ratio": 0.0} for n in (41.9, 42.0, 53.9, 54.0)]
+    rows = [{"npvi": n, "num_pauses": 0, "pause_ratio": 0.0} for n in (43.9, 44.0, 54.9, 55.0)]
     rows += [{"npvi": 41.0, "num_pauses": p, "pause_ratio": r} for p, r in ((1, 0.5), (2, 0.24), (2, 0.25))]
     rows += [{"npvi": None, "num_pauses": 3, "pause_ratio": 0.3}]
     found = [values(said({"rhythm": row}))["rhythm"] for row in rows]

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from annotators.sound_gate import SoundGateConfig
+from annotators.sound_gate import SoundGateConfig, low_energy_ratio
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch
 
 TIME = np.arange(5 * MODEL_RATE_HZ) / MODEL_RATE_HZ
@@ -60,3 +60,10 @@ def test_level_and_dc_do_not_matter(conversation: Audio) -> None:
 def test_abstains_on_short_clips_and_silence(conversation: Audio) -> None:
     assert facts(conversation[:8000])["status"] == "abstained"
     assert facts(np.zeros(32_000))["status"] == "abstained"
+
+
+@pytest.mark.parametrize("num_frames", [3, 60, 99, 100, 400])
+def test_low_frames_are_counted_in_clips_of_any_length(num_frames: int) -> None:
+    loud_every_third = np.where(np.arange(num_frames) % 3 == 0, 1.0, 0.01)[:, None]
+    assert low_energy_ratio(loud_every_third) == np.mean(np.arange(num_frames) % 3 != 0)
+    assert low_energy_ratio(np.ones((num_frames, 1))) == 0.0

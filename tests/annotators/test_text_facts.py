@@ -80,8 +80,11 @@ def test_text_in_another_language_than_the_audio_is_told(part: TextFacts) -> Non
 
 
 def test_a_word_has_no_language(part: TextFacts) -> None:
-    row = facts(part, said("seven", "en"), [(0.0, 1.0)])
+    row = facts(part, said("no", "en"), [(0.0, 1.0)])
     assert (row["text_language"], row["text_language_prob"], row["language_agrees"]) == (None, None, None)
+    row = facts(part, said("seven", "en"), [(0.0, 1.0)])
+    assert (row["text_language"], row["language_agrees"]) == (None, None)
+    assert row["text_language_prob"] < 0.35
 
 
 def test_a_loop_shows(part: TextFacts) -> None:
