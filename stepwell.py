@@ -22,6 +22,7 @@ try:
 
     import manifests.cli
     import pipeline.cli
+    import pipeline.rights.cli
     import tokenization.cli
     import training.cli
     from manifests.console import answer, say
@@ -44,6 +45,8 @@ app.add_typer(training.cli.app, name="train")
 tokenization.cli.app.command("encode", epilog="Example: stepwell tokenizer encode ./corpus --tokenizer ./tokenizer")(
     pipeline.cli.encode
 )
+# What changes a corpus needs the pipeline; a user looks for it beside the other verbs of manifests.
+manifests.cli.app.command("rights", epilog=pipeline.rights.cli.RIGHTS_EXAMPLE)(pipeline.rights.cli.rights)
 
 
 @app.command(epilog="Example: stepwell demo     or, on your own recordings: stepwell demo ./recordings --out ./demo-of-mine")

@@ -11,7 +11,7 @@ from manifests.schema import CLIPS, INPUTS, RECORDINGS
 
 # Role -> the schema now, and the columns that a table of an earlier version lacks.
 LATER = {
-    "inputs": (INPUTS, ("synthesizer",)),
+    "inputs": (INPUTS, ("synthesizer", "consent", "terms", "attribution", "origin_uri")),
     "recordings": (RECORDINGS, ("bandwidth_hz", "is_interleaved")),
     "clips": (CLIPS, ("speech_spans", "overlap_spans")),
 }

@@ -25,6 +25,9 @@ def required(name: str, kind: pa.DataType, description: str) -> pa.Field:
     return field(name, kind, description, nullable=False)
 
 
+# What a source may say of the consent of those who speak. Whatever else it says is refused: nobody could act on it.
+CONSENTS = ("granted", "withheld", "not_needed", "unknown")
+
 INPUTS = pa.schema(
     [
         required("input_id", ID, "digest of the source key (uri, num_bytes, version)"),
@@ -35,6 +38,10 @@ INPUTS = pa.schema(
         required("outcome", pa.string(), "stored | partial (a part was lost) | refused"),
         field("recording_id", ID, "the recording its bytes became; null when refused"),
         field("licence", pa.string(), "SPDX id or text that came with the source"),
+        field("consent", pa.string(), "of those who speak: granted | withheld | not_needed | unknown; null where nobody said"),
+        field("terms", pa.string(), "terms of use, or where they stand, as the source says"),
+        field("attribution", pa.string(), "whom to name, and how, as the source says"),
+        field("origin_uri", pa.string(), "page or publisher that the source was taken from"),
         field(
             "synthesizer",
             pa.string(),

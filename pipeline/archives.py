@@ -60,7 +60,7 @@ def list_tar(fs: Any, info: dict[str, Any], columns: ColumnMap) -> Iterator[Inpu
     taken |= columns.taken(available)
     for member in contents.audio:
         row = _row_of(member.name, contents.columns)
-        facts = facts_of(row, taken, uri, folder_of(fs, info["name"]))
+        facts = facts_of(row, taken, uri, folder_of(fs, info["name"]), f"member {member.name!r} of tar {uri!r}")
         yield Input(f"{uri}#{member.name}", member.num_bytes, version, facts, member.name, member.offset)
 
 

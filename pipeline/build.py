@@ -35,6 +35,7 @@ from pipeline.limits import LimitsConfig
 from pipeline.publish import publish
 from pipeline.recipe import BuildRecipe
 from pipeline.recording_works import ClipWork
+from pipeline.rights.source_rights import RightsFile
 from pipeline.schedule import Task
 from pipeline.sources import ColumnMap, Input, list_inputs
 from pipeline.units import Unit, claim_plan, plan_units, read_planned, read_plans
@@ -88,12 +89,14 @@ class DryRun:
         return [head, *(f"  {row['output']}: {counted(row['num_tasks'], 'unit')} to run ({row['why']})" for row in self.outputs)]
 
 
-def dry_run(sources: Sequence[str], out: str, recipe: BuildRecipe, columns: ColumnMap | None = None) -> DryRun:
+def dry_run(
+    sources: Sequence[str], out: str, recipe: BuildRecipe, columns: ColumnMap | None = None, rights: RightsFile | None = None
+) -> DryRun:
     """What ``build`` would do; writes nothing."""
     works, store = make_works(recipe), Store(out)
     _checked_head(store, recipe)
     planned = read_planned(store)
-    inputs = _listed(sources, columns, planned)
+    inputs = _listed(sources, columns, planned, rights)
     new_units = plan_units(planned, inputs, recipe.units)
     run = _Run(store, [*planned, *new_units], works, list_commits(store), recipe.limits)
     num_tasks = [sum(task.work == w for task in run.todo) for w in range(len(works))]
@@ -108,16 +111,17 @@ def build(
     engine: Engine | None = None,
     *,
     columns: ColumnMap | None = None,
+    rights: RightsFile | None = None,
     retry_quarantined: Collection[str] = (),
 ) -> BuildResult:
     """Build or continue the corpus at ``out``; inputs refused for a reason of ``retry_quarantined`` are taken again.
 
-    ``columns`` says which columns of manifests and tables are which facts. Raises RequestError before anything is written.
+    ``columns`` says which columns of manifests and tables are which facts, ``rights`` what holds for whole sources. Raises RequestError before anything is written.
     """
     works, store = make_works(recipe), Store(out)
     head = _checked_head(store, recipe)
     plans = read_plans(store)
-    inputs = _listed(sources, columns, plans.units)
+    inputs = _listed(sources, columns, plans.units, rights)
 
     def plan(planned: Sequence[Unit]) -> list[Unit]:
         again = _refused(store, planned, works[0], retry_quarantined) if retry_quarantined else []
@@ -135,9 +139,10 @@ def build(
         return run.execute(runner, recipe, clip_work.clip_set)
 
 
-def _listed(sources: Sequence[str], columns: ColumnMap | None, planned: Sequence[Unit]) -> list[Input]:
+def _listed(sources: Sequence[str], columns: ColumnMap | None, planned: Sequence[Unit], rights: RightsFile | None) -> list[Input]:
     """Inputs of the sources; tars, tables and datasets that a plan of the corpus holds are not opened again."""
-    return list_inputs(sources, columns, (item for unit in planned for item in unit.inputs))
+    inputs = list_inputs(sources, columns, (item for unit in planned for item in unit.inputs))
+    return rights.applied(inputs) if rights else inputs
 
 
 def annotate(

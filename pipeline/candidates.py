@@ -205,6 +205,13 @@ def decide(candidate: Candidate, recipe: PackRecipe, reader: AudioReader | None,
 
 def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
     """The code of the funnel under which the candidate is left out; None when it stays."""
+    consent, licence = candidate.facts["consent"], candidate.facts["licence"]
+    if consent == "withheld":
+        return "consent_withheld"
+    if recipe.require_consent and consent not in ("granted", "not_needed"):
+        return "no_consent"
+    if recipe.licences and licence not in recipe.licences:
+        return "licence_not_allowed" if licence else "no_licence"
     if recipe.require_text and candidate.text is None:
         return "no_text"
     if recipe.codes_from and candidate.layers[recipe.codes_from]["status"] != "ok":

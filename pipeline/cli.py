@@ -56,6 +56,12 @@ def build(
             "--column", metavar="FACT=COLUMN", help="Column of the sources that is a fact: text=transcript; may be repeated."
         ),
     ] = None,
+    rights: Annotated[
+        str | None,
+        typer.Option(
+            "--rights", metavar="FILE", help="YAML: licence, consent, terms, attribution and origin_uri of whole sources."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; write nothing.")] = False,
     sample: Annotated[
         str | None,
@@ -79,13 +85,15 @@ def build(
     from manifests.recipes import load_recipe
     from pipeline import build as job
     from pipeline.recipe import BuildRecipe
+    from pipeline.rights.source_rights import RightsFile
     from pipeline.sources import ColumnMap
 
     decoded, columns = load_recipe(BuildRecipe, "pipeline", recipe), ColumnMap.parse(column or ())
+    told = RightsFile.read(rights) if rights else None
     if sample is not None and not dry_run:
         raise RequestError(f"--sample {sample} only predicts; give it together with --dry-run")
     if dry_run and sample is None:
-        plan = job.dry_run(sources, out, decoded, columns)
+        plan = job.dry_run(sources, out, decoded, columns, told)
         answer(asdict(plan), as_json, plan.lines())
         return
     runner = make_engine(engine, address, num_cpus, decoded.pools)
@@ -97,7 +105,7 @@ def build(
         predicted = forecast(sources, decoded, sample, runner, columns=columns, pack_recipe=packing, num_cpus=num_cpus)
         answer(asdict(predicted), as_json, predicted.lines())
         return
-    result = job.build(sources, out, decoded, runner, columns=columns, retry_quarantined=retry_quarantined or ())
+    result = job.build(sources, out, decoded, runner, columns=columns, rights=told, retry_quarantined=retry_quarantined or ())
     notice = [f"note: {' '.join(decoded.notice.split())}"] if decoded.notice else []
     answer(asdict(result), as_json, [*result.lines(), *notice])
 

@@ -10,9 +10,13 @@ from pydantic import ValidationError
 from manifests.console import say
 from manifests.errors import RequestError
 from manifests.recipes import RecipeModel
+from manifests.schema import CONSENTS
 from pipeline.inputs import FACTS_FROM, beside
 
-FACTS = ("source", "licence", "synthesizer", "language", "speaker_label", "text", "reference_rttm_uri", "reference_stm_uri")
+FACTS = (
+    *("source", "licence", "consent", "terms", "attribution", "origin_uri", "synthesizer", "language", "speaker_label", "text"),
+    *("reference_rttm_uri", "reference_stm_uri"),
+)
 # Facts whose values are places: relative ones are relative to the manifest, as paths of audio are.
 PLACES = ("reference_rttm_uri", "reference_stm_uri")
 AUDIO_COLUMNS = ("uri", "path", "audio")  # names that a column of audio has where the mapping gives none
@@ -27,6 +31,10 @@ class ColumnMap(RecipeModel):
     uri: str | None = None
     source: str | None = None
     licence: str | None = None
+    consent: str | None = None
+    terms: str | None = None
+    attribution: str | None = None
+    origin_uri: str | None = None
     synthesizer: str | None = None
     language: str | None = None
     speaker_label: str | None = None
@@ -81,15 +89,18 @@ class ColumnMap(RecipeModel):
             say(f"note: {what}: columns not taken: {', '.join(unread)}; --column FACT=COLUMN takes one")
 
 
-def facts_of(row: Mapping[str, Any], taken: Mapping[str, str], origin: str, folder: str) -> dict[str, str]:
+def facts_of(row: Mapping[str, Any], taken: Mapping[str, str], origin: str, folder: str, what: str) -> dict[str, str]:
     """Facts of one row, as columns of INPUTS, with where they come from: ``<origin> (text=transcript, language=lang)``.
 
     Null and NaN, which tables of floats have for it, are no facts. Half a surrogate pair, which JSON can say and no table hold, becomes U+FFFD. Places are taken as lying beside the manifest, in ``folder``.
+    Raises RequestError naming ``what``, the row, for a consent that is not one of CONSENTS.
     """
     found = {fact: taken[fact] for fact in FACTS if fact in taken and _is_told(row.get(taken[fact]))}
     if not found:
         return {}
     facts = {fact: _storable(str(row[column])) for fact, column in found.items()}
+    if (consent := facts.get("consent", CONSENTS[0])) not in CONSENTS:
+        raise RequestError(f"{what}: consent {consent!r} is not one of {', '.join(CONSENTS)}; mend it, or leave it out")
     for fact in facts.keys() & set(PLACES):
         facts[fact] = beside(folder, facts[fact])
     facts[FACTS_FROM] = f"{origin} ({', '.join(f'{fact}={column}' for fact, column in found.items())})"

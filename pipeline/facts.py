@@ -74,6 +74,12 @@ def _with_speaker_ids(view: UnitView, facts: Mapping[bytes, RecordingFacts]) -> 
     return {r: replace(fact, speakers=tuple(sorted({*fact.speakers, *heard[r]}))) for r, fact in facts.items()}
 
 
+def consent_of(said: Iterable[str | None]) -> str | None:
+    """What several inputs of one recording say together: whoever withholds it is heard first, then whoever does not know."""
+    known = set(said)
+    return next((value for value in ("withheld", "unknown", "granted", "not_needed") if value in known), None)
+
+
 def merged(inputs: Sequence[Mapping[str, Any]]) -> RecordingFacts:
     """The facts of one recording from its inputs (INPUTS rows, in plan order)."""
     licensed = [row for row in inputs if row["licence"]]
@@ -84,6 +90,7 @@ def merged(inputs: Sequence[Mapping[str, Any]]) -> RecordingFacts:
                 f"{row['licence']!r}; settle which one holds"
             )
     first = {name: next((row[name] for row in inputs if row[name] is not None), None) for name in inputs[0]}
+    first["consent"] = consent_of(row.get("consent") for row in inputs)
     return RecordingFacts(first, tuple(sorted({f"{r['source']}:{r['speaker_label']}" for r in inputs if r["speaker_label"]})))
 
 

@@ -81,7 +81,8 @@ def list_saved(folder: str, columns: ColumnMap) -> Iterator[Input]:
         sizes = pc.binary_length(pc.struct_field(rows[audio], "bytes")).to_pylist()
         values = rows.drop_columns([audio]).to_pylist() if taken else [{}] * len(sizes)
         for row, (size, fields) in enumerate(zip(sizes, values, strict=True), first):
-            yield row_input(folder, version, audio, row, size or 0, facts_of(fields, taken, folder, os.path.dirname(folder)))
+            facts = facts_of(fields, taken, folder, os.path.dirname(folder), f"{what} row {row}")
+            yield row_input(folder, version, audio, row, size or 0, facts)
 
 
 def load_saved(folder: str) -> Any:

@@ -111,7 +111,7 @@ def _embedded(file: pq.ParquetFile, audio: str, uri: str, version: str, columns:
         if taken:
             rows = file.read_row_group(number, columns=list(taken.values()), use_threads=False).to_pylist()
         for row, values in enumerate(rows, first):
-            yield row_input(uri, version, audio, row, mean, facts_of(values, taken, uri, folder))
+            yield row_input(uri, version, audio, row, mean, facts_of(values, taken, uri, folder, f"table {uri!r} row {row}"))
         first += group.num_rows
 
 
@@ -129,8 +129,8 @@ def _named_files(
         places.append(Place(beside(folder, place), what))
     taken = columns.taken(set(available))
     return [
-        file_input(found.fs, found.info, facts_of(row, taken, origin, folder))
-        for found, (_, row) in zip(look_up(places), rows, strict=True)
+        file_input(found.fs, found.info, facts_of(row, taken, origin, folder, what))
+        for found, (what, row) in zip(look_up(places), rows, strict=True)
     ]
 
 
