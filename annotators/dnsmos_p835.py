@@ -31,9 +31,9 @@ class P835Network:
     """Opens both parts of the graph. Raises ModelUnavailable when onnx or onnxruntime is not installed."""
 
     def __init__(self, path: str) -> None:
-        maps: list[int | str] = [1, MAP_CHANNELS, "pooled_frames", MAP_BINS]
-        self._head = open_session(cut_graph(path, FRAMES, MAPS, [1, "frames", FRAME_SAMPLES], maps))
-        self._tail = open_session(cut_graph(path, MAPS, MOS, maps, [1, 3]))
+        maps: dict[str, list[int | str]] = {MAPS: [1, MAP_CHANNELS, "pooled_frames", MAP_BINS]}
+        self._head = open_session(cut_graph(path, {FRAMES: [1, "frames", FRAME_SAMPLES]}, maps))
+        self._tail = open_session(cut_graph(path, maps, {MOS: [1, 3]}))
 
     def raw_scores(self, audio_S: Audio, starts: Sequence[int]) -> np.ndarray:
         """Float32 ``[W, 3]``: what the network says of the windows that start at these samples, before calibration.

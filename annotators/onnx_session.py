@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from annotators.weights import packaged_path
+
+Dims = Sequence[int | str]
 
 
 def open_session(graph: str | bytes) -> Any:
@@ -23,8 +25,8 @@ def open_session(graph: str | bytes) -> Any:
     return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
 
 
-def cut_graph(path: str, source: str, target: str, source_dims: Sequence[int | str], target_dims: Sequence[int | str]) -> bytes:
-    """The part of a graph from tensor ``source`` to tensor ``target``, serialised for ``open_session``.
+def cut_graph(path: str, sources: Mapping[str, Dims], targets: Mapping[str, Dims]) -> bytes:
+    """The part of a graph from the tensors ``sources`` to ``targets``, serialised for ``open_session``.
 
     Dims may be names, which make an axis free that the whole graph fixes. Raises ModelUnavailable when onnx is not installed.
     """
@@ -33,9 +35,10 @@ def cut_graph(path: str, source: str, target: str, source_dims: Sequence[int | s
     from onnx.tools.update_model_dims import update_inputs_outputs_dims
     from onnx.utils import Extractor
 
-    part = Extractor(onnx.shape_inference.infer_shapes(onnx.load(path))).extract_model([source], [target])
+    part = Extractor(onnx.shape_inference.infer_shapes(onnx.load(path))).extract_model(list(sources), list(targets))
     del part.graph.value_info[:]  # inferred with the axes fixed
-    return bytes(update_inputs_outputs_dims(part, {source: list(source_dims)}, {target: list(target_dims)}).SerializeToString())
+    dims = [{name: list(axes) for name, axes in side.items()} for side in (sources, targets)]
+    return bytes(update_inputs_outputs_dims(part, *dims).SerializeToString())
 
 
 def stacked_graph(path: str) -> bytes:

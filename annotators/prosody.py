@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from annotators.pitch import HOP_SAMPLES, WEIGHTS, load_detector, pitch_hz
+from annotators.pitch import HOP_SAMPLES, WEIGHTS, load_network, pitch_hz
 from annotators.syllables import syllable_rate_hz
 from annotators.weights import packaged_model, packaged_path
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
@@ -53,7 +53,7 @@ class Prosody:
     """Annotator: seven prosody facts a clip; abstains on a clip without samples."""
 
     name = "prosody"
-    version = "2"
+    version = "3"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ADDS
@@ -72,7 +72,7 @@ class Prosody:
         return fingerprint(self.name, self.version, self.config.identity(), self.models[0].digest)
 
     def setup(self) -> None:
-        load_detector()
+        load_network()
         if self._meter is None:
             packaged_path("pyloudnorm")
             import pyloudnorm

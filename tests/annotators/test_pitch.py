@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from annotators.pitch import HOP_SAMPLES, pitch_hz
+from annotators.pitch import CEILING_HZ, FLOOR_HZ, FRAMES_AT_ONCE, HOP_SAMPLES, PEAK, VOICED_CONFIDENCE, pitch_hz
 from manifests.contracts import MODEL_RATE_HZ, Audio
 
 EDGE = 3  # frames whose window reaches far beyond the audio
@@ -36,6 +36,19 @@ def test_noise_loses_no_voice_and_makes_no_octave_errors(snr_db: float) -> None:
     found = pitch_hz(voice + noise * np.float32(np.std(voice) * 10 ** (-snr_db / 20)))
     assert np.isfinite(found).mean() > 0.95
     np.testing.assert_allclose(found[np.isfinite(found)], 150.0, rtol=0.05)
+
+
+def test_pitches_are_those_of_the_package(conversation: Audio) -> None:
+    """Over several blocks, with silence of which the network alone would say anything."""
+    swift_f0 = pytest.importorskip("swift_f0")
+    audio = np.concatenate([conversation[100_000:300_000], np.zeros(20_000, np.float32), conversation[300_000:330_077]])
+    audio = audio - audio.mean(dtype=np.float64).astype(np.float32)
+    audio *= np.float32(PEAK / np.abs(audio).max())
+    theirs = swift_f0.SwiftF0(threads=1).detect(audio, MODEL_RATE_HZ, FLOOR_HZ, CEILING_HZ)
+    found = pitch_hz(audio)
+    np.testing.assert_array_equal(np.isfinite(found), theirs.confidence >= VOICED_CONFIDENCE)
+    np.testing.assert_allclose(found[np.isfinite(found)], theirs.pitch_hz[np.isfinite(found)], rtol=1e-4)
+    assert len(found) > 2 * FRAMES_AT_ONCE
 
 
 def test_noise_and_silence_are_unvoiced() -> None:
