@@ -9,6 +9,7 @@ import typer
 
 from manifests.console import answer
 from manifests.errors import RequestError
+from manifests.export import cli as export_cli
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from manifests.packs import Pack
 
 app = typer.Typer(help="Look into corpora and packs.", no_args_is_help=True)
+
+app.command("export", epilog="Example: stepwell manifest export ./corpus --to datasets --out ./speech")(export_cli.export)
 
 CORPUS_TABLES = ("inputs", "recordings", "quarantine", "clips")
 CELL_CHARS = 60

@@ -1,0 +1,103 @@
+"""Format ``energon``: WebDataset shards with the index and the ``.nv-meta`` folder that Megatron Energon reads.
+
+A pack's documents keep their members, codes too; a clip of a corpus becomes ``<id>.json`` and ``<id>.0.flac``. The shards are
+copies: Energon wants an index of its own under the very name that a pack's has, ``<shard>.tar.idx`` (decision 0020). It
+holds the offsets of the samples and of the end, uint64. Energon 5 reads ``.info.yaml``, 7 ``.info.json`` before it. Samples are
+crude: a cooker in the training code decides what they become.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from manifests.export.contents import Contents
+from manifests.export.row import ExportRow, Part
+from manifests.store import Store, json_bytes
+from manifests.tars import TarWriter
+
+SHARD_BYTES = 512 << 20  # twice what `corpus pack` cuts: a pack's shard stays one
+FOLDER = "shards"
+INDEX = ".tar.idx"
+OFFSET = struct.Struct("<Q")
+LOADER = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset", "subflavors": {"kind": "stepwell"}}
+
+
+class EnergonIndex:
+    needs_audio = False
+
+    def __init__(self, shard_bytes: int = SHARD_BYTES) -> None:
+        self._shard_bytes = shard_bytes
+
+    def write(self, store: Store, part: Part, rows: Iterable[ExportRow], schema: pa.Schema) -> None:
+        number = 0
+        shard: _Shard | None = None
+        for row in rows:
+            shard = shard or _Shard()
+            shard.add(str(row.facts["id"]), _members(row))
+            if shard.num_bytes >= self._shard_bytes:
+                shard.put(store, _path(part, number))
+                number, shard = number + 1, None
+        if shard is not None:
+            shard.put(store, _path(part, number))
+
+    def finish(self, store: Store, parts: Sequence[Part], contents: Contents) -> None:
+        """``.nv-meta``: how many samples a shard has, which shards are which split, how a sample is loaded."""
+        sizes = {path: found.num_bytes for path, found in store.details(FOLDER).items() if path.endswith(INDEX)}
+        counts = {path.removesuffix(".idx"): size // OFFSET.size - 1 for path, size in sizes.items()}
+        splits = {split: [path for path in counts if _split(path) == split] for split in contents.splits}
+        info = {"shard_counts": counts}
+        store.replace(".nv-meta/.info.json", json_bytes(info))
+        store.replace(".nv-meta/.info.yaml", _yaml(info))
+        store.replace(".nv-meta/split.yaml", _yaml({"split_parts": splits, "exclude": []}))
+        store.replace(".nv-meta/dataset.yaml", _yaml(LOADER))
+
+
+class _Shard:
+    """A tar in a local temporary file, and where its samples begin."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by put)
+        self._tar = TarWriter(self._file)
+        self._offsets: list[int] = []
+
+    @property
+    def num_bytes(self) -> int:
+        return self._tar.num_bytes
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        self._offsets.append(self._tar.num_bytes)
+        for suffix, data in members.items():
+            self._tar.add(f"{key}.{suffix}", data)
+
+    def put(self, store: Store, path: str) -> None:
+        """Write the tar, then its index: what has an index is whole."""
+        offsets = [*self._offsets, self._tar.num_bytes]
+        with self._file:
+            self._tar.finish()
+            store.write_file(f"{path}.tar", self._file)
+        store.write(f"{path}{INDEX}", b"".join(map(OFFSET.pack, offsets)))
+
+
+def _members(row: ExportRow) -> Mapping[str, bytes]:
+    if row.members:
+        return row.members
+    return {"json": json_bytes(row.facts), **({"0.flac": row.flac} if row.flac is not None else {})}
+
+
+def _path(part: Part, number: int) -> str:
+    return f"{FOLDER}/{part.split}-{part.number:06d}-{number:03d}"
+
+
+def _split(path: str) -> str:
+    return path.removeprefix(f"{FOLDER}/").rsplit("-", 2)[0]
+
+
+def _yaml(value: Any) -> bytes:
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False).encode()

@@ -1,0 +1,143 @@
+"""``manifest export``: rows of a corpus or a pack, part by part, in the format of another library.
+
+``<out>/.stepwell/request.json`` is created first, only if absent, and says what is written there; a part that is done leaves its
+counts in ``.stepwell/parts``, and ``contents.json`` is last. The same command goes on where it was interrupted; a folder that holds anything
+else is refused. Parts are done one after the other: memory holds one row's audio, or what the format gathers (a row group).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manifests.console import counted, hours, progress
+from manifests.corpus import Corpus
+from manifests.errors import RequestError
+from manifests.export.contents import Contents
+from manifests.export.corpus_reader import CorpusReader
+from manifests.export.formats import ExportFormat, make_format
+from manifests.export.lines import STATE
+from manifests.export.pack_reader import PackReader
+from manifests.export.row import Part, RowReader
+from manifests.packs import Pack
+from manifests.remote import refusal
+from manifests.store import Store, json_bytes
+
+FORMAT_VERSION = 1  # rises when the same rows would be written otherwise
+REQUEST, CONTENTS = f"{STATE}/request.json", f"{STATE}/contents.json"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export holds."""
+
+    out: str
+    format: str
+    is_new: bool  # False when the same export was there already
+    contents: Contents
+
+    def to_json(self) -> dict[str, Any]:
+        licences = [{"licence": licence, **sums} for licence, sums in self.contents.by_licence().items()]
+        silent = {"num_silent": self.contents.num_silent}
+        return {"out": self.out, "format": self.format, "splits": self.contents.by_split(), "licences": licences, **silent}
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        head = f"{self.format} at {self.out}{'' if self.is_new else ': was there already'}"
+        splits = [f"  {split}: {_sums(sums)}" for split, sums in self.contents.by_split().items()]
+        licences = [f"  licence {licence or 'not stated'}: {_sums(sums)}" for licence, sums in self.contents.by_licence().items()]
+        num = self.contents.num_silent
+        return [head, *splits, *licences, *([f"  left out, without audio: {counted(num, 'row')}"] if num else [])]
+
+
+def _sums(sums: dict[str, Any]) -> str:
+    return f"{counted(sums['num'], 'row')}, {hours(sums['hours'])}"
+
+
+def export(
+    uri: str,
+    format_name: str,
+    out: str,
+    *,
+    splits: Sequence[str] | None = None,
+    columns: Sequence[str] = (),
+    text_from: Sequence[str] | None = None,
+    snapshot: int | None = None,
+    with_audio: bool = True,
+) -> ExportResult:
+    """Write the rows of what lies at ``uri``. Raises RequestError, and leaves nothing behind, when the request is wrong."""
+    made = make_format(format_name, with_audio=with_audio)
+    reader = _reader(uri, splits, columns, text_from, snapshot)
+    request = {"format_version": FORMAT_VERSION, "format": format_name, "with_audio": with_audio, "rows": reader.identity}
+    store = Store(out)
+    try:
+        is_done = _claim(store, request)
+    except OSError as error:
+        raise refusal(f"output {out!r}", error) from error
+    if not is_done:
+        _write(store, made, reader, with_audio=with_audio)
+    contents = Contents.from_json(json.loads(store.read(CONTENTS)))
+    return ExportResult(out, format_name, not is_done, contents)
+
+
+def _reader(
+    uri: str, splits: Sequence[str] | None, columns: Sequence[str], text_from: Sequence[str] | None, snapshot: int | None
+) -> RowReader:
+    store = Store(uri)
+    if store.exists("pack.json") and not store.exists("corpus.json"):
+        if text_from or snapshot is not None:
+            raise RequestError(f"{uri!r} is a pack: its texts and its snapshot are chosen; leave out --text-from and --snapshot")
+        return PackReader(Pack.open(uri), splits, columns)
+    if splits:
+        raise RequestError(f"{uri!r} is no pack and has no splits; leave out --split, or pack the corpus and export that")
+    return CorpusReader(Corpus.open(uri, snapshot), columns, text_from)
+
+
+def _claim(store: Store, request: dict[str, Any]) -> bool:
+    """Take the folder for the request; whether all is there already. Raises RequestError where something else is."""
+    if not store.exists(REQUEST):
+        if there := store.objects(""):
+            raise RequestError(
+                f"output {store.uri!r} holds {counted(len(there), 'object')} (e.g. {there[0]!r}) and no export; choose another --out"
+            )
+        store.check_exclusive()
+        store.create(REQUEST, json_bytes(request))
+    standing = json.loads(store.read(REQUEST))
+    if standing != request:
+        differing = sorted(key for key in request if standing.get(key) != request[key])
+        raise RequestError(
+            f"output {store.uri!r} holds an export of another request ({', '.join(differing)} differ); choose another --out"
+        )
+    return store.exists(CONTENTS)
+
+
+def _write(store: Store, made: ExportFormat, reader: RowReader, *, with_audio: bool) -> None:
+    parts = reader.parts()
+    done = set(store.objects(f"{STATE}/parts"))
+    with progress() as bars:
+        bar = bars.task("export", len(parts), "parts")
+        for part in parts:
+            if _counts_path(part) not in done:
+                _write_part(store, made, reader, part, with_audio=with_audio)
+            bar.advance()
+    counts = [Contents.from_json(json.loads(data)) for _, data in store.read_all([_counts_path(part) for part in parts])]
+    contents = functools.reduce(operator.add, counts, Contents())
+    made.finish(store, parts, contents)
+    store.replace(CONTENTS, json_bytes(contents.to_json()))
+    for path in store.objects(f"{STATE}/pieces"):
+        store.remove(path)
+
+
+def _write_part(store: Store, made: ExportFormat, reader: RowReader, part: Part, *, with_audio: bool) -> None:
+    contents = Contents()
+    rows = reader.rows(part, with_audio=with_audio)
+    made.write(store, part, contents.counted(part.split, rows, needs_audio=made.needs_audio), reader.schema)
+    store.replace(_counts_path(part), json_bytes(contents.to_json()))
+
+
+def _counts_path(part: Part) -> str:
+    return f"{STATE}/parts/{part.number:06d}.json"
