@@ -74,12 +74,14 @@ def decode_recipe(kind: type[Recipe], text: str, what: str) -> Recipe:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is misspelt is missing too: the name that nobody knows tells more.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         where = _path(raw, first["loc"])
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            raise RequestError(f"recipe {what!r}: key {where!r} is unknown; remove it or mend its name{more}") from error
+            known = ", ".join(_keys_at(kind.model_json_schema(), first["loc"][:-1]))
+            raise RequestError(f"recipe {what!r}: key {where!r} is unknown; keys there are {known}{more}") from error
         if not where:  # a rule of the whole recipe: its message names the key, and the value would be the whole file
             raise RequestError(f"recipe {what!r}: {message}{more}") from error
         raise RequestError(f"recipe {what!r}: {where!r} = {first.get('input')!r}: {message}{more}") from error
@@ -94,6 +96,22 @@ def _path(raw: Any, steps: tuple[int | str, ...]) -> str:
             place.append(str(step))
             raw = raw[step] if is_key else None
     return ".".join(place)
+
+
+def _keys_at(schema: dict[str, Any], steps: tuple[int | str, ...]) -> list[str]:
+    """The keys that the model at a place of a JSON schema has; ``steps`` as pydantic names it, with the variants of unions."""
+
+    def followed(node: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in node or "anyOf" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node["anyOf"][0]  # the other is null
+        return node
+
+    place = followed(schema)
+    for step in steps:
+        variants = place.get("discriminator", {}).get("mapping", {})
+        inside = place.get("items" if isinstance(step, int) else "additionalProperties", {})
+        place = followed({"$ref": variants[step]} if step in variants else place.get("properties", {}).get(step, inside))
+    return list(place.get("properties", {}))
 
 
 def resolved(recipe: RecipeModel) -> dict[str, Any]:

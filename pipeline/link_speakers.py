@@ -138,13 +138,17 @@ class _Run:
 
     def _checked_reads(self) -> dict[str, str]:
         corpus, layers = self._corpus, self._corpus.layers()
-        remedy = f"run `stepwell corpus annotate {corpus.store.uri} --layer {self._layer}` first"
         if self._layer not in layers:
-            raise RequestError(f"layer {self._layer!r} is not in the corpus, which has {', '.join(layers) or 'none'}; {remedy}")
+            raise RequestError(
+                f"layer {self._layer!r} is not in the corpus, which has {', '.join(layers) or 'none'}; mend the name, or add a layer of speaker "
+                f"embeddings with `stepwell corpus annotate {corpus.store.uri} --layer speaker_embedding`"
+            )
         output = layer_output(corpus.clip_set, self._layer)
         lacking = [unit for unit in corpus.snapshot.units if not corpus.has(output, unit)]
         if lacking:
-            raise RequestError(f"layer {self._layer!r} lacks {len(lacking)} of {len(corpus.snapshot.units)} units; {remedy}")
+            raise RequestError(
+                f"layer {self._layer!r} lacks {len(lacking)} of {len(corpus.snapshot.units)} units; build again to finish it"
+            )
         for unit in corpus.snapshot.units[:1]:
             if missing := {*EMBEDDING} - {*UnitView(corpus, unit).layer(self._layer).column_names}:
                 raise RequestError(f"layer {self._layer!r} has no column {min(missing)!r}; name one of speaker embeddings")

@@ -23,7 +23,7 @@ class Outer(RecipeModel):
     ("text", "complaint"),
     [
         ("name: a\ncut: {max_ms: 1}", "key 'cut.max_ms' is unknown"),
-        ("name: a\nstages: [{max_s: 1}, {other: 1}]", "key 'stages.1.other' is unknown"),
+        ("name: a\nstages: [{max_s: 1}, {other: 1}]", "key 'stages.1.other' is unknown; keys there are "),
         ("cut: {}", "'name'"),
         ("name: a\ncut: {max_s: long}", "'cut.max_s' = 'long'"),
         ("name: a\nx: 1\ny: 2", "and 1 more"),

@@ -14,7 +14,14 @@ VAD = "name: x\nsegmenters: {vad: {kind: silero}}\nclip_set: {turns: null}\n"
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (VAD + "annotators: {tags: {kind: style, fast: 1}}", "key 'annotators.tags.fast' is unknown"),
+        (
+            VAD + "annotators: {tags: {kind: style, fast: 1}}",
+            "key 'annotators.tags.fast' is unknown; keys there are when, kind, ",
+        ),
+        (
+            VAD + "annotators: {tags: {kind: style, when: {colum: a.b}}}",
+            "key 'annotators.tags.when.colum' is unknown; keys there are column",
+        ),
         (VAD + "annotators: {tags: {kind: stile}}", "'annotators.tags'"),
         (VAD + "unit: {max_inputs: 3}", "key 'unit' is unknown"),
         (VAD + "units: {max_inputs: 0}", "'units.max_inputs' = 0"),

@@ -248,7 +248,7 @@ def test_whom_diarization_tells_apart_stay_two_and_are_found_again(tmp_path, lig
 
 def test_what_does_not_go_together_is_refused(studio, light):
     studio.record(a=ADA)
-    with pytest.raises(RequestError, match=r"layer 'voice' is not in the corpus.*corpus annotate .* --layer voice"):
+    with pytest.raises(RequestError, match=r"layer 'voice' is not in the corpus.*mend the name, or add a layer of speaker embeddings"):
         link_speakers(studio.uri, "voice")
     annotate(studio.uri, {"signal": light().annotators["signal"]})
     with pytest.raises(RequestError, match="no column 'embedded_s'; name one of speaker embeddings"):
@@ -270,7 +270,7 @@ def test_a_layer_that_lacks_units_is_refused(studio, light):
     studio.record(a=ADA)
     soundfile.write(studio.folder / "b.wav", tone(BOB), RATE_HZ)
     build([str(studio.folder)], studio.uri, light(**{**TONES, "annotators": {}}))
-    with pytest.raises(RequestError, match="lacks 1 of 2 units; run `stepwell corpus annotate"):
+    with pytest.raises(RequestError, match="lacks 1 of 2 units; build again"):
         link_speakers(studio.uri)
 
 
