@@ -196,6 +196,8 @@ DOCUMENTS = pa.schema(
         field("text", pa.string(), "transcript or plain text"),
         field("text_source", pa.string(), "source (came with the input) or the name of the layer that guessed it"),
         field("synthesizer", pa.string(), "what made the speech; null = not known to be synthetic"),
+        field("source", pa.string(), "unit of licence and consent that the recording belongs to"),
+        field("licence", pa.string(), "SPDX id or text that came with the source; null where nobody states one"),
     ]
 )
 

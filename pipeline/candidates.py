@@ -247,6 +247,8 @@ def _row(candidate: Candidate, audio: Audio | None, codes: np.ndarray | None, to
         "text": text,
         "text_source": candidate.text_source,
         "synthesizer": candidate.facts["synthesizer"],
+        "source": candidate.facts["source"],
+        "licence": candidate.facts["licence"],
     }
 
 
@@ -265,6 +267,7 @@ def _facts(candidate: Candidate, recipe: PackRecipe) -> dict[str, Any]:
         "uri": facts["uri"],
         "source": facts["source"],
         "licence": facts["licence"],
+        "attribution": facts["attribution"],
         "synthesizer": facts["synthesizer"],
         "speaker": candidate.group,
         **({"speaker_id": candidate.speaker_id} if recipe.speakers_from == "speaker_id" else {}),
