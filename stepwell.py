@@ -22,11 +22,13 @@ try:
 
     import manifests.cli
     import pipeline.cli
+    import pipeline.cli_build
     import pipeline.rights.cli
     import tokenization.cli
     import training.cli
     from manifests.console import answer, say
     from manifests.errors import StepwellError
+    from pipeline.cli_options import EngineName, Json, make_engine
 except KeyboardInterrupt:  # Ctrl-C while they load ends as it does later
     sys.exit(INTERRUPTED)
 
@@ -43,7 +45,7 @@ app.add_typer(tokenization.cli.app, name="tokenizer")
 app.add_typer(training.cli.app, name="train")
 # Codes are a layer, made by the engines of the pipeline; a user looks for the verb beside `tokenizer train`.
 tokenization.cli.app.command("encode", epilog="Example: stepwell tokenizer encode ./corpus --tokenizer ./tokenizer")(
-    pipeline.cli.encode
+    pipeline.cli_build.encode
 )
 # What changes a corpus needs the pipeline; a user looks for it beside the other verbs of manifests.
 manifests.cli.app.command("rights", epilog=pipeline.rights.cli.RIGHTS_EXAMPLE)(pipeline.rights.cli.rights)
@@ -55,8 +57,8 @@ def demo(
         list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Recordings; else the speech that ships.")
     ] = None,
     out: Annotated[str, typer.Option("--out", help="Folder for all that the demo makes.")] = "demo",
-    engine: pipeline.cli.EngineName = "ray",
-    as_json: pipeline.cli.Json = False,
+    engine: EngineName = "ray",
+    as_json: Json = False,
 ) -> None:
     """The whole chain on real speech: build, tokenizer, pack, train, report. Run again, it goes on where it stopped."""
     from manifests.recipes import load_recipe
@@ -74,7 +76,7 @@ def demo(
 
     corpus, tokenizer, packed, run = (os.path.join(out, name) for name in ("corpus", "tokenizer", "pack", "run"))
     costs = Costs(os.path.join(out, "costs.json"))
-    runner = pipeline.cli.make_engine(engine)
+    runner = make_engine(engine)
     build_recipe = load_recipe(BuildRecipe, "pipeline", "offline")
     with costs.step("build") as did:
         built = build(sources or [write_manifest(os.path.join(out, "sources.jsonl"))], corpus, build_recipe, runner)

@@ -21,7 +21,7 @@ from typing import Any
 from manifests.recipes import load_recipe
 from manifests.store import Store
 from pipeline.build import BuildResult, build
-from pipeline.cli import make_engine
+from pipeline.cli_options import make_engine
 from pipeline.ledger import read_ledger
 from pipeline.recipe import BuildRecipe
 from pipeline.sources import list_inputs

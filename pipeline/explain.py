@@ -26,7 +26,7 @@ def explain(
         if not num:
             why = "all committed"
         elif committed.get((work.output, work.fingerprint)):
-            why = "new units"
+            why = "not done yet"
         elif not earlier:
             why = "never ran"
         else:
