@@ -6,16 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
+from annotators.scripts import SPACELESS
+from annotators.silence import is_silent
 from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.schema import field
 
 MIN_CLIP_SAMPLES = MODEL_RATE_HZ // 10  # under 0.1 s there is no word; recognisers abstain
 WINDOW_SAMPLES = 30 * MODEL_RATE_HZ  # what Whisper hears at once; longer clips are heard in windows of it
-SPACELESS = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # their characters stand for words
-SILENT_PEAK = 1e-4  # -80 dBFS
 
 WORD = pa.struct(
     [
@@ -107,11 +106,6 @@ def asr_row(
 
 def _prob(value: float | None) -> float | None:
     return None if value is None else min(1.0, max(0.0, value))
-
-
-def is_silent(audio_S: Audio) -> bool:
-    """No sample above -80 dBFS. Recognisers write words into digital silence with confidence 1; they are not asked."""
-    return float(np.abs(audio_S).max(initial=0.0)) < SILENT_PEAK
 
 
 SILENT_ROW = asr_row("", None, [], None, None, num_unaligned_words=0)

@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from annotators.asr_schema import is_silent
-from annotators.checkpoints import Checkpoint, check_device, check_type, find_checkpoint, loading
+from annotators.checkpoints import Checkpoint, check_device, check_type, find_checkpoint, loading, network_identity
 from annotators.paralinguistics_schema import (
     CLASSIFIER_ADDS,
     OTHER,
@@ -27,6 +26,7 @@ from annotators.paralinguistics_schema import (
     label_rule,
     snake,
 )
+from annotators.silence import is_silent
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.errors import ModelUnavailable
 from manifests.gates import AnnotatorConfigBase
@@ -110,7 +110,7 @@ class AudioClassifier:
         return (self._found().fact(),)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.name, self.version, self.config.identity(), self._found().digest)
+        return fingerprint(self.name, self.version, network_identity(self.config), self._found().digest)
 
     def _found(self) -> Checkpoint:
         """The checkpoint, once it is known to be a classifier of the dimension's labels. Raises ModelUnavailable."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from annotators.weight_files import PICKLES, fault_of
 from annotators.weights import path_digest, visible_files
@@ -23,6 +24,10 @@ from manifests.errors import ModelUnavailable
 from manifests.ids import digest_json
 
 _BLOB = re.compile(r"^[0-9a-f]{40}$|^[0-9a-f]{64}$")  # what the hub's cache names files by: git or sha256 digest
+
+
+# Fields that say where weights come from and run, and where a part runs: not what it says.
+WHERE = frozenset({"when", "model", "revision", "may_download", "device", "batch_size"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,17 @@ def find_checkpoint(name: str, revision: str | None = None, *, may_download: boo
     config = _json(os.path.join(path, "config.json"), name)
     _verify(name, path, config)
     return Checkpoint(name, path, _commit_of(path), _digest(path), _licence(path), config)
+
+
+def network_identity(config: BaseModel, **weights: Any) -> dict[str, Any]:
+    """What of a config counts in the fingerprint of a part that runs a checkpoint, beside the digest of its weights.
+
+    Every field does but those of WHERE; ``weights`` replaces fields that name further checkpoints by their digests. One rule
+    for all: the device, the batch and the versions of torch, transformers or CTranslate2 change the order of sums and no
+    meaning, so a corpus that half a cluster annotated on GPUs is one layer. Versions count where a library's own tables
+    or rules are the model (normal forms of text, eSpeak).
+    """
+    return config.model_dump(mode="json", exclude=set(WHERE)) | weights
 
 
 def check_type(checkpoint: Checkpoint, known: Mapping[str, Any] | Collection[str], what: str) -> None:

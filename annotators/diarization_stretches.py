@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from annotators.silence import is_silent
 from annotators.speaker_links import SpeakerLinks
 from manifests.contracts import MODEL_RATE_HZ, Audio, ChannelAudio, HeardSpan
 from manifests.spans import Span, merge
 
 MIN_SAMPLES = MODEL_RATE_HZ // 4  # under 0.25 s no voice can be told
-SILENT_PEAK = 1e-4  # -80 dBFS
 
 
 class DiarizationStretches(ABC):
@@ -65,7 +65,7 @@ def stretches(num_samples: int, longest: int) -> list[tuple[int, int]]:
 
 def has_sound(audio_S: Audio) -> bool:
     """Whether there is anything that pyannote could hear: it fails on almost nothing, and answers to silence."""
-    return len(audio_S) >= MIN_SAMPLES and float(np.abs(audio_S).max()) >= SILENT_PEAK
+    return len(audio_S) >= MIN_SAMPLES and not is_silent(audio_S)
 
 
 def as_file(audio_S: Audio) -> dict[str, Any]:

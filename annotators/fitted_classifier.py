@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from annotators.checkpoints import find_checkpoint
+from annotators.checkpoints import find_checkpoint, network_identity
 from annotators.linear_classifier import ClassifierCard, LinearModel, feature_values, has_vectors, read_card, read_model
 from annotators.paralinguistics_schema import CLASSIFIER_ADDS, classifier_row, expected_years
 from manifests.contracts import ClipBatch, Hearing, ModelFact, Resources
@@ -76,7 +76,7 @@ class FittedClassifier:
 
     def fingerprint(self) -> str:
         self._loaded()
-        return fingerprint(self.name, self.version, self.config.identity(), find_checkpoint(self.config.model).digest)
+        return fingerprint(self.name, self.version, network_identity(self.config), find_checkpoint(self.config.model).digest)
 
     def setup(self) -> None:
         self._loaded()

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from annotators.asr_schema import SPACELESS, Alignment, asr_row
+from annotators.asr_schema import Alignment, asr_row
+from annotators.scripts import SPACELESS
 
 
 class Heard(NamedTuple):

@@ -8,16 +8,14 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, WINDOW_SAMPLES, Alignment, window_starts
-from annotators.checkpoints import Checkpoint, check_type, find_checkpoint
+from annotators.checkpoints import Checkpoint, check_type, find_checkpoint, network_identity
 from annotators.ctc_network import CtcNetwork, check_ctc
 from annotators.heard_windows import Heard, clip_row
 from annotators.hf_ctc_reader import CtcReader
 from annotators.hf_whisper_reader import WHISPER, WhisperReader, check_whisper
+from annotators.recogniser_config import RecogniserConfigBase
 from manifests.contracts import Audio, ClipBatch, Hearing, ModelFact, Resources
-from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
-
-NOT_COMPUTED = {"when", "model", "revision", "may_download", "batch_size"}  # weights stand in by their digest
 
 
 class Reader(Protocol):
@@ -31,26 +29,19 @@ class Reader(Protocol):
         ...
 
 
-class HfAsrConfig(AnnotatorConfigBase):
+class HfAsrConfig(RecogniserConfigBase):
     """A transformers recogniser. Whisper detects the language clip by clip where none is given; a CTC network has one."""
 
     kind: Literal["hf_asr"] = "hf_asr"
     model: str = Field(description="folder or hub id of a transformers speech-to-text checkpoint (Whisper or CTC)")
-    revision: str | None = Field(default=None, description="commit of the hub id, so that the fingerprint pins the weights")
-    may_download: bool = Field(default=False, description="fetch a hub id that is not in the cache")
-    language: str | None = Field(
-        default=None, description="ISO 639-1; null: Whisper detects it, a CTC network's text has no stated language"
-    )
     words: bool = Field(
         default=True,
         description="words with times: of CTC from its frames, of Whisper from the cross-attention of its alignment heads",
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the network runs")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         default="float32", description="precision of weights and sums; the halves only on a GPU"
     )
     beam_size: int = Field(default=1, ge=1, description="hypotheses that Whisper keeps while decoding; 1 is greedy")
-    batch_size: int = Field(default=16, ge=1, description="windows heard together")
 
     @model_validator(mode="after")
     def _halves_need_a_gpu(self) -> Self:
@@ -69,7 +60,7 @@ class HfAsr:
     """
 
     name = "hf_asr"
-    version = "1"
+    version = "2"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ASR_ADDS
@@ -90,9 +81,7 @@ class HfAsr:
         return (self._found().fact(),)
 
     def fingerprint(self) -> str:
-        # The device is in it: its kernels sum otherwise, and a decision near a tie then ends in another text.
-        parameters = self.config.model_dump(mode="json", exclude=NOT_COMPUTED)
-        return fingerprint(self.name, self.version, parameters, self._found().digest)
+        return fingerprint(self.name, self.version, network_identity(self.config), self._found().digest)
 
     def _found(self) -> Checkpoint:
         """The checkpoint, once it is known to be a recogniser. Raises ModelUnavailable."""

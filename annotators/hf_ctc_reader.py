@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annotators.asr_schema import SPACELESS, Alignment
+from annotators.asr_schema import Alignment
 from annotators.ctc_network import DELIMITER, CtcNetwork, timed
 from annotators.heard_windows import Heard
 from annotators.monotone_path import LabelSpan
+from annotators.scripts import SPACELESS
 from manifests.contracts import Audio
 
 WORD_START = "▁"  # first in a word's first piece, in vocabularies of SentencePiece

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from annotators.checkpoints import Checkpoint, check_device, check_type, find_checkpoint, loading
+from annotators.checkpoints import Checkpoint, check_device, check_type, find_checkpoint, loading, network_identity
 from manifests.contracts import ModelFact, Resources, SynthesisedSpeech
 from manifests.errors import ModelUnavailable, WorkError
 from manifests.lineage import fingerprint
@@ -65,8 +65,7 @@ class HfVoice:
         return (self._checkpoint().fact(),)
 
     def fingerprint(self) -> str:
-        parameters = self.config.model_dump(mode="json", exclude={"model", "revision", "may_download"})
-        return fingerprint(self.name, self.version, parameters, self._checkpoint().digest)
+        return fingerprint(self.name, self.version, network_identity(self.config), self._checkpoint().digest)
 
     def setup(self) -> None:
         """Raises ModelUnavailable, also for a speaker that the checkpoint does not have."""

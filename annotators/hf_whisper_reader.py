@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from annotators.asr_schema import SPACELESS, Alignment, Word, words_of
+from annotators.asr_schema import Alignment, Word, words_of
 from annotators.checkpoints import Checkpoint, check_device, loading
 from annotators.heard_windows import Heard
 from annotators.monotone_path import best_path
+from annotators.recogniser_config import check_language
+from annotators.scripts import SPACELESS
 from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.errors import ModelUnavailable
 
@@ -86,9 +88,7 @@ class WhisperReader:
                 f"model {found.name!r} does not say its languages: no lang_to_id in its generation_config.json; "
                 "take the file from the published checkpoint that it comes from"
             )
-        if language and language not in (self._language_ids or {ENGLISH: 0}):
-            there = ", ".join(self._language_ids or (ENGLISH,))
-            raise ModelUnavailable(f"model {found.name!r} has no language {language!r}; it has {there}")
+        check_language(found, language, self._language_ids or (ENGLISH,))
 
     def read(self, windows: list[Audio], languages: list[str | None]) -> list[tuple[Heard, Alignment | None]]:
         """What each window of at most 30 s says; words relative to its start."""

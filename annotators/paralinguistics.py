@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from annotators.asr_schema import SPACELESS
 from annotators.paralinguistics_schema import DIMENSIONS, LABELS, TAG, Dimension, best_label, is_label, posterior_value, vote
+from annotators.scripts import SPACELESS
 from annotators.style import level
 from manifests.contracts import ClipBatch, Hearing, ModelFact, Resources
 from manifests.errors import RequestError

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, Word, asr_row, is_silent
+from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, Word, asr_row
+from annotators.silence import is_silent
 from annotators.weights import packaged_model, packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from annotators.checkpoints import Checkpoint, check_device, find_checkpoint
+from annotators.checkpoints import Checkpoint, check_device, find_checkpoint, network_identity
 from annotators.diarization_stretches import DiarizationStretches
 from annotators.pyannote_models import check_diarization, check_pickles, load_diarization
 from annotators.weights import packaged_path
@@ -67,9 +67,7 @@ class PyannotePipeline(DiarizationStretches):
         checkpoint = self._checkpoint()
         check_diarization(checkpoint)
         check_pickles(checkpoint)
-        # The name that the recipe says and the device do not change what is heard.
-        parameters = {"stretch_s": self.config.stretch_s, "link_threshold": self.config.link_threshold}
-        return fingerprint(self.name, self.version, parameters, checkpoint.digest)
+        return fingerprint(self.name, self.version, network_identity(self.config), checkpoint.digest)
 
     def setup(self) -> None:
         if self._pipeline is not None:

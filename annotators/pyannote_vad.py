@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from annotators.checkpoints import Checkpoint, find_checkpoint
+from annotators.checkpoints import Checkpoint, find_checkpoint, network_identity
 from annotators.diarization_stretches import as_file, has_sound, spans_of, stretches
 from annotators.pyannote_import import quiet_pyannote
 from annotators.pyannote_models import NETWORK_FILE, check_pickles, load_network
@@ -63,9 +63,7 @@ class PyannoteVad:
         (model,) = self.models
         if self.config.model is not None:
             check_pickles(self._checkpoint())
-        where = {"model", "revision", "may_download"}  # the digest says which network; not where it was found
-        parameters = {name: value for name, value in self.config.identity().items() if name not in where}
-        return fingerprint(self.name, self.version, parameters, model.digest)
+        return fingerprint(self.name, self.version, network_identity(self.config), model.digest)
 
     def setup(self) -> None:
         if self._pipeline is not None:

@@ -18,6 +18,8 @@ SCRIPTS = {
     "NKO": "Nkoo",
 }  # fmt: skip
 UNKNOWN = "Zyyy"  # ISO 15924 for undetermined
+# Languages (ISO 639-1, and Cantonese) that write no spaces between words. Korean does, though its word borders are not agreed.
+SPACELESS = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
 JAPANESE = ("Hani", "Hira", "Kana")
 
 

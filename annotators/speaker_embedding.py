@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from annotators.silence import is_silent
 from annotators.speaker_encoder import FRAMES_A_SECOND, PARTIAL_FRAMES, encoder_model, encoder_path
 from annotators.weights import path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 from manifests.schema import field
-
-SILENT_PEAK = 1e-4  # -80 dBFS: what the encoder would raise to speech level is noise
 
 ADDS = pa.schema(
     [
@@ -95,7 +94,7 @@ class SpeakerEmbedding:
         num_frames = len(audio_S) * FRAMES_A_SECOND // MODEL_RATE_HZ + 1
         alone_F = _covered(clip["speech_spans"], clip["sample_rate_hz"], num_frames)
         alone_F &= ~_covered(clip["overlap_spans"], clip["sample_rate_hz"], num_frames)
-        if alone_F.sum() < self.config.min_voice_s * FRAMES_A_SECOND or float(np.abs(audio_S).max()) < SILENT_PEAK:
+        if alone_F.sum() < self.config.min_voice_s * FRAMES_A_SECOND or is_silent(audio_S):
             return None
         return np.asarray(self._encoder.features(audio_S)[alone_F])
 

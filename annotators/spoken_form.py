@@ -13,7 +13,8 @@ import re
 from decimal import Decimal
 from typing import Any
 
-from annotators.text_normal import CHINESE, SPACELESS, chinese_numerals
+from annotators.scripts import SPACELESS
+from annotators.text_normal import CHINESE, chinese_numerals
 
 # Languages whose numbers num2words reads right, with the word for %.
 PERCENT = {

@@ -14,11 +14,10 @@ import unicodedata
 import warnings
 from typing import Any
 
+from annotators.scripts import SPACELESS
 from manifests.errors import ModelUnavailable
 
 CHINESE = frozenset({"zh", "yue"})
-# Languages that write no spaces between words; Korean does, but its word borders are not agreed.
-SPACELESS = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
 LATIN = r"[a-z0-9'\u00df-\u024f\u1e00-\u1eff]"
 LATIN_GAP = re.compile(rf"(?<={LATIN}) (?={LATIN})")
 # From here on a run of digits is a number to be dialled, not counted; so is one that begins with zero.

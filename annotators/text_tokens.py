@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from annotators.scripts import script_of
-from annotators.text_normal import CHINESE, SPACELESS, simplified
+from annotators.scripts import SPACELESS, script_of
+from annotators.text_normal import CHINESE, simplified
 
 CHARACTER_LANGUAGES = SPACELESS | {"ko"}
 # Scripts whose every character is a token in those languages; a Latin word among them stays a word.

@@ -1,4 +1,4 @@
-"""Weights that ship inside installed packages: found without importing the package, hashed once a process."""
+"""Weights that ship inside installed packages: found without importing the package, hashed once."""
 
 from __future__ import annotations
 
@@ -45,12 +45,22 @@ def is_packaged(model: ModelFact) -> bool:
         return False
 
 
-@functools.lru_cache(maxsize=64)
 def path_digest(path: str) -> str:
-    """Hex digest of a weights file, or of all files below a folder with their relative names."""
+    """Hex digest of a weights file, or of all files below a folder with their relative names. Hashed once a process and content."""
     if os.path.isfile(path):
-        return weights_digest(path)
-    return digest_json([[os.path.relpath(file, path), weights_digest(file)] for file in visible_files(path)])
+        return _file_digest(path, *_size_and_time(path))
+    return digest_json([[os.path.relpath(file, path), _file_digest(file, *_size_and_time(file))] for file in visible_files(path)])
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_digest(path: str, size_bytes: int, modified_at_ns: int) -> str:
+    """``size_bytes`` and ``modified_at_ns`` key the cache: another file may come to lie under the same name."""
+    return weights_digest(path)
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    facts = os.stat(path)
+    return facts.st_size, facts.st_mtime_ns
 
 
 def visible_files(folder: str) -> list[str]:

@@ -22,43 +22,37 @@ from annotators.asr_schema import (
     window_starts,
     words_of,
 )
-from annotators.checkpoints import Checkpoint, check_device, find_checkpoint, loading
+from annotators.checkpoints import Checkpoint, check_device, find_checkpoint, loading, network_identity
 from annotators.ctc_network import CtcNetwork, check_ctc
 from annotators.heard_windows import Heard, clip_row
 from annotators.pyannote_import import quiet_pyannote
+from annotators.recogniser_config import RecogniserConfigBase, check_language
 from annotators.weight_files import CTRANSLATE2_FILE, ctranslate2_type
 from annotators.weights import packaged_path
 from manifests.contracts import Audio, ClipBatch, Hearing, ModelFact, Resources
 from manifests.errors import ModelUnavailable
-from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
 
 WHAT = "CTranslate2 Whisper checkpoint"
 SPECIFICATION = "WhisperSpec"
-NOT_COMPUTED = {"when", "model", "revision", "align_models", "may_download", "batch_size"}  # weights stand in by their digest
 
 
-class WhisperxConfig(AnnotatorConfigBase):
+class WhisperxConfig(RecogniserConfigBase):
     """Whisper through whisperx. ``language: null`` detects it clip by clip."""
 
     kind: Literal["whisperx"] = "whisperx"
     model: str = Field(
         default="Systran/faster-whisper-large-v3", description="folder of a CTranslate2 checkpoint, hub id, or size (large-v3)"
     )
-    revision: str | None = Field(default=None, description="commit of the hub id, so that the fingerprint pins the weights")
-    may_download: bool = Field(default=False, description="fetch hub ids that are not in the cache")
-    language: str | None = Field(default=None, description="ISO 639-1; null: detect")
     align_models: dict[str, str] = Field(
         default={},
         description="language -> wav2vec2 CTC checkpoint for word times (folder or hub id); empty: no words. Clips in another "
         "language have no words and say so",
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the networks run")
     compute_type: Literal["float32", "float16", "int8", "int8_float16"] = Field(
         default="float32", description="precision of Whisper's weights and sums"
     )
     beam_size: int = Field(default=5, ge=1, description="hypotheses kept while decoding; 1 is greedy")
-    batch_size: int = Field(default=16, ge=1, description="windows of 30 s decoded together")
 
     def build(self) -> Whisperx:
         return Whisperx(self)
@@ -71,7 +65,7 @@ class Whisperx:
     """
 
     name = "whisperx"
-    version = "2"
+    version = "3"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ASR_ADDS
@@ -94,10 +88,8 @@ class Whisperx:
         return (self._found().fact(), *(found.fact() for found in self._found_aligners().values()))
 
     def fingerprint(self) -> str:
-        # The device is in it: its kernels sum otherwise, and a beam near a tie then ends in another text.
-        parameters = self.config.model_dump(mode="json", exclude=NOT_COMPUTED)
         aligners = {language: found.digest for language, found in sorted(self._found_aligners().items())}
-        return fingerprint(self.name, self.version, parameters | {"align_models": aligners}, self._found().digest)
+        return fingerprint(self.name, self.version, network_identity(self.config, align_models=aligners), self._found().digest)
 
     def _found(self) -> Checkpoint:
         """The Whisper checkpoint, once it is known to be one. Raises ModelUnavailable."""
@@ -138,6 +130,7 @@ class Whisperx:
                 cpu_threads=1,
                 local_files_only=True,
             )
+        check_language(found, self.config.language, _languages_of(model))
         self._aligners = {language: CtcNetwork(aligner, self.config.device) for language, aligner in aligners.items()}
         self._model = model
 
@@ -213,6 +206,13 @@ class Whisperx:
             return Alignment([], len(words_of(heard.text, language)), f"no alignment model for language {language!r}")
         found = self._aligners[language].align(audio_S[start : start + WINDOW_SAMPLES], heard.text, language)
         return found._replace(words=[word.moved(start) for word in found.words])
+
+
+def _languages_of(model: Any) -> list[str]:
+    """Codes that a loaded Whisper has a token for; English alone where it is no multilingual one."""
+    if not model.model.is_multilingual:
+        return ["en"]
+    return [code for code in model.supported_languages if model.hf_tokenizer.token_to_id(f"<|{code}|>") is not None]
 
 
 def _hub_id(name: str) -> str:

@@ -192,5 +192,5 @@ def test_evidence_grows_with_agreement_and_length() -> None:
     assert evidence(0.1, 400) == pytest.approx(16.0)
     assert not is_match(0.0, 28)
     assert is_match(0.0, 29)  # 0.7 s
-    assert not is_match(0.26, 104)
-    assert is_match(0.25, 104)
+    assert not is_match(0.26, 113)
+    assert is_match(0.25, 113)

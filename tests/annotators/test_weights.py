@@ -27,3 +27,14 @@ def test_a_folder_is_hashed_by_names_and_contents(tmp_path: Path) -> None:
     digests = [path_digest(str(tmp_path / folder)) for folder in "abcd"]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
+
+
+def test_another_file_under_the_same_name_has_another_digest(tmp_path: Path) -> None:
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"old")
+    first, folder = path_digest(str(file)), path_digest(str(tmp_path))
+    file.write_bytes(b"newer")
+    assert path_digest(str(file)) != first
+    assert path_digest(str(tmp_path)) != folder
+    file.write_bytes(b"old")
+    assert path_digest(str(file)) == first

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_the_fingerprint_is_of_the_weights_not_of_the_place(tiny_whisper: str, t
     original = WhisperxConfig(model=tiny_whisper).build().fingerprint()
     assert WhisperxConfig(model=str(copy), batch_size=3).build().fingerprint() == original
     assert WhisperxConfig(model=tiny_whisper, beam_size=1).build().fingerprint() != original
-    assert WhisperxConfig(model=tiny_whisper, device="cuda").build().fingerprint() != original
+    assert WhisperxConfig(model=tiny_whisper, device="cuda").build().fingerprint() == original
     aligned = WhisperxConfig(model=tiny_whisper, align_models={"en": tiny_ctc}).build()
     assert aligned.fingerprint() != original
     assert [model.name for model in aligned.models] == [tiny_whisper, tiny_ctc]
@@ -160,3 +161,18 @@ def test_the_fingerprint_is_of_the_weights_not_of_the_place(tiny_whisper: str, t
     shutil.copytree(tiny_whisper, other)
     (other / "model.bin").write_bytes((other / "model.bin").read_bytes()[:-1] + b"x")
     assert WhisperxConfig(model=str(other)).build().fingerprint() != original
+
+
+def test_a_language_that_the_checkpoint_lacks_is_refused_before_audio(tiny_whisper: str) -> None:
+    with pytest.raises(ModelUnavailable, match="has no language 'tlh'; it has af, .* name one of these, leave `language` out"):
+        WhisperxConfig(model=tiny_whisper, language="tlh").build().setup()
+
+
+def test_a_checkpoint_of_english_is_asked_for_english_alone(tiny_whisper: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_whisper, tmp_path / "english")
+    vocabulary = json.loads((folder / "vocabulary.json").read_text())
+    assert vocabulary.count("") == 1  # CTranslate2 knows multilingual checkpoints by it
+    (folder / "vocabulary.json").write_text(json.dumps(["\u0120english" if token == "" else token for token in vocabulary]))
+    WhisperxConfig(model=str(folder), language="en").build().setup()
+    with pytest.raises(ModelUnavailable, match="has no language 'de'; it has en: name one of these"):
+        WhisperxConfig(model=str(folder), language="de").build().setup()
