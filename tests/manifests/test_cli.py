@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,8 +12,8 @@ from manifests.errors import RequestError
 runner = CliRunner()
 
 
-def run(*words: str) -> str:
-    result = runner.invoke(app, ["show", *words], catch_exceptions=False)
+def run(*words: str, verb: str = "show") -> str:
+    result = runner.invoke(app, [verb, *words], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -36,12 +37,12 @@ def test_rows_of_every_table_are_shown(tiny_corpus: str, table: str, num_rows: i
     value = json.loads(run(tiny_corpus, "--table", table, "--rows", "2", "--json"))
     assert value["num_rows"] == num_rows
     assert len(value["rows"]) == min(2, num_rows)
-    assert run(tiny_corpus, "--table", table).startswith(f"{table}: {num_rows} rows")
+    assert run(tiny_corpus, "--table", table).startswith(f"{table}: {num_rows} row")
 
 
 def test_ids_are_shown_as_hex(tiny_corpus: str) -> None:
     row = json.loads(run(tiny_corpus, "--table", "clips", "--rows", "1", "--json"))["rows"][0]
-    assert bytes.fromhex(row["clip_id"])
+    assert bytes.fromhex(row["clip.clip_id"])
 
 
 def test_a_pack_is_told(tiny_pack: str) -> None:
@@ -54,13 +55,69 @@ def test_a_pack_is_told(tiny_pack: str) -> None:
 
 
 def test_an_unknown_table_is_refused_with_those_there_are(tiny_corpus: str) -> None:
-    with pytest.raises(RequestError, match=r"'words' is not one of inputs, .*spans:vad, layer:asr"):
+    with pytest.raises(RequestError, match=r"'words' is not one of clips, .*spans:vad, .*layer:asr"):
         run(tiny_corpus, "--table", "words")
-    with pytest.raises(RequestError, match=r"'layer:words' is not one of inputs, .*layer:asr"):
+    with pytest.raises(RequestError, match=r"'layer:words' is not one of clips, .*layer:asr"):
         run(tiny_corpus, "--table", "layer:words")
     with pytest.raises(RequestError, match="no corpus at"):
         run(tiny_corpus + "-none")
 
 
-def test_help_has_an_example() -> None:
-    assert "Example: stepwell manifest show" in runner.invoke(app, ["show", "--help"]).stdout
+def test_rows_are_filtered_projected_and_sorted(tiny_corpus: str) -> None:
+    words = (
+        tiny_corpus,
+        "--where",
+        "language = en and snr_db >= 10",
+        "--columns",
+        "asr.text,duration_s",
+        "--sort",
+        "-duration_s",
+    )
+    value = json.loads(run(*words, "--rows", "2", "--json"))
+    assert (value["num_rows"], value["hours"]) == (4, pytest.approx(19 / 3600))
+    assert [row["clip.duration_s"] for row in value["rows"]] == [10.0, 4.0]
+    lines = run(*words).splitlines()
+    assert lines[0] == "clips: 4 rows, 19 s"
+    assert lines[1].split() == ["asr.text", "clip.duration_s"]
+    assert len(lines) == 6
+
+
+def test_groups_have_rows_and_hours(tiny_corpus: str) -> None:
+    value = json.loads(run(tiny_corpus, "--group-by", "language", "--json"))
+    assert value["rows"] == [
+        {"clip.language": "en", "rows": 4, "hours": pytest.approx(19 / 3600)},
+        {"clip.language": "zh", "rows": 2, "hours": pytest.approx(2.5 / 3600)},
+    ]
+    assert json.loads(run(tiny_corpus, "--group-by", "language", "--sort", "rows", "--json"))["rows"][0]["clip.language"] == "zh"
+
+
+def test_a_layer_shows_its_own_columns(tiny_corpus: str) -> None:
+    value = json.loads(run(tiny_corpus, "--table", "layer:asr", "--json"))
+    assert value["columns"] == ["clip.clip_id", "asr.status", "asr.error", "asr.text", "asr.confidence"]
+
+
+def test_sql_is_asked_of_corpora_and_packs(tiny_corpus: str, tiny_pack: str, tmp_path: Path) -> None:
+    sql = "SELECT language, sum(duration_s) AS s FROM clips GROUP BY 1 ORDER BY 1"
+    value = json.loads(run(tiny_corpus, sql, "--json", verb="query"))
+    assert value["rows"] == [{"language": "en", "s": 19.0}, {"language": "zh", "s": 2.5}]
+    joined = "SELECT count(*) AS n FROM spans_vad JOIN recordings USING (recording_id)"
+    assert json.loads(run(tiny_corpus, joined, "--json", verb="query"))["rows"] == [{"n": 6}]
+    assert "1 row: " in run(tiny_pack, "SELECT count(*) FROM documents", "--out", str(tmp_path / "n.csv"), verb="query")
+
+
+def test_requests_that_make_no_sense_are_refused(tiny_corpus: str) -> None:
+    with pytest.raises(RequestError, match=r"--where 'snr_db <': expected a number"):
+        run(tiny_corpus, "--where", "snr_db <")
+    with pytest.raises(RequestError, match=r"'snr' is not in the clips.*snr_db"):
+        run(tiny_corpus, "--columns", "snr")
+    with pytest.raises(RequestError, match=r"exclude each other"):
+        run(tiny_corpus, "--columns", "text", "--group-by", "text")
+    with pytest.raises(RequestError, match=r"groups can be sorted by clip.language, rows, hours"):
+        run(tiny_corpus, "--group-by", "language", "--sort", "snr_db")
+    with pytest.raises(RequestError, match="has an empty name"):
+        run(tiny_corpus, "--columns", "text,,language")
+
+
+@pytest.mark.parametrize("verb", ["show", "query"])
+def test_help_has_an_example(verb: str) -> None:
+    assert f"Example: stepwell manifest {verb}" in runner.invoke(app, [verb, "--help"]).stdout
