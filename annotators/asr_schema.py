@@ -51,7 +51,8 @@ ASR_ADDS = pa.schema(
         field(
             "no_speech_prob",
             pa.float32(),
-            "the recogniser's own probability that a window holds no speech, the least over the windows; null where it gives none",
+            "the recogniser's own probability that a window holds no speech, the least over the windows; "
+            "null where it gives none",
         ),
     ]
 )

@@ -133,7 +133,8 @@ class AudioClassifier:
             strange = [label for label in there if not is_label(self.config.dimension, snake(label))]
             if strange:
                 raise ModelUnavailable(
-                    f"model {found.name!r} has the label {strange[0]!r}; {label_rule(self.config.dimension)}: say with `labels` which is which"
+                    f"model {found.name!r} has the label {strange[0]!r}; {label_rule(self.config.dimension)}: "
+                    "say with `labels` which is which"
                 )
 
     def setup(self) -> None:
@@ -160,7 +161,8 @@ class AudioClassifier:
             raise ModelUnavailable(f"model {found.name!r} lacks the weights {lacking[0]!r}; give one that was trained as {WHAT}")
         if features.sampling_rate != MODEL_RATE_HZ:
             raise ModelUnavailable(
-                f"model {found.name!r} hears audio at {features.sampling_rate} Hz; classifiers get {MODEL_RATE_HZ} Hz, give one trained on that"
+                f"model {found.name!r} hears audio at {features.sampling_rate} Hz; classifiers get {MODEL_RATE_HZ} Hz, "
+                "give one trained on that"
             )
         self._features, self._network = features, network.eval().to(self.config.device)
 

@@ -1,12 +1,12 @@
-"""One English and one Chinese sentence about how a clip sounds, from its paralinguistics: paralinguistic captioning (report, 3.3).
+"""One English and one Chinese sentence about how a clip sounds: paralinguistic captioning (report, 3.3).
 
-Only what is known is said; a dimension that is null is not mentioned. Which of a few phrasings is used comes from the clip's id, so a
-clip has one caption for ever and a corpus not one sentence alone.
+Only what is known is said; a dimension that is null is not mentioned. The order of the clauses and the words of each come from
+the clip's id, so that a clip has one caption for ever, and a corpus not one sentence over and over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -41,7 +41,7 @@ class Caption:
     """Annotator: two sentences a clip; abstains where no tag is known."""
 
     name = "caption"
-    version = "1"
+    version = "2"
     hears = Hearing.NOTHING
     adds = ADDS
     batch_tolerance = 0.0
@@ -70,9 +70,20 @@ class Caption:
         return batch.table([self._row(known(row), clip_id) for row, clip_id in zip(facts, ids, strict=True)], self.adds)
 
     def _row(self, tags: Mapping[str, str], clip_id: bytes) -> dict[str, Any] | None:
-        # An id is a digest: its first byte is as good as drawn.
-        sentences = {"caption_en": english(tags, clip_id[0]), "caption_zh": chinese(tags, clip_id[0])}
+        draw = int.from_bytes(clip_id[:8], "little")  # an id is a digest: as good as drawn
+        sentences = {"caption_en": english(tags, draw), "caption_zh": chinese(tags, draw)}
         return sentences if any(sentences.values()) else None
+
+
+class Phrasing:
+    """Choices among phrasings, all drawn from one number: 0 takes the first of each."""
+
+    def __init__(self, draw: int) -> None:
+        self._left = draw
+
+    def of(self, options: Sequence[str]) -> str:
+        self._left, at = divmod(self._left, len(options))
+        return options[at]
 
 
 def known(row: Mapping[str, Any]) -> dict[str, str]:
@@ -81,7 +92,8 @@ def known(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def english(tags: Mapping[str, str], draw: int) -> str | None:
-    """One sentence for labels by dimension, ``draw`` choosing among phrasings; None where there is nothing to say."""
+    """One sentence for labels by dimension, ``draw`` >= 0 choosing among phrasings; None where there is nothing to say."""
+    phrasing = Phrasing(draw)
     place = _place_en(tags["scenario"]) if "scenario" in tags else ""
     event = _event_en(tags["event"]) if "event" in tags else ""
     if not _is_voice(tags):
@@ -90,22 +102,25 @@ def english(tags: Mapping[str, str], draw: int) -> str | None:
         if place:
             return _sentence(f"the recording was made {place}")
         return "Nothing can be heard." if tags.get("vocal_activity") == "silence" else None
-    act = " ".join([words.WHO_EN[tags.get("gender", ""), tags.get("age", "")], _does_en(tags)])
-    manner = " ".join(filter(None, [_voice_en(tags), *_delivery_en(tags)]))
+    order = phrasing.of(words.ORDERS_EN)
+    act = " ".join([phrasing.of(words.WHO_EN[tags.get("gender", ""), tags.get("age", "")]), _does_en(tags, phrasing)])
+    manner = " ".join(filter(None, [_voice_en(tags, phrasing), *_delivery_en(tags, phrasing)]))
     emotion = words.EMOTION_EN.get(tags.get("emotion", ""))
-    feeling = f"sounding {emotion}" if emotion else ""
-    background = f"with {event} in the background" if event else ""
-    if draw % 3 == 1 and manner:
+    feeling = phrasing.of(words.FEELING_EN).format(emotion) if emotion else ""
+    background = phrasing.of(words.BACKGROUND_EN).format(event) if event else ""
+    if order == "manner first" and manner:
         clauses = [manner, act, feeling]
-    elif draw % 3 == 2 and feeling:
+    elif order == "feeling first" and feeling:
         clauses = [feeling, f"{act} {manner}".strip()]
     else:
-        clauses = [f"{act} {manner}".strip(), feeling]
+        opening = "in this recording" if order == "recording first" else ""
+        clauses = [opening, f"{act} {manner}".strip(), feeling]
     return _sentence(", ".join(filter(None, [*clauses, place, background])))
 
 
 def chinese(tags: Mapping[str, str], draw: int) -> str | None:
     """The same in Chinese; a label of an open dimension that has no Chinese word is left out."""
+    phrasing = Phrasing(draw)
     place = words.SCENARIO_ZH.get(tags.get("scenario", ""), "")
     event = words.EVENT_ZH.get(tags.get("event", ""), "")
     if not _is_voice(tags):
@@ -114,20 +129,22 @@ def chinese(tags: Mapping[str, str], draw: int) -> str | None:
         if place:
             return f"录音是在{place}录制的。"
         return "没有任何声音。" if tags.get("vocal_activity") == "silence" else None
-    who = words.WHO_ZH[tags.get("gender", ""), tags.get("age", "")]
+    opening, is_voice_first = phrasing.of(words.OPENINGS_ZH), phrasing.of(words.ORDERS_ZH) == "voice first"
+    who = phrasing.of(words.WHO_ZH[tags.get("gender", ""), tags.get("age", "")])
     does = words.DOES_ZH.get(tags.get("vocal_activity", ""), "耳语" if tags.get("speaking_style") == "whispered" else "说话")
     act = f"{who}在{place}{does}" if place else f"{who}正在{does}"
-    delivery = [words.SPEED_ZH.get(tags.get("speaking_speed", "")), words.RHYTHM_ZH.get(tags.get("rhythm", ""))]
+    known_words = (words.SPEED_ZH.get(tags.get("speaking_speed", "")), words.RHYTHM_ZH.get(tags.get("rhythm", "")))
+    delivery = [phrasing.of(options) for options in known_words if options and _is_speaking(tags)]
     style = words.STYLE_ZH.get(tags.get("speaking_style", ""))
     timbre, emotion = words.TIMBRE_ZH.get(tags.get("timbre", "")), words.EMOTION_ZH.get(tags.get("emotion", ""))
+    pitch = words.PITCH_ZH.get(tags.get("pitch", ""))
+    voice = [phrasing.of(pitch) if pitch else None, f"音色{timbre}" if timbre else None]
     clauses = [
-        ("", "录音中，", "可以听到")[draw % 3] + act,
-        *(delivery if _is_speaking(tags) else ()),
-        words.PITCH_ZH.get(tags.get("pitch", "")),
-        f"音色{timbre}" if timbre else None,
+        opening + act,
+        *(voice + delivery if is_voice_first else delivery + voice),
         f"说话风格为{style}" if style and _is_speaking(tags) else None,
-        f"情绪{emotion}" if emotion else None,
-        f"背景中有{event}" if event else None,
+        phrasing.of(words.FEELING_ZH).format(emotion) if emotion else None,
+        phrasing.of(words.BACKGROUND_ZH).format(event) if event else None,
     ]
     return "，".join(filter(None, clauses)) + "。"
 
@@ -143,27 +160,30 @@ def _is_speaking(tags: Mapping[str, str]) -> bool:
     return tags.get("vocal_activity", "speech") in ("speech", "singing")
 
 
-def _does_en(tags: Mapping[str, str]) -> str:
+def _does_en(tags: Mapping[str, str], phrasing: Phrasing) -> str:
     does = words.DOES_EN.get(
         tags.get("vocal_activity", ""), "whispers" if tags.get("speaking_style") == "whispered" else "speaks"
     )
     speed = words.SPEED_EN.get(tags.get("speaking_speed", "")) if _is_speaking(tags) else None
-    return f"{does} {speed}" if speed else does
+    return f"{does} {phrasing.of(speed)}" if speed else does
 
 
-def _voice_en(tags: Mapping[str, str]) -> str:
+def _voice_en(tags: Mapping[str, str], phrasing: Phrasing) -> str:
     """``in a low-pitched, warm voice``; empty where neither pitch nor timbre is known."""
     pitch, timbre = words.PITCH_EN.get(tags.get("pitch", "")), tags.get("timbre", "").replace("_", " ")
-    described = ", ".join(filter(None, [pitch, timbre]))
+    described = ", ".join(filter(None, [phrasing.of(pitch) if pitch else None, timbre]))
     return f"in {_with_article(described)} voice" if described else ""
 
 
-def _delivery_en(tags: Mapping[str, str]) -> list[str]:
+def _delivery_en(tags: Mapping[str, str], phrasing: Phrasing) -> list[str]:
     """Rhythm and style of speech."""
     if not _is_speaking(tags):
         return []
     rhythm, style = words.RHYTHM_EN.get(tags.get("rhythm", "")), tags.get("speaking_style", "whispered").replace("_", " ")
-    return [*([f"with {rhythm}"] if rhythm else []), *([f"in {_with_article(style)} style"] if style != "whispered" else [])]
+    return [
+        *([f"with {phrasing.of(rhythm)}"] if rhythm else []),
+        *([f"in {_with_article(style)} style"] if style != "whispered" else []),
+    ]
 
 
 def _place_en(label: str) -> str:

@@ -1,45 +1,51 @@
-"""The words of captions: labels of the eleven dimensions in English and Chinese.
+"""The words of captions: labels of the eleven dimensions in English and Chinese; of some, several phrasings with one meaning.
 
-Open dimensions have the labels that are met most (CochlScene's places, AudioSet's sounds). Of others the English sentence quotes the
-label, and the Chinese one leaves it out: half a sentence in the wrong language would teach a model to speak so.
+Open dimensions have the labels that are met most (CochlScene's places, AudioSet's sounds). Of others the English sentence quotes
+the label, and the Chinese one leaves it out: half a sentence in the wrong language would teach a model to speak so.
 """
 
 from __future__ import annotations
 
-# Who speaks: (gender, age) -> noun phrase; "" stands for unknown.
+# How clauses may follow one another, and how a sentence may begin.
+ORDERS_EN = ("manner last", "manner first", "feeling first", "recording first")
+OPENINGS_ZH = ("", "录音中，", "可以听到", "这段录音里，")
+ORDERS_ZH = ("delivery first", "voice first")
+FEELING_EN, FEELING_ZH = ("sounding {}", "apparently {}"), ("情绪{}", "听起来情绪{}")
+BACKGROUND_EN, BACKGROUND_ZH = ("with {} in the background", "and {} in the background"), ("背景中有{}", "伴有{}")
+# Who speaks: (gender, age) -> noun phrases; "" stands for unknown.
 WHO_EN = {
-    ("female", "child"): "a girl",
-    ("male", "child"): "a boy",
-    ("", "child"): "a child",
-    ("female", "teen"): "a teenage girl",
-    ("male", "teen"): "a teenage boy",
-    ("", "teen"): "a teenager",
-    ("female", "adult"): "a woman",
-    ("male", "adult"): "a man",
-    ("", "adult"): "an adult",
-    ("female", "elderly"): "an elderly woman",
-    ("male", "elderly"): "an elderly man",
-    ("", "elderly"): "an elderly person",
-    ("female", ""): "a woman or girl",
-    ("male", ""): "a man or boy",
-    ("", ""): "someone",
+    ("female", "child"): ("a girl",),
+    ("male", "child"): ("a boy",),
+    ("", "child"): ("a child",),
+    ("female", "teen"): ("a teenage girl",),
+    ("male", "teen"): ("a teenage boy",),
+    ("", "teen"): ("a teenager",),
+    ("female", "adult"): ("a woman", "an adult woman"),
+    ("male", "adult"): ("a man", "an adult man"),
+    ("", "adult"): ("an adult",),
+    ("female", "elderly"): ("an elderly woman",),
+    ("male", "elderly"): ("an elderly man",),
+    ("", "elderly"): ("an elderly person",),
+    ("female", ""): ("a woman or girl",),
+    ("male", ""): ("a man or boy",),
+    ("", ""): ("someone", "a person", "a speaker"),
 }
 WHO_ZH = {
-    ("female", "child"): "一个女孩",
-    ("male", "child"): "一个男孩",
-    ("", "child"): "一个孩子",
-    ("female", "teen"): "一个少女",
-    ("male", "teen"): "一个少年",
-    ("", "teen"): "一个青少年",
-    ("female", "adult"): "一位成年女性",
-    ("male", "adult"): "一位成年男性",
-    ("", "adult"): "一位成年人",
-    ("female", "elderly"): "一位老年女性",
-    ("male", "elderly"): "一位老年男性",
-    ("", "elderly"): "一位老人",
-    ("female", ""): "一位女性",
-    ("male", ""): "一位男性",
-    ("", ""): "有人",
+    ("female", "child"): ("一个女孩",),
+    ("male", "child"): ("一个男孩",),
+    ("", "child"): ("一个孩子",),
+    ("female", "teen"): ("一个少女",),
+    ("male", "teen"): ("一个少年",),
+    ("", "teen"): ("一个青少年",),
+    ("female", "adult"): ("一位成年女性", "一位女士"),
+    ("male", "adult"): ("一位成年男性", "一位男士"),
+    ("", "adult"): ("一位成年人",),
+    ("female", "elderly"): ("一位老年女性",),
+    ("male", "elderly"): ("一位老年男性",),
+    ("", "elderly"): ("一位老人",),
+    ("female", ""): ("一位女性",),
+    ("male", ""): ("一位男性",),
+    ("", ""): ("有人", "一个人", "一位说话者"),
 }
 # What somebody does with the voice that is neither speaking nor whispering.
 DOES_EN = {
@@ -62,12 +68,26 @@ DOES_ZH = {
     "sniff": "抽鼻子",
     "throat_clearing": "清嗓子",
 }
-SPEED_EN = {"slow": "slowly", "normal": "at a normal pace", "fast": "fast"}
-SPEED_ZH = {"slow": "语速较慢", "normal": "语速适中", "fast": "语速较快"}
-PITCH_EN = {"low": "low-pitched", "mid": "mid-pitched", "high": "high-pitched"}
-PITCH_ZH = {"low": "音调较低", "mid": "音调中等", "high": "音调较高"}
-RHYTHM_EN = {"even": "an even rhythm", "moderate": "a natural rhythm", "varied": "a varied rhythm", "halting": "many pauses"}
-RHYTHM_ZH = {"even": "节奏平稳", "moderate": "节奏自然", "varied": "节奏多变", "halting": "停顿较多"}
+SPEED_EN = {
+    "slow": ("slowly", "at a slow pace"),
+    "normal": ("at a normal pace", "at a moderate speed"),
+    "fast": ("fast", "at a fast pace"),
+}
+SPEED_ZH = {"slow": ("语速较慢", "语速偏慢"), "normal": ("语速适中", "语速正常"), "fast": ("语速较快", "语速偏快")}
+PITCH_EN = {"low": ("low-pitched",), "mid": ("mid-pitched", "medium-pitched"), "high": ("high-pitched",)}
+PITCH_ZH = {"low": ("音调较低", "音调偏低"), "mid": ("音调中等", "音调适中"), "high": ("音调较高", "音调偏高")}
+RHYTHM_EN = {
+    "even": ("an even rhythm", "a steady rhythm"),
+    "moderate": ("a natural rhythm", "an ordinary rhythm"),
+    "varied": ("a varied rhythm", "a changing rhythm"),
+    "halting": ("many pauses", "frequent pauses"),
+}
+RHYTHM_ZH = {
+    "even": ("节奏平稳", "节奏均匀"),
+    "moderate": ("节奏自然", "节奏适中"),
+    "varied": ("节奏多变", "节奏富于变化"),
+    "halting": ("停顿较多", "停顿频繁"),
+}
 EMOTION_EN = {
     "angry": "angry",
     "calm": "calm",

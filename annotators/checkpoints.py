@@ -89,7 +89,8 @@ def check_type(checkpoint: Checkpoint, known: Mapping[str, Any] | Collection[str
         raise ModelUnavailable(f"{where} is of type {kind!r}, which is no {what}; give a checkpoint of one")
     if "auto_map" in checkpoint.config:
         raise ModelUnavailable(
-            f"{where} needs code from the hub (auto_map in its config.json), which is never run; give a {what} that transformers knows"
+            f"{where} needs code from the hub (auto_map in its config.json), which is never run; "
+            f"give a {what} that transformers knows"
         )
     wrote, here = str(checkpoint.config.get("transformers_version", "")), transformers.__version__
     written = f"it was written by transformers {wrote}, here is {here}; " if wrote else ""

@@ -32,7 +32,8 @@ ADDS = pa.schema(
         field(
             "disagreement",
             pa.float32(),
-            "0 to 1: mean over the systems that vote of the edit distance to the consensus, normalised tokens, over the longer length; null with one",
+            "0 to 1: mean over the systems that vote of the edit distance to the consensus, normalised tokens, "
+            "over the longer length; null with one",
         ),
         field(
             "num_systems", pa.int16(), "systems that vote: those with a text (an empty one is one) in the language of the most"

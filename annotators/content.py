@@ -1,6 +1,6 @@
 """Identity of content: which clips hold the same samples, and which the same recording in another form.
 
-Deduplication and decontamination compare these columns across a corpus; ``annotators.acoustic_fingerprint`` has the rule.
+Columns that deduplication and decontamination can compare across corpora; ``annotators.acoustic_fingerprint`` has the rule.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ADDS = pa.schema(
 
 
 class ContentConfig(AnnotatorConfigBase):
-    """Identity of content. Nothing can be set: columns are comparable across corpora only when all are made alike."""
+    """Identity of content. Nothing can be set: columns can be compared across corpora only where all are made alike."""
 
     kind: Literal["content"] = "content"
 

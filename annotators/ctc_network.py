@@ -57,7 +57,8 @@ class CtcNetwork:
             raise ModelUnavailable(f"model {found.name!r} lacks the weights {lacking[0]!r}; give one that was trained as {WHAT}")
         if extractor.sampling_rate != MODEL_RATE_HZ:
             raise ModelUnavailable(
-                f"model {found.name!r} hears audio at {extractor.sampling_rate} Hz; recognisers get {MODEL_RATE_HZ} Hz, give one trained on that"
+                f"model {found.name!r} hears audio at {extractor.sampling_rate} Hz; recognisers get {MODEL_RATE_HZ} Hz, "
+                "give one trained on that"
             )
         self._network, self._extractor, self._device = network.eval().to(device), extractor, device
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()

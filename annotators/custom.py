@@ -61,7 +61,8 @@ class CustomVoiceConfig(RecipeModel):
         part = _construct(self.target, self.parameters)
         if not isinstance(part, Synthesiser):
             raise RequestError(
-                f"custom target {self.target!r} is no Synthesiser: it lacks {_lacking(part, Synthesiser)}; see manifests.contracts"
+                f"custom target {self.target!r} is no Synthesiser: it lacks {_lacking(part, Synthesiser)}; "
+                "see manifests.contracts"
             )
         return part
 

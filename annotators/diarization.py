@@ -47,7 +47,8 @@ class DiarizationConfig(SegmenterConfigBase):
         default=0.25,
         gt=0,
         lt=2,
-        description="cosine distance at which speakers of two stretches are two; looser than in clustering, as pairs exclude each other",
+        description="cosine distance at which speakers of two stretches are two; looser than in clustering, "
+        "as pairs exclude each other",
     )
 
     def build(self) -> Diarization:

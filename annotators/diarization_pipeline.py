@@ -95,6 +95,6 @@ class OfflineDiarization(SpeakerDiarization):
 
 def load_pipeline(segmentation_path: str, step: float) -> OfflineDiarization:
     """The pipeline with its networks loaded on the CPU; ``instantiate`` it before use."""
-    # The checkpoint holds plain Python objects next to its tensors, so it cannot be read as weights only; it comes with the wheel.
+    # The checkpoint holds plain objects next to its tensors and cannot be read as weights only; it comes with the wheel.
     model: Any = Model.from_pretrained(segmentation_path, map_location=torch.device("cpu"), strict=False)
     return OfflineDiarization(model.eval(), SpeakerEncoder(), step)

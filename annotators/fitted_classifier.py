@@ -20,7 +20,7 @@ from manifests.lineage import fingerprint
 
 
 class FittedClassifierConfig(AnnotatorConfigBase):
-    """A fitted classifier. ``layers`` says how this recipe names the layers that it was fitted on, where it names them otherwise."""
+    """A fitted classifier. ``layers`` says how this recipe names the layers that it was fitted on, where it does otherwise."""
 
     kind: Literal["fitted_classifier"] = "fitted_classifier"
     model: str = Field(description="folder that `stepwell corpus fit-classifier` wrote")

@@ -1,4 +1,4 @@
-"""Any transformers speech-to-text checkpoint, by hub id or folder: Whisper and its kin, and CTC networks (wav2vec2, HuBERT, ...)."""
+"""Any transformers speech-to-text checkpoint, by hub id or folder: Whisper, and CTC networks (wav2vec2, HuBERT, ...)."""
 
 from __future__ import annotations
 

@@ -87,7 +87,8 @@ class HfVoice:
             )
         if tokenizer.is_uroman:
             raise ModelUnavailable(
-                f"model {checkpoint.name!r} reads romanised text (uroman), which is not made here; give a checkpoint that reads its own script"
+                f"model {checkpoint.name!r} reads romanised text (uroman), which is not made here; "
+                "give a checkpoint that reads its own script"
             )
         self._loaded = tokenizer, network.eval().to(self.config.device)
 

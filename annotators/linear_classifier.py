@@ -164,7 +164,8 @@ def read_card(folder: str) -> ClassifierCard:
     except ValidationError as error:
         first = error.errors()[0]
         raise ModelUnavailable(
-            f"classifier {folder!r}: {CARD} is not of this version or damaged ({'.'.join(map(str, first['loc']))}: {first['msg']}); "
+            f"classifier {folder!r}: {CARD} is not of this version or damaged "
+            f"({'.'.join(map(str, first['loc']))}: {first['msg']}); "
             "fit it again"
         ) from error
     return card

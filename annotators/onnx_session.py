@@ -13,7 +13,7 @@ Dims = Sequence[int | str]
 def open_session(graph: str | bytes) -> Any:
     """An onnxruntime session with one thread, of a file or of a serialised graph.
 
-    Raises ModelUnavailable when onnxruntime is not installed. Engines scale by processes; threads of one session would fight them.
+    Raises ModelUnavailable when onnxruntime is not installed. Engines scale by processes; threads would fight them.
     """
     packaged_path("onnxruntime")
     import onnxruntime

@@ -2,8 +2,8 @@
 
 Classifiers of one dimension vote (``vote``). A value is stated where it is the best label of the mean, of more than half of the
 voters, and the stated value of at least one: where all abstain, so does the vote. Where no classifier states a value, a
-measured one does: pitch, speaking speed, rhythm, a whisper, speech and silence, but none in music and steady noise. Timbre, scenario,
-event, emotion, gender and age are never guessed from the signal.
+measured one does: pitch, speaking speed, rhythm, a whisper, speech and silence, but none in music and steady noise. Timbre,
+scenario, event, emotion, gender and age are never guessed from the signal.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def label_rule(dimension: Dimension) -> str:
 
 
 def snake(label: str) -> str:
-    """A model's label in lower snake case: ``Dog bark`` -> ``dog_bark``, ``Male speech, man speaking`` -> ``male_speech_man_speaking``."""
+    """A model's label in lower snake case: ``Male speech, man speaking`` -> ``male_speech_man_speaking``."""
     return "_".join(re.findall(r"[a-z0-9]+", label.lower()))
 
 

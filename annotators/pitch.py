@@ -36,7 +36,7 @@ FRAMES_AT_ONCE, SPECTRA_AT_ONCE = 320, 64
 
 @functools.cache
 def load_network() -> Any:
-    """A session of the graph behind its spectra. Raises ModelUnavailable when the package, onnx or onnxruntime is not installed."""
+    """A session of the graph behind its spectra. Raises ModelUnavailable when its package, onnx or onnxruntime is missing."""
     spectra: dict[str, list[int | str]] = {name: [1, "frames", size // 2 + 1] for size, name in MAGNITUDES.items()}
     answers: dict[str, list[int | str]] = {name: [1, "frames"] for name in ("pitch", "confidence")}
     return open_session(cut_graph(packaged_path(*WEIGHTS), {**spectra, "fmin": [], "fmax": []}, answers))

@@ -1,4 +1,4 @@
-"""Facts about the signal itself, at the stored rate: level, clipping, silence, DC, bandwidth, SNR and reverberation. No model, no weights."""
+"""Facts about the signal itself, at the stored rate: level, clipping, silence, DC, bandwidth, SNR, reverberation. No model."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 LOWEST_DB, STEP_DB = -20.0, 5.0
-# G at -20, -15, ..., 100 dB: means over 12 million draws of the paper's model (gamma shape 0.4 with a random sign, plus Gaussian).
+# G at -20, -15, ..., 100 dB: means over 12 million draws of the paper's model (gamma, shape 0.4, random sign, plus Gaussian).
 G_TABLE = (
     *(0.4093, 0.4096, 0.4119, 0.4237, 0.4617, 0.5436, 0.6675, 0.8123, 0.9559, 1.0849, 1.1942, 1.2843, 1.3572),
     *(1.4158, 1.4628, 1.5001, 1.5299, 1.5535, 1.5722, 1.5872, 1.5991, 1.6085, 1.6159, 1.6218, 1.6265),

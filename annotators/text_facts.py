@@ -54,7 +54,8 @@ ADDS = pa.schema(
         field(
             "spoken_text",
             pa.string(),
-            "the text as read aloud: numbers, dates, money in words; null in languages without rules, and for numbers without a name",
+            "the text as read aloud: numbers, dates, money in words; null in languages without rules, "
+            "and for numbers without a name",
         ),
         field(
             "uncovered_speech_s",
@@ -67,7 +68,7 @@ ADDS = pa.schema(
 
 
 class TextConfig(AnnotatorConfigBase):
-    """Text facts of the layer ``asr``. Both limits on the language are what benchmarks/quality/text.py fits to all of its material."""
+    """Text facts of the layer ``asr``. Both limits on the language are as benchmarks/quality/text.py fits them to all it has."""
 
     kind: Literal["text"] = "text"
     asr: str = Field(default="asr", description="layer whose text, language and words are described")

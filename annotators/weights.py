@@ -46,7 +46,7 @@ def is_packaged(model: ModelFact) -> bool:
 
 
 def path_digest(path: str) -> str:
-    """Hex digest of a weights file, or of all files below a folder with their relative names. Hashed once a process and content."""
+    """Hex digest of a weights file, or of all files below a folder with their relative names; each content is hashed once."""
     if os.path.isfile(path):
         return _file_digest(path, *_size_and_time(path))
     return digest_json([[os.path.relpath(file, path), _file_digest(file, *_size_and_time(file))] for file in visible_files(path)])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -29,18 +31,20 @@ EVERYTHING = {
 }
 
 
-def test_all_eleven_in_one_sentence_in_three_phrasings() -> None:
-    assert [english(EVERYTHING, draw) for draw in range(3)] == [
+def test_all_eleven_in_one_sentence_whose_clauses_come_in_four_orders() -> None:
+    assert [english(EVERYTHING, draw) for draw in range(4)] == [
         "A woman speaks slowly in a low-pitched, warm voice with an even rhythm in a formal style, sounding sad, in the street, "
         "with a dog barking in the background.",
         "In a low-pitched, warm voice with an even rhythm in a formal style, a woman speaks slowly, sounding sad, in the street, "
         "with a dog barking in the background.",
         "Sounding sad, a woman speaks slowly in a low-pitched, warm voice with an even rhythm in a formal style, in the street, "
         "with a dog barking in the background.",
+        "In this recording, a woman speaks slowly in a low-pitched, warm voice with an even rhythm in a formal style, sounding sad, "
+        "in the street, with a dog barking in the background.",
     ]
-    assert [chinese(EVERYTHING, draw) for draw in range(3)] == [
+    assert [chinese(EVERYTHING, draw) for draw in range(4)] == [
         f"{begin}一位成年女性在街上说话，语速较慢，节奏平稳，音调较低，音色温暖，说话风格为正式，情绪悲伤，背景中有狗叫声。"
-        for begin in ("", "录音中，", "可以听到")
+        for begin in ("", "录音中，", "可以听到", "这段录音里，")
     ]
 
 
@@ -86,11 +90,22 @@ def test_every_label_of_a_closed_dimension_has_its_words() -> None:
         assert in_english.keys() == in_chinese.keys()
 
 
+def test_a_corpus_of_like_clips_has_many_sentences_and_a_clip_one() -> None:
+    tags = {"pitch": "low", "speaking_speed": "normal", "rhythm": "even", "vocal_activity": "speech"}
+    draws = np.random.default_rng(0).integers(0, 2**63, 300).tolist()
+    for sentence in (english, chinese):
+        said = [sentence(tags, draw) for draw in draws]
+        assert said == [sentence(tags, draw) for draw in draws]
+        most = Counter(said).most_common(1)[0][1]
+        assert len(set(said)) >= 30
+        assert most <= 30  # a tenth
+
+
 CLOSED = {dimension: st.sampled_from([None, *labels]) for dimension, labels in LABELS.items() if labels}
 OPEN = {dimension: st.sampled_from([None, value, "x_y"]) for dimension, value in EVERYTHING.items() if dimension not in CLOSED}
 
 
-@given(st.fixed_dictionaries({**CLOSED, **OPEN}), st.integers(0, 255))
+@given(st.fixed_dictionaries({**CLOSED, **OPEN}), st.integers(0, 2**64 - 1))
 def test_any_tags_make_one_clean_sentence(tags: dict[str, str | None], draw: int) -> None:
     known = {dimension: label for dimension, label in tags.items() if label is not None}
     said, also = english(known, draw), chinese(known, draw)

@@ -164,7 +164,7 @@ def test_the_fingerprint_is_of_the_weights_not_of_the_place(tiny_whisper: str, t
 
 
 def test_a_language_that_the_checkpoint_lacks_is_refused_before_audio(tiny_whisper: str) -> None:
-    with pytest.raises(ModelUnavailable, match="has no language 'tlh'; it has af, .* name one of these, leave `language` out"):
+    with pytest.raises(ModelUnavailable, match=r"has no language 'tlh'; it has af, .* name one of these, leave `language` out"):
         WhisperxConfig(model=tiny_whisper, language="tlh").build().setup()
 
 
