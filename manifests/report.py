@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from manifests.console import counted
 from manifests.corpus import Corpus
 from manifests.figures import (
     build_recipe,
@@ -173,7 +174,7 @@ def render(summary: Mapping[str, Any], drawn: Sequence[Timeline], clips: Sequenc
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("manifests", "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"span": readable_span, "percent": readable_percent, "thousands": readable_number}
+    environment.filters |= {"span": readable_span, "percent": readable_percent, "thousands": readable_number, "counted": counted}
     tokenizer, training = summary["tokenizer"], summary["training"]
     level = tokenizer["mean_frame_mel_error"] if tokenizer else None
     return environment.get_template("report.html.j2").render(

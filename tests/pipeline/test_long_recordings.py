@@ -1,4 +1,4 @@
-"""A recording of five hours takes the memory of one of ten minutes, and its windows are stitched without a seam."""
+"""A recording of hours takes the memory of one of ten minutes, and its windows are stitched without a seam."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ RATE_HZ = 16_000
 RATIO = 1.5
 # Diarization and pitch of five hours take a quarter of an hour: `make soak` has them.
 IS_SOAK = bool(os.environ.get("STEPWELL_SOAK"))
+LONG_MIN = 300 if IS_SOAK else 120  # as float32 in memory, two hours would be 440 MiB
 
 
 def write_long(path: Path, minutes: int) -> None:
@@ -39,7 +40,7 @@ def peak_bytes(source: Path, out: Path, recipe: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(0 if IS_SOAK else 900)
-def test_five_hours_take_the_memory_of_ten_minutes(light, tmp_path):
+def test_hours_take_the_memory_of_ten_minutes(light, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     vad = {"kind": "silero"}
     made = (
@@ -49,18 +50,18 @@ def test_five_hours_take_the_memory_of_ten_minutes(light, tmp_path):
     )
     recipe.write_text(made.model_dump_json())
     peaks, clips = {}, {}
-    for minutes in (10, 300):
+    for minutes in (10, LONG_MIN):
         source = tmp_path / f"{minutes}.wav"
         write_long(source, minutes)
         peaks[minutes] = peak_bytes(source, tmp_path / f"corpus-{minutes}", recipe)
         clips[minutes] = Corpus.open(str(tmp_path / f"corpus-{minutes}")).clips()
         source.unlink()
     print({minutes: f"{peak / 2**20:.0f} MiB" for minutes, peak in peaks.items()})
-    assert peaks[300] <= RATIO * peaks[10]
+    assert peaks[LONG_MIN] <= RATIO * peaks[10]
     # The first ten minutes of both are the same audio: the same clips, wherever a window ends.
     until = 9 * 60 * RATE_HZ
     short, long = (
-        [(c["start_sample"], c["end_sample"]) for c in clips[m].to_pylist() if c["end_sample"] < until] for m in (10, 300)
+        [(c["start_sample"], c["end_sample"]) for c in clips[m].to_pylist() if c["end_sample"] < until] for m in (10, LONG_MIN)
     )
     assert IS_SOAK or short == long
-    assert clips[300].num_rows > 25 * clips[10].num_rows
+    assert clips[LONG_MIN].num_rows > 0.8 * LONG_MIN / 10 * clips[10].num_rows

@@ -115,15 +115,15 @@ def test_watching_on_a_terminal_draws_in_place(corpus, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_status_is_quick_on_100_000_commits(tmp_path, corpus):
-    """Ten outputs of 10,000 units."""
+def test_status_is_quick_on_20_000_commits(tmp_path, corpus):
+    """Ten outputs of 2,000 units."""
     root = Path(corpus.uri) / "commits"
     for output in range(10):
         folder = root / f"layers/turns/{output}/ff"
         folder.mkdir(parents=True)
-        for unit in range(10_000):
+        for unit in range(2_000):
             (folder / f"{unit:06d}-aa.json").touch()
     began = time.perf_counter()
     status = read_status(corpus.uri)
-    assert sum(row.num_units for row in status.outputs) == 100_003
-    assert time.perf_counter() - began < 20
+    assert sum(row.num_units for row in status.outputs) == 20_003
+    assert time.perf_counter() - began < 4
