@@ -2,7 +2,7 @@
 
 Readers see only what a snapshot names. A recording whose bytes came with two units belongs to one of them; its rows in
 the other are *shadowed*: they lie on disk, and no reader sees them. So are the facts of inputs that a later unit took
-again.
+again, and whatever was taken down (``manifests.tombstones``).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from manifests.snapshots import (
 )
 from manifests.store import Store
 from manifests.tables import UnitTables, open_part
+from manifests.tombstones import Tombstones
 
 Columns = list[str] | None
 
@@ -79,6 +80,11 @@ class Corpus:
     def part(self, output: str) -> PartFacts | None:
         """What made an output: the part, its models and their licences; None of what no part made."""
         return PartFacts.read(self.store, output, self.fingerprint(output))
+
+    @property
+    def tombstones(self) -> Tombstones:
+        """What was taken down."""
+        return Tombstones.of(self.store, self.snapshot)
 
     def commit(self, output: str, fingerprint: str, unit: str) -> Commit:
         """Commit of one unit, read once. Raises WorkError when there is none."""
@@ -171,8 +177,13 @@ class UnitView:
     def __init__(self, corpus: Corpus, unit_id: str) -> None:
         self.corpus, self.unit_id = corpus, unit_id
         snapshot = corpus.snapshot
-        self.hidden_recordings = [bytes.fromhex(r) for r in snapshot.shadowed.get(unit_id, ())]
-        self.hidden_inputs = [bytes.fromhex(i) for i in snapshot.superseded.get(unit_id, ())]
+        self.hidden_recordings = [
+            bytes.fromhex(r) for hidden in (snapshot.shadowed, snapshot.taken_recordings) for r in hidden.get(unit_id, ())
+        ]
+        self.hidden_inputs = [
+            bytes.fromhex(i) for hidden in (snapshot.superseded, snapshot.taken_inputs) for i in hidden.get(unit_id, ())
+        ]
+        self.is_cut = unit_id in snapshot.cut_recordings  # spans of its recordings were taken down
 
     def inputs(self, columns: Columns = None) -> pa.Table:
         """INPUTS rows, but for those that a later unit took again."""
@@ -187,8 +198,12 @@ class UnitView:
         return self._read(INGEST, "quarantine", QUARANTINE, columns, "input_id", self.hidden_inputs)
 
     def spans(self, segmenter: str, columns: Columns = None) -> pa.Table:
-        """SPANS rows of the recordings that the unit owns."""
-        return self._read(spans_output(segmenter), "spans", SPANS, columns, "recording_id", self.hidden_recordings)
+        """SPANS rows of the recordings that the unit owns, without what was taken down of them."""
+        asked = None if self.is_cut else columns
+        rows = self._read(spans_output(segmenter), "spans", SPANS, asked, "recording_id", self.hidden_recordings)
+        if not self.is_cut:
+            return rows
+        return self.corpus.tombstones.outside(rows).select(SPANS.names if columns is None else columns)
 
     def failures(self, segmenter: str, columns: Columns = None) -> pa.Table:
         """FAILURES rows of the recordings that the unit owns."""
@@ -196,7 +211,21 @@ class UnitView:
 
     def clips(self, columns: Columns = None) -> pa.Table:
         """CLIPS rows of the current clip set, of the recordings that the unit owns."""
-        return self._read(clips_output(self.corpus.clip_set), "clips", CLIPS, columns, "recording_id", self.hidden_recordings)
+        output = clips_output(self.corpus.clip_set)
+        if not self.is_cut or not self.corpus.has(output, self.unit_id):
+            return self._read(output, "clips", CLIPS, columns, "recording_id", self.hidden_recordings)
+        return self._committed_clips(columns).filter(self.shown_clips())
+
+    def taken_clips(self, columns: list[str]) -> pa.Table:
+        """CLIPS rows that readers do not see since they were taken down."""
+        snapshot, output = self.corpus.snapshot, clips_output(self.corpus.clip_set)
+        is_touched = self.is_cut or self.unit_id in snapshot.taken_recordings
+        if not is_touched or not self.corpus.has(output, self.unit_id):
+            return CLIPS.empty_table().select(columns)
+        owned = [bytes.fromhex(recording) for recording in snapshot.shadowed.get(self.unit_id, ())]
+        rows = self._committed_clips([*columns, *({"recording_id"} - {*columns})])
+        taken = pc.and_(pc.invert(self.shown_clips()), _is_none_of(rows["recording_id"], owned))
+        return rows.filter(taken).select(columns)
 
     def layer(self, name: str, columns: Columns = None) -> pa.Table:
         """Rows of a layer, one a row of ``clips()``. Raises RequestError where the layer lacks the unit."""
@@ -209,11 +238,16 @@ class UnitView:
 
     def shown_clips(self) -> pa.ChunkedArray | None:
         """Bool, a value a clip that the unit committed: whether readers see it. None: they see all."""
-        if not self.hidden_recordings:
+        if not self.hidden_recordings and not self.is_cut:
             return None
-        clips = clips_output(self.corpus.clip_set)
-        place = (clips, self.corpus.fingerprint(clips), self.unit_id)
-        return _is_none_of(self.corpus.tables.read(*place, "clips", ["recording_id"])["recording_id"], self.hidden_recordings)
+        places = ["channel", "start_sample", "end_sample"] if self.is_cut else []
+        rows = self._committed_clips(["recording_id", *places])
+        shown = _is_none_of(rows["recording_id"], self.hidden_recordings)
+        return pc.and_(shown, self.corpus.tombstones.shown(rows)) if self.is_cut else shown
+
+    def _committed_clips(self, columns: Columns) -> pa.Table:
+        output = clips_output(self.corpus.clip_set)
+        return self.corpus.tables.read(output, self.corpus.fingerprint(output), self.unit_id, "clips", columns)
 
     def decisions(self, name: str, role: str, columns: Columns = None) -> pa.Table:
         """Rows of a decision table, one a row of ``clips()``. Raises RequestError where it has none of the unit's clips."""
@@ -223,7 +257,13 @@ class UnitView:
             raise RequestError(
                 f"decision table {name!r} was made over snapshot {head.snapshot} and lacks clips of unit {self.unit_id}; make it again"
             )
-        return self.corpus.tables.row_group(found, columns)
+        if not self.is_cut and self.unit_id not in self.corpus.snapshot.taken_recordings:
+            return self.corpus.tables.row_group(found, columns)
+        # The table may have been made before the takedown, or after it.
+        read = None if columns is None else [*columns, *({"clip_id"} - {*columns})]
+        rows, clips = self.corpus.tables.row_group(found, read), self.clips(["clip_id"])
+        kept = rows.filter(pc.is_in(rows["clip_id"], value_set=clips["clip_id"].combine_chunks()))
+        return kept.select(rows.column_names if columns is None else columns)
 
     def audio(self) -> AudioReader:
         """Reader of this unit's stored audio alone."""

@@ -12,7 +12,7 @@ one for each unit, a row a clip, in the order of the unit's clips as the snapsho
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -122,8 +122,8 @@ class Draft:
             file.append(check_table(table, schema, f"{self._head.name}/{role}"))
         self._head = replace(self._head, wholes={**self._head.wholes, role: self._put(role, file)})
 
-    def publish(self, before: str | None) -> Snapshot | None:
-        """Write the head and publish a snapshot that names it.
+    def publish(self, before: str | None, amended: Callable[[Snapshot], Snapshot] = lambda made: made) -> Snapshot | None:
+        """Write the head and publish a snapshot that names it; ``amended`` says what else changes in that.
 
         ``before`` is the path of the head that this name had when the work began, None where there was none. None, with
         nothing left behind, when another run has given the name another table since. Raises FileNotFoundError when
@@ -146,7 +146,7 @@ class Draft:
                 return None
             if lost := [fact.path for fact in self._head.objects if not self._store.exists(fact.path)]:
                 raise FileNotFoundError(f"{lost[0]!r} was collected before the table was published; run the same command again")
-            made = replace(newest, number=newest.number + 1, tables={**newest.tables, self._head.name: path})
+            made = amended(replace(newest, number=newest.number + 1, tables={**newest.tables, self._head.name: path}))
             # Whatever ends the publication, a snapshot that stands must find its objects: they are the collector's now.
             written, self._written = self._written, []
             if publish_snapshot(self._store, made):

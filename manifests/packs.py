@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.audio import decode_flac
 from manifests.contracts import Audio
-from manifests.errors import RequestError
-from manifests.store import Store
+from manifests.errors import RequestError, parsing
+from manifests.ids import digest_json
+from manifests.store import Store, json_bytes
 from manifests.tars import Member, read_index, read_member
 
 FORMAT_VERSION = 1
+TAKEN = "takedowns.json"
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,43 @@ class Document:
     codes: np.ndarray | None  # uint16 [frames]
 
 
+@dataclass(frozen=True)
+class TakenDocuments:
+    """Documents that one takedown took out of a pack, in ``takedowns.json`` beside ``pack.json``; their shards still hold them."""
+
+    takedown_ids: list[str]
+    reason: str
+    decided_at: str  # ISO 8601, UTC
+    pack_id: str  # of the pack before
+    keys: list[str]
+
+
+def read_taken(store: Store, head: Mapping[str, Any]) -> list[TakenDocuments]:
+    """The earliest first, but for those that ``head`` says are out of the shards. Raises WorkError where the file is damaged."""
+    try:
+        data = store.read(TAKEN)
+    except FileNotFoundError:
+        return []
+    with parsing(store.uri, TAKEN):
+        rows, gone = json.loads(data), {row["pack_id"] for row in head.get("takedowns", ())}
+        return [TakenDocuments(**row) for row in rows if row["pack_id"] not in gone]
+
+
+def write_taken(store: Store, taken: Sequence[TakenDocuments]) -> None:
+    store.replace(TAKEN, json_bytes([asdict(row) for row in taken]))
+
+
+def taken_pack_id(pack_id: str, keys: Collection[str]) -> str:
+    """Id of what is left of a pack without some documents."""
+    return digest_json([pack_id, sorted(keys)]) if keys else pack_id
+
+
 class Pack:
     """A pack on any fsspec URI."""
 
-    def __init__(self, store: Store, head: dict[str, Any]) -> None:
-        self.store, self.head = store, head
+    def __init__(self, store: Store, head: dict[str, Any], taken: Sequence[TakenDocuments] = ()) -> None:
+        self.store, self.head, self.taken = store, head, list(taken)
+        self.taken_keys = frozenset(key for taken in self.taken for key in taken.keys)
         self._members: dict[str, dict[str, Member]] = {}
 
     @staticmethod
@@ -51,12 +87,12 @@ class Pack:
             ) from error
         if head.get("format_version") != FORMAT_VERSION:
             raise RequestError(f"pack {uri!r} has format {head.get('format_version')!r}; this version reads {FORMAT_VERSION}")
-        return Pack(store, head)
+        return Pack(store, head, read_taken(store, head))
 
     @property
     def pack_id(self) -> str:
-        """Digest of everything that decides the pack's content."""
-        return str(self.head["pack_id"])
+        """Digest of everything that decides the pack's content: another one when documents were taken down."""
+        return taken_pack_id(str(self.head["pack_id"]), self.taken_keys)
 
     @property
     def splits(self) -> list[str]:
@@ -67,21 +103,38 @@ class Pack:
         return int(self.head["sample_rate_hz"])
 
     def documents(self, split: str) -> pa.Table:
-        """DOCUMENTS of a split, in shard order."""
+        """DOCUMENTS of a split, in shard order, without those that were taken down."""
         if split not in self.splits:
             raise RequestError(f"pack {self.store.uri!r} has no split {split!r}; it has {self.splits}")
-        return self.store.read_table(f"manifest/{split}.parquet")
+        return self.without_taken(self.store.read_table(f"manifest/{split}.parquet"))
+
+    def without_taken(self, rows: pa.Table) -> pa.Table:
+        """DOCUMENTS rows with at least the column ``key``, without those that were taken down."""
+        if not self.taken_keys:
+            return rows
+        return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(sorted(self.taken_keys), pa.string()))))
 
     def read(self, shard: str, key: str) -> Document:
-        """One document by shard and key, as ``documents`` lists them."""
-        path = f"shards/{shard}"
-        if shard not in self._members:
-            self._members[shard] = {m.name: m for m in read_index(self.store, path)}
-        members = self._members[shard]
+        """One document by shard and key, as ``documents`` lists them. Raises RequestError for one that was taken down."""
+        if key in self.taken_keys:
+            raise RequestError(f"document {key!r} of pack {self.store.uri!r} was taken down; leave it out")
+        members = self._index(shard)
         audio = codes = None
         if f"{key}.0.flac" in members:
-            audio = decode_flac(read_member(self.store, path, members[f"{key}.0.flac"]))[0]
+            audio = decode_flac(self.member(shard, f"{key}.0.flac"))[0]
         if f"{key}.0.codes.npy" in members:
-            codes = np.load(io.BytesIO(read_member(self.store, path, members[f"{key}.0.codes.npy"])))
-        facts = json.loads(read_member(self.store, path, members[f"{key}.json"]))
-        return Document(key, facts, audio, codes)
+            codes = np.load(io.BytesIO(self.member(shard, f"{key}.0.codes.npy")))
+        return Document(key, json.loads(self.member(shard, f"{key}.json")), audio, codes)
+
+    def members(self, shard: str, key: str) -> list[str]:
+        """Names of a document's members."""
+        return [name for name in self._index(shard) if name.partition(".")[0] == key]
+
+    def member(self, shard: str, name: str) -> bytes:
+        """The bytes of a member, by range read."""
+        return read_member(self.store, f"shards/{shard}", self._index(shard)[name])
+
+    def _index(self, shard: str) -> dict[str, Member]:
+        if shard not in self._members:
+            self._members[shard] = {m.name: m for m in read_index(self.store, f"shards/{shard}")}
+        return self._members[shard]

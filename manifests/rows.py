@@ -421,9 +421,10 @@ class PackRows:
     def read(self, part: Slice, columns: Sequence[str]) -> pa.Table:
         split = part.units[0]
         stored = [name for name in columns if name in DOCUMENTS.names]
-        needs = [*stored, *({"num_samples"} - {*stored})]
+        needs = [*stored, *({"num_samples", *(["key"] if self.pack.taken_keys else [])} - {*stored})]
         with self._file(split) as file:
             table = completed("documents", file.read_row_groups(range(part.start, part.stop), columns=needs, use_threads=False))
+        table = self.pack.without_taken(table)
         made = {
             "split": pa.repeat(split, table.num_rows),
             "duration_s": pc.divide(pc.cast(table["num_samples"], pa.float64()), float(self.pack.sample_rate_hz)),

@@ -178,6 +178,29 @@ SPEAKER_ALIASES = pa.schema(
     ]
 )
 
+TAKEDOWNS = pa.schema(
+    [
+        required("takedown_id", ID, "digest of rule and value"),
+        required("rule", pa.string(), "recording | clip | input | speaker | speaker_id | source | uri_pattern"),
+        required("value", pa.string(), "the id (hex), source or pattern; of a speaker's name the digest (hex) alone"),
+        required("reason", pa.string(), "why, as the request said"),
+        required("decided_at", pa.timestamp("ms", "UTC"), "when"),
+        required("snapshot", pa.int64(), "snapshot that it was decided over"),
+    ]
+)
+
+TOMBSTONES = pa.schema(
+    [
+        required("takedown_id", ID, "the rule that matched, in TAKEDOWNS"),
+        required("kind", pa.string(), "recording | clip | input, or by what they are known: uri | audio | text"),
+        required("id", ID, "the recording, clip or input; the digest of its URI, of bytes that held its audio, of its text"),
+        field("recording_id", ID, "the recording that it is of; null of an input that was refused"),
+        field("channel", pa.int16(), "of a clip: channel of the recording"),
+        field("start_sample", pa.int64(), "of a clip: first sample, at the recording's stored rate"),
+        field("end_sample", pa.int64(), "of a clip: one past the last sample"),
+    ]
+)
+
 DOCUMENTS = pa.schema(
     [
         required("key", pa.string(), "key of the document's members in its shard"),

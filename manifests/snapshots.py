@@ -48,7 +48,8 @@ class Snapshot:
     ``units`` are in plan order, which is the order of their ids; ``outputs`` maps output -> fingerprint -> units that
     committed it, in the same order; ``current`` maps output -> the fingerprint that the last build asked for;
     ``clip_set`` is the current one. ``shadowed`` maps unit -> recordings (hex) that another unit owns; ``superseded``
-    maps unit -> inputs (hex) that a later unit took again. ``compacted`` maps output -> fingerprint -> path of the
+    maps unit -> inputs (hex) that a later unit took again. ``taken_recordings`` and ``taken_inputs`` map unit -> what was
+    taken down of it, ``cut_recordings`` unit -> recordings of which spans were (``manifests.tombstones``). ``compacted`` maps output -> fingerprint -> path of the
     compaction that says where rows are now (``manifests.compacted``); ``holdings`` are paths of tables that say which
     unit holds which inputs and recordings (``pipeline.publish``). ``tables`` maps the name of a decision table -> path of
     its head (``manifests.decision_tables``).
@@ -61,6 +62,9 @@ class Snapshot:
     clip_set: str
     shadowed: dict[str, list[str]] = field(default_factory=dict)
     superseded: dict[str, list[str]] = field(default_factory=dict)
+    taken_recordings: dict[str, list[str]] = field(default_factory=dict)
+    taken_inputs: dict[str, list[str]] = field(default_factory=dict)
+    cut_recordings: dict[str, list[str]] = field(default_factory=dict)
     compacted: dict[str, dict[str, str]] = field(default_factory=dict)
     holdings: list[str] = field(default_factory=list)
     tables: dict[str, str] = field(default_factory=dict)

@@ -21,9 +21,11 @@ from manifests.errors import RequestError
 from manifests.gates import AnnotatorConfigBase
 from manifests.parts import PartFacts
 from manifests.recipes import RecipeModel, resolved
-from manifests.snapshots import FORMAT_VERSION, INGEST, clips_output, read_head
+from manifests.snapshots import FORMAT_VERSION, INGEST, clips_output, latest_snapshot_number, read_head, read_snapshot
 from manifests.store import Store, json_bytes
 from manifests.tables import UnitTables
+from manifests.tombstones import TABLE as TAKEDOWNS
+from manifests.tombstones import Tombstones
 from pipeline.annotate_work import AnnotateWork
 from pipeline.assembly import annotate_works, make_works
 from pipeline.costs import CostTable, cost_table, lines
@@ -34,7 +36,7 @@ from pipeline.ledger import RunLedger
 from pipeline.limits import LimitsConfig
 from pipeline.publish import publish
 from pipeline.recipe import BuildRecipe
-from pipeline.recording_works import ClipWork
+from pipeline.recording_works import ClipWork, IngestWork
 from pipeline.rights.source_rights import RightsFile
 from pipeline.schedule import Task
 from pipeline.sources import ColumnMap, Input, list_inputs
@@ -96,7 +98,7 @@ def dry_run(
     works, store = make_works(recipe), Store(out)
     _checked_head(store, recipe)
     planned = read_planned(store)
-    inputs = _listed(sources, columns, planned, rights)
+    inputs = _listed(sources, columns, planned, rights, Tombstones.at(store, _takedowns(store)))
     new_units = plan_units(planned, inputs, recipe.units)
     run = _Run(store, [*planned, *new_units], works, list_commits(store), recipe.limits)
     num_tasks = [sum(task.work == w for task in run.todo) for w in range(len(works))]
@@ -120,8 +122,9 @@ def build(
     """
     works, store = make_works(recipe), Store(out)
     head = _checked_head(store, recipe)
-    plans = read_plans(store)
-    inputs = _listed(sources, columns, plans.units, rights)
+    plans, takedowns = read_plans(store), _takedowns(store)
+    works = [replace(work, takedowns=takedowns) if isinstance(work, IngestWork) else work for work in works]
+    inputs = _listed(sources, columns, plans.units, rights, Tombstones.at(store, takedowns))
 
     def plan(planned: Sequence[Unit]) -> list[Unit]:
         again = _refused(store, planned, works[0], retry_quarantined) if retry_quarantined else []
@@ -139,10 +142,25 @@ def build(
         return run.execute(runner, recipe, clip_work.clip_set)
 
 
-def _listed(sources: Sequence[str], columns: ColumnMap | None, planned: Sequence[Unit], rights: RightsFile | None) -> list[Input]:
-    """Inputs of the sources; tars, tables and datasets that a plan of the corpus holds are not opened again."""
-    inputs = list_inputs(sources, columns, (item for unit in planned for item in unit.inputs))
+def _listed(
+    sources: Sequence[str],
+    columns: ColumnMap | None,
+    planned: Sequence[Unit],
+    rights: RightsFile | None,
+    tombstones: Tombstones,
+) -> list[Input]:
+    """Inputs of the sources that were not taken down; tars, tables and datasets that a plan of the corpus holds are not opened again."""
+    listed = list_inputs(sources, columns, (item for unit in planned for item in unit.inputs))
+    inputs = [item for item in listed if item.input_id not in tombstones.inputs]
+    if len(inputs) < len(listed):
+        say(f"note: {counted(len(listed) - len(inputs), 'input')} of the sources were taken down and stay out")
     return rights.applied(inputs) if rights else inputs
+
+
+def _takedowns(store: Store) -> str | None:
+    """Path of the table of what was taken down; None where nothing was."""
+    number = latest_snapshot_number(store)
+    return read_snapshot(store, number).tables.get(TAKEDOWNS) if number >= 0 else None
 
 
 def annotate(

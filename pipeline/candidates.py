@@ -25,6 +25,8 @@ from pipeline.spills import Decision
 from tokenization.artifact import Tokenizer
 from tokenization.codes import CodesConfig
 
+PLACE = ["sample_rate_hz", "start_sample", "end_sample"]
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -87,6 +89,12 @@ class ClipsPart:
         tokenizer = _opened(self.tokenizer) if self.tokenizer else None
         passed = 0
         for view, facts in unit_facts(corpus, self.units, self.recipe.speakers_from):
+            # What was taken down is counted as left out, and nothing else of it is read.
+            for clip in view.taken_clips(PLACE).to_pylist():
+                passed += 1
+                if passed > skip:
+                    num_samples = clip["end_sample"] - clip["start_sample"]
+                    yield Decision(None, next(iter(self.recipe.splits)), "taken_down", num_samples, clip["sample_rate_hz"])
             reader = view.audio() if self.recipe.include_audio else None
             for candidate in candidates(view, facts, self.recipe, self.groups):
                 passed += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from manifests.errors import AudioRefused
 from manifests.ids import digest_blocks, recording_id
 from manifests.recipes import RecipeModel
 from manifests.tars import TarWriter
+from manifests.tombstones import NONE as NO_TOMBSTONES
+from manifests.tombstones import Tombstones
 from pipeline.decode import Decoder, Probe, open_audio
 from pipeline.inputs import Input
 from pipeline.opening import open_input
@@ -64,17 +66,23 @@ class Stored(NamedTuple):
     synthesizer: str | None
 
 
-def ingest(item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes, Stored]) -> Ingested:
-    """Decode one input into ``tar`` unless its bytes are there already.
+def ingest(
+    item: Input, config: StoreConfig, tar: TarWriter, stored: dict[bytes, Stored], tombstones: Tombstones = NO_TOMBSTONES
+) -> Ingested:
+    """Decode one input into ``tar`` unless its bytes are there already, or were taken down.
 
     ``stored`` maps the recordings that ``tar`` holds to what their files told, and grows by this one.
     Raises OSError for faults of the store (transient: the unit is tried again); a bad input never raises.
     """
     row = None
+    if tombstones.refuses(item.input_id, item.uri, item.source, item.facts.get("speaker_label")):
+        return _taken_down(item)
     try:
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             # All bytes first, then the decoder: it takes a connection that breaks for the end of the audio.
             identity = recording_id(digest_blocks(_copied(item, spool)))
+            if identity in tombstones.recordings or identity in tombstones.cuts:
+                return _taken_down(item)
             if identity not in stored:
                 row = _store_recording(spool, identity, config, tar)
                 stored[identity] = Stored(row.pop("complaint"), row.pop("synthesizer"))
@@ -273,12 +281,19 @@ def poisoned(item: Input, reason: str) -> Ingested:
     return _refused(item, AudioRefused(reason, f"the decoder was taken down ({reason}); fetch it again, or convert it"))
 
 
+def _taken_down(item: Input) -> Ingested:
+    """An input that must not come in; of what its source says of it nothing is kept."""
+    bare = replace(item, facts={"source": item.source})
+    return _refused(bare, AudioRefused("taken_down", "it was taken down (`stepwell manifest show --table table:takedowns`)"))
+
+
 def _refused(item: Input, refusal: AudioRefused) -> Ingested:
     stage = {
         "no_bytes": "open",
         "gone": "open",
         "not_readable": "open",
         "broken_container": "open",
+        "taken_down": "check",
         "non_finite_samples": "check",
         "no_samples": "decode",
         "undecodable": "decode",

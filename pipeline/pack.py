@@ -25,6 +25,7 @@ from manifests.remote import refusal
 from manifests.schema import DOCUMENTS
 from manifests.snapshots import INGEST, clips_output
 from manifests.store import READ_AT_ONCE, Store, json_bytes
+from manifests.tombstones import TABLE as TAKEDOWNS
 from pipeline.candidates import check_recipe, clip_parts
 from pipeline.claims import claim, clean
 from pipeline.engines import InlineEngine
@@ -103,7 +104,8 @@ def pack(
 
 
 def _corpus_lineage(corpus: Corpus, recipe: PackRecipe) -> dict[str, Any]:
-    tables = [recipe.speakers_from] if recipe.speakers_from != "source" else []
+    tables: list[str] = [recipe.speakers_from] if recipe.speakers_from != "source" else []
+    tables += [TAKEDOWNS] if TAKEDOWNS in corpus.snapshot.tables else []
     return {
         "corpus_id": corpus.corpus_id,
         "snapshot": corpus.snapshot.number,

@@ -9,6 +9,7 @@ from manifests.commits import list_commits
 from manifests.snapshots import INGEST, Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot
 from manifests.store import Store
 from manifests.tables import Compacted, UnitTables
+from manifests.tombstones import NOTHING, Hidden, Tombstones
 from pipeline.holdings import Ownership, held_by, settle, write_holdings
 
 
@@ -62,7 +63,7 @@ def discard(store: Store, made: Snapshot, before: Snapshot | None) -> None:
 
 
 def _with_owners(store: Store, made: Snapshot, before: Snapshot | None) -> Snapshot:
-    """The snapshot with what is shadowed and superseded in it: reads of the units before nothing but their holdings.
+    """The snapshot with what is shadowed, superseded and taken down in it: reads of the units before nothing but their holdings.
 
     Where units went (a repair took them out) or were ingested otherwise, it starts from nothing: two reads a unit.
     """
@@ -72,15 +73,18 @@ def _with_owners(store: Store, made: Snapshot, before: Snapshot | None) -> Snaps
     if before is not None and before.current.get(INGEST) == ingest and set(held) <= set(units) and (before.holdings or not held):
         fresh = sorted(set(units) - set(held))
         known = Ownership({u: set(ids) for u, ids in before.shadowed.items()}, {u: set(i) for u, i in before.superseded.items()})
-        objects = before.holdings
+        objects, taken = before.holdings, Hidden.of(before)
     else:
-        fresh, known, objects = units, Ownership(), []
+        fresh, known, objects, taken = units, Ownership(), [], NOTHING
     if not fresh:
         owners, holdings = known, objects
     else:
         rows = held_by(UnitTables(store, made.compacted), ingest, fresh)
         owners, holdings = settle(known, store, objects, rows), write_holdings(store, objects, rows)
-    return replace(made, shadowed=_listed(owners.shadowed), superseded=_listed(owners.superseded), holdings=list(holdings))
+        # Bytes that were taken down while a build had them in its hands already.
+        taken = taken.joined(Tombstones.of(store, made).hidden(rows))
+    shadowed, superseded = _listed(owners.shadowed), _listed(owners.superseded)
+    return taken.in_snapshot(replace(made, shadowed=shadowed, superseded=superseded, holdings=list(holdings)))
 
 
 def _listed(hidden: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

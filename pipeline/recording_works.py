@@ -22,6 +22,7 @@ from manifests.snapshots import INGEST, clips_output, spans_output
 from manifests.spans import Span, clamp, merge, rescale, total
 from manifests.store import Store
 from manifests.tars import TarWriter
+from manifests.tombstones import Tombstones
 from pipeline import clipset, ingest
 from pipeline.annotate_work import cut_batches
 from pipeline.clipset import ClipSetConfig, cut_clips
@@ -39,6 +40,7 @@ class IngestWork:
     """Inputs to stored recordings. Items: the unit's inputs."""
 
     config: StoreConfig
+    takedowns: str | None = None  # path of the table of what must not come in; what is made does not depend on it
     output: ClassVar[str] = INGEST
     reads: ClassVar[Mapping[str, str]] = {}
     part: ClassVar[None] = None
@@ -51,16 +53,19 @@ class IngestWork:
     def run(self, store: Store, unit: Unit, attempt: Attempt, watch: Watch) -> None:
         with tempfile.TemporaryFile() as file:
             tar, stored = TarWriter(file), dict[bytes, ingest.Stored]()
-            results = [self._ingest(i, item, tar, stored, watch) for i, item in enumerate(unit.inputs)]
+            tombstones = Tombstones.at(store, self.takedowns)
+            results = [self._ingest(i, item, tar, stored, tombstones, watch) for i, item in enumerate(unit.inputs)]
             self._put([result for result in results if result is not None], tar, attempt, watch)
 
-    def _ingest(self, i: int, item: Input, tar: TarWriter, stored: dict[bytes, ingest.Stored], watch: Watch) -> Ingested | None:
+    def _ingest(
+        self, i: int, item: Input, tar: TarWriter, stored: dict[bytes, ingest.Stored], tombstones: Tombstones, watch: Watch
+    ) -> Ingested | None:
         if i in watch.poison:
             return ingest.poisoned(item, watch.poison[i])
         if not watch.takes(i):
             return None
         with watch.items(i, i + 1, item.num_bytes / BYTES_A_SECOND):
-            return ingest.ingest(item, self.config, tar, stored)
+            return ingest.ingest(item, self.config, tar, stored, tombstones)
 
     def _put(self, results: list[Ingested], tar: TarWriter, attempt: Attempt, watch: Watch) -> None:
         inputs = table_of([result.input_row for result in results], INPUTS)

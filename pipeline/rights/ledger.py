@@ -5,7 +5,7 @@ A recording counts for every source that an input of its bytes names; in the tot
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ QUESTIONS = {"commercial": "allows_commercial", "derivatives": "allows_derivativ
 GAPS = ("no_licence", "conflicting_licences", "no_consent", "consent_withheld", "no_attribution", "no_origin")
 SHOWN = 20  # conflicts in full
 Row = Mapping[str, Any]
+Seconds = defaultdict[Any, float]  # by what was said; None where nothing was
 
 
 @dataclass
@@ -30,13 +31,13 @@ class SourceLedger:
     num_inputs: int = 0
     num_recordings: int = 0
     seconds: float = 0.0
-    licences: Counter[str | None] = field(default_factory=Counter)  # -> seconds, as everything below
-    consents: Counter[str | None] = field(default_factory=Counter)
-    terms: Counter[str] = field(default_factory=Counter)
-    attributions: Counter[str] = field(default_factory=Counter)
-    origins: Counter[str] = field(default_factory=Counter)
-    answers: Counter[tuple[str, str]] = field(default_factory=Counter)  # (question, yes | no | unknown)
-    gaps: Counter[str] = field(default_factory=Counter)
+    licences: Seconds = field(default_factory=lambda: defaultdict(float))
+    consents: Seconds = field(default_factory=lambda: defaultdict(float))
+    terms: Seconds = field(default_factory=lambda: defaultdict(float))
+    attributions: Seconds = field(default_factory=lambda: defaultdict(float))
+    origins: Seconds = field(default_factory=lambda: defaultdict(float))
+    answers: Seconds = field(default_factory=lambda: defaultdict(float))  # of (question, yes | no | unknown)
+    gaps: Seconds = field(default_factory=lambda: defaultdict(float))
 
     def add(self, claims: Sequence[Row], seconds: float, is_conflicting: bool) -> None:
         """A recording, and what its inputs say."""
@@ -63,9 +64,8 @@ class SourceLedger:
             self.gaps[name] += seconds * holds[name]
 
     def to_json(self) -> dict[str, Any]:
-        def by(counts: Mapping[Any, float]) -> list[dict[str, Any]]:
-            ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-            return [{"value": value, "hours": seconds / 3600} for value, seconds in ordered]
+        def by(counts: Seconds) -> list[dict[str, Any]]:
+            return [{"value": value, "hours": counts[value] / 3600} for value in _ordered(counts)]
 
         return {
             "source": self.source,
@@ -90,8 +90,8 @@ class SourceLedger:
         return [
             self.source,
             hours(self.seconds / 3600),
-            " | ".join(licence or "none" for licence, _ in self.licences.most_common()),
-            " | ".join(consent or "not said" for consent, _ in self.consents.most_common()),
+            " | ".join(licence or "none" for licence in _ordered(self.licences)),
+            " | ".join(consent or "not said" for consent in _ordered(self.consents)),
             *(self._said(question) for question in QUESTIONS),
             gaps or "-",
         ]
@@ -181,6 +181,11 @@ def _claims(view: UnitView, sources: dict[str, SourceLedger]) -> dict[bytes, lis
 def _lengths_s(view: UnitView) -> Iterator[tuple[bytes, float]]:
     for row in view.recordings(["recording_id", "num_samples", "sample_rate_hz"]).to_pylist():
         yield row["recording_id"], row["num_samples"] / row["sample_rate_hz"]
+
+
+def _ordered(counts: Seconds) -> list[Any]:
+    """What was said, by hours."""
+    return sorted(counts, key=lambda value: (-counts[value], str(value)))
 
 
 def _first(claims: Sequence[Row], name: str) -> str | None:

@@ -1,0 +1,203 @@
+"""Tombstones: what was taken out of a corpus for good, as the decision table ``takedowns`` has it.
+
+Roles: ``rules`` (TAKEDOWNS) and ``tombstones`` (TOMBSTONES), both of the whole corpus; a table holds all rows of its parents.
+A snapshot says which recordings and inputs of which units they hide (``Snapshot.taken_recordings``, …), so that a reader of
+a unit that holds none pays nothing. They keep ids and digests: what is known by them is refused when it comes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from manifests.decision_tables import read_decision_table
+from manifests.ids import digest_bytes
+from manifests.schema import ID, TAKEDOWNS, TOMBSTONES
+from manifests.snapshots import Snapshot
+from manifests.store import Store
+from manifests.tables import open_part
+
+TABLE = "takedowns"
+
+
+class Cut(NamedTuple):
+    """A span of a channel that was taken out; samples count at the recording's stored rate, from its start."""
+
+    channel: int
+    start_sample: int
+    end_sample: int
+
+    def overlaps(self, channel: int, start_sample: int, end_sample: int) -> bool:
+        return channel == self.channel and start_sample < self.end_sample and self.start_sample < end_sample
+
+
+def name_digest(text: str) -> bytes:
+    """How a name, an address or a text is kept: by its digest alone."""
+    return digest_bytes(text.strip().encode())
+
+
+@dataclass(frozen=True)
+class Tombstones:
+    """All tombstones of a snapshot."""
+
+    rules: pa.Table  # TAKEDOWNS
+    rows: pa.Table  # TOMBSTONES
+
+    @staticmethod
+    def of(store: Store, snapshot: Snapshot | None) -> Tombstones:
+        """Those of a snapshot; none where nothing was ever taken down."""
+        return Tombstones.at(store, None if snapshot is None else snapshot.tables.get(TABLE))
+
+    @staticmethod
+    def at(store: Store, path: str | None) -> Tombstones:
+        """Those of a head. Read once a process: it never changes."""
+        return NONE if path is None else _read(store.uri, path)
+
+    @cached_property
+    def recordings(self) -> frozenset[bytes]:
+        """Recordings that are gone as a whole."""
+        return self.ids("recording")
+
+    @cached_property
+    def inputs(self) -> frozenset[bytes]:
+        return self.ids("input")
+
+    @cached_property
+    def cuts(self) -> Mapping[bytes, tuple[Cut, ...]]:
+        """Recording -> its spans that are gone."""
+        found: dict[bytes, list[Cut]] = {}
+        names = ["recording_id", "channel", "start_sample", "end_sample"]
+        for row in self.rows.filter(pc.equal(self.rows["kind"], "clip")).select(names).to_pylist():
+            if row["recording_id"] not in self.recordings:
+                found.setdefault(row["recording_id"], []).append(Cut(*(row[name] for name in names[1:])))
+        return {recording: tuple(sorted(set(cuts))) for recording, cuts in found.items()}
+
+    def ids(self, kind: str) -> frozenset[bytes]:
+        """Ids of the rows of a kind."""
+        return frozenset(self.rows.filter(pc.equal(self.rows["kind"], kind))["id"].to_pylist())
+
+    def refuses(self, identity: bytes, uri: str, source: str, speaker_label: str | None) -> bool:
+        """Whether an input may not come in, whatever bytes it has: by its id, or by a rule on names."""
+        return identity in self.inputs or any(rule.holds(uri, source, speaker_label) for rule in self._name_rules)
+
+    @cached_property
+    def _name_rules(self) -> list[NameRule]:
+        return [NameRule(row["rule"], row["value"]) for row in self.rules.to_pylist() if row["rule"] in NameRule.RULES]
+
+    def hidden(self, holdings: pa.Table) -> Hidden:
+        """What of the rows (unit, input_id, recording_id) readers must not see."""
+        found = (dict[str, set[str]](), dict[str, set[str]](), dict[str, set[str]]())
+        taken_recordings, taken_inputs, cut_recordings = found
+        touched = pa.array([*self.recordings, *self.cuts], ID)
+        is_touched = pc.or_(
+            pc.is_in(holdings["recording_id"], value_set=touched),
+            pc.is_in(holdings["input_id"], value_set=pa.array([*self.inputs], ID)),
+        )
+        for row in holdings.filter(is_touched).to_pylist():
+            unit, recording = row["unit"], row["recording_id"]
+            if recording in self.recordings:
+                taken_recordings.setdefault(unit, set()).add(recording.hex())
+            if recording in self.recordings or row["input_id"] in self.inputs:
+                taken_inputs.setdefault(unit, set()).add(row["input_id"].hex())
+            if recording in self.cuts:
+                cut_recordings.setdefault(unit, set()).add(recording.hex())
+        return Hidden(*map(_listed, found))
+
+    def shown(self, clips: pa.Table) -> pa.Array:
+        """Bool a row with ``recording_id``, ``channel``, ``start_sample``, ``end_sample``: whether no cut touches it."""
+        columns = [clips[name].to_pylist() for name in ("recording_id", "channel", "start_sample", "end_sample")]
+        return pa.array(
+            [
+                not any(cut.overlaps(*span) for cut in self.cuts.get(recording, ()))
+                for recording, *span in zip(*columns, strict=True)
+            ],
+            pa.bool_(),
+        )
+
+    def outside(self, spans: pa.Table) -> pa.Table:
+        """Rows of SPANS without what the cuts took of them: a row may become none, one or several."""
+        kept: list[dict[str, Any]] = []
+        for row in spans.to_pylist():
+            cuts = [cut for cut in self.cuts.get(row["recording_id"], ()) if cut.channel == row["channel"]]
+            for start, end in _without(row["start_sample"], row["end_sample"], cuts):
+                kept.append({**row, "start_sample": start, "end_sample": end})
+        return pa.Table.from_pylist(kept, schema=spans.schema)
+
+
+class Hidden(NamedTuple):
+    """Unit -> ids (hex) in it, in order, as a snapshot has them."""
+
+    taken_recordings: dict[str, list[str]]
+    taken_inputs: dict[str, list[str]]
+    cut_recordings: dict[str, list[str]]
+
+    @staticmethod
+    def of(snapshot: Snapshot) -> Hidden:
+        return Hidden(snapshot.taken_recordings, snapshot.taken_inputs, snapshot.cut_recordings)
+
+    def joined(self, other: Hidden) -> Hidden:
+        """With what is hidden in other units."""
+        return Hidden(*(dict(sorted({**ours, **theirs}.items())) for ours, theirs in zip(self, other, strict=True)))
+
+    def in_snapshot(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with this hidden in it, and nothing else."""
+        return replace(
+            snapshot,
+            taken_recordings=self.taken_recordings,
+            taken_inputs=self.taken_inputs,
+            cut_recordings=self.cut_recordings,
+        )
+
+
+NOTHING = Hidden({}, {}, {})
+
+
+@dataclass(frozen=True)
+class NameRule:
+    """A rule on what an input is called."""
+
+    RULES = ("speaker", "source", "uri_pattern")
+    rule: str
+    value: str  # of a speaker: the digest of the name, hex
+
+    def holds(self, uri: str, source: str, speaker_label: str | None) -> bool:
+        if self.rule == "uri_pattern":
+            return fnmatchcase(uri, self.value)
+        if self.rule == "source":
+            return source == self.value
+        names = (speaker_label, f"{source}:{speaker_label}") if speaker_label else ()
+        return any(name_digest(name).hex() == self.value for name in names)
+
+
+def _without(start: int, end: int, cuts: Iterable[Cut]) -> list[tuple[int, int]]:
+    """What the cuts leave of ``[start, end)``."""
+    left, at = [], start
+    for cut in sorted(cuts):
+        if cut.end_sample > at and cut.start_sample < end:
+            left.append((at, cut.start_sample))
+            at = cut.end_sample
+    return [(a, b) for a, b in [*left, (at, end)] if a < b]
+
+
+def _listed(found: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    return {unit: sorted(ids) for unit, ids in sorted(found.items())}
+
+
+@lru_cache(maxsize=4)
+def _read(uri: str, path: str) -> Tombstones:
+    store = Store(uri)
+    wholes = read_decision_table(store, path).wholes
+    tables = []
+    for role in ("rules", "tombstones"):
+        with open_part(store, wholes[role].path) as file:
+            tables.append(file.read(use_threads=False))
+    return Tombstones(*tables)
+
+
+NONE = Tombstones(TAKEDOWNS.empty_table(), TOMBSTONES.empty_table())

@@ -1,0 +1,169 @@
+"""Takedown in packs: documents are refused by the reader at once, and leave the shards when they are rewritten.
+
+A shard is rewritten under its own name, then its index, then the rows of its split, ``pack.json`` last of all: whoever is
+killed does it again from the tars, which say themselves what they hold. Nobody may read the pack meanwhile.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from manifests.ids import digest_bytes
+from manifests.packs import TAKEN, Pack, TakenDocuments, write_taken
+from manifests.store import Store, json_bytes
+from manifests.tars import BLOCK_BYTES, TarWriter
+from manifests.tombstones import Cut
+from manifests.trained import TrainedCheckpoint
+
+AUDIO_SUFFIX = ".flac"
+
+
+@dataclass(frozen=True)
+class TakenFromPack:
+    """What a takedown finds in one pack. ``history`` are the ids that the pack had, each with what was taken since."""
+
+    pack_uri: str
+    keys: list[str]
+    num_before: int  # documents that takedowns took before this one
+    history: list[tuple[str, int]]
+
+    def num_trained_on(self, checkpoint: TrainedCheckpoint) -> int | None:
+        """Documents of the checkpoint's pack that were taken down; None where it was trained on another pack."""
+        ids = [pack_id for pack_id, _ in self.history]
+        if checkpoint.pack_id not in ids:
+            return None
+        return sum(num for _, num in self.history[ids.index(checkpoint.pack_id) :])
+
+
+def find_documents(pack: Pack, recordings: Collection[bytes], cuts: Mapping[bytes, Sequence[Cut]]) -> list[str]:
+    """Keys of the documents that are made of these, of all splits; those that were taken before too."""
+    found = []
+    for split in pack.splits:
+        rows = pack.store.read_table(f"manifest/{split}.parquet", ["key", "shard", "recording_id"])
+        touched = pa.array([*recordings, *cuts], rows.schema.field("recording_id").type)
+        for row in rows.filter(pc.is_in(rows["recording_id"], value_set=touched)).to_pylist():
+            recording = row["recording_id"]
+            if recording in recordings or any(cut.overlaps(*_place(pack, row)) for cut in cuts[recording]):
+                found.append(row["key"])
+    return sorted(found)
+
+
+def _place(pack: Pack, row: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(channel, first sample, one past the last) of a document of one clip, from its own facts."""
+    facts = json.loads(pack.member(row["shard"], f"{row['key']}.json"))
+    return facts["channel"], facts["start_sample"], facts["end_sample"]
+
+
+def audio_digests(pack: Pack, keys: Collection[str]) -> Iterator[tuple[bytes, bytes]]:
+    """(recording, digest of the bytes) of the audio members of these documents, as far as the shards still hold them."""
+    for split in pack.splits:
+        rows = pack.store.read_table(f"manifest/{split}.parquet", ["key", "shard", "recording_id"])
+        for row in rows.filter(pc.is_in(rows["key"], value_set=pa.array(sorted(keys), pa.string()))).to_pylist():
+            for name in pack.members(row["shard"], row["key"]):
+                if name.endswith(AUDIO_SUFFIX):
+                    yield row["recording_id"], digest_bytes(pack.member(row["shard"], name))
+
+
+def take_documents(
+    pack: Pack, keys: Collection[str], takedown_ids: Sequence[bytes], reason: str, decided_at: str
+) -> TakenFromPack:
+    """Have readers refuse the documents from now on; those that they refuse already are left as they are."""
+    fresh = sorted(set(keys) - pack.taken_keys)
+    taken = [*pack.taken]
+    if fresh:
+        ids = [takedown_id.hex() for takedown_id in takedown_ids]
+        taken.append(TakenDocuments(ids, reason, decided_at, pack.pack_id, fresh))
+        write_taken(pack.store, taken)
+    return TakenFromPack(pack.store.uri, fresh, len(set(keys)) - len(fresh), _history(pack.head, taken))
+
+
+def _history(head: Mapping[str, Any], taken: Sequence[TakenDocuments]) -> list[tuple[str, int]]:
+    before = [(row["pack_id"], row["num_documents"]) for row in head.get("takedowns", ())]
+    return [*before, *((row.pack_id, len(row.keys)) for row in taken)]
+
+
+def rewrite_pack(uri: str) -> int:
+    """Take the documents that readers refuse out of shards, indexes and manifests; their number. Run again, it goes on."""
+    pack = Pack.open(uri)
+    store, counts = pack.store, {}
+    for split in pack.splits if pack.taken else ():
+        path = f"manifest/{split}.parquet"
+        rows = store.read_table(path)
+        left = pack.without_taken(rows)
+        counts[split] = _counts(left, pack.sample_rate_hz)
+        if left.num_rows < rows.num_rows:
+            gone = rows.filter(pc.is_in(rows["key"], value_set=pa.array(sorted(pack.taken_keys), pa.string())))
+            places = {shard: _rewrite_shard(store, shard, pack.taken_keys) for shard in gone["shard"].unique().to_pylist()}
+            store.replace(path, _manifest_bytes(left, places))
+    if pack.taken:
+        store.replace("pack.json", json_bytes(_head_without(pack, counts)))
+    store.remove(TAKEN)
+    return len(pack.taken_keys)
+
+
+def _head_without(pack: Pack, counts: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """``pack.json`` of what is left: another id, its counts, and what each takedown took in numbers."""
+    hours = sum(pack.head["counts"][split]["hours"] - counts[split]["hours"] for split in counts)
+    num, funnel = len(pack.taken_keys), [dict(row) for row in pack.head["funnel"]]
+    for row in funnel:
+        if row["step"] == "documents":
+            row["num"], row["hours"] = row["num"] - num, row["hours"] - hours
+    if funnel:
+        funnel.insert(-1, {"step": "dropped", "reason": "taken_down_later", "num": num, "hours": hours})
+    history = [{k: v for k, v in asdict(row).items() if k != "keys"} | {"num_documents": len(row.keys)} for row in pack.taken]
+    takedowns = [*pack.head.get("takedowns", ()), *history]
+    return {**pack.head, "pack_id": pack.pack_id, "counts": counts, "funnel": funnel, "takedowns": takedowns}
+
+
+def _manifest_bytes(rows: pa.Table, places: Mapping[str, Mapping[str, Mapping[str, int]]]) -> bytes:
+    """The manifest of a split, a row group a shard; ``places`` are those of the documents of shards that were rewritten."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, rows.schema, compression="zstd", write_statistics=True) as writer:
+        for shard in rows["shard"].unique().to_pylist():
+            own = rows.filter(pc.equal(rows["shard"], shard))
+            if shard in places:
+                placed = [{**row, **places[shard][row["key"]]} for row in own.to_pylist()]
+                own = pa.Table.from_pylist(placed, schema=rows.schema)
+            writer.write_table(own)
+    return sink.getvalue()
+
+
+def _rewrite_shard(store: Store, shard: str, gone: Collection[str]) -> dict[str, dict[str, int]]:
+    """Write the shard without the documents, and its index; offset and bytes of those that stay. Without any, it is removed."""
+    path, writer, places = f"shards/{shard}", TarWriter(), dict[str, dict[str, int]]()
+    try:
+        whole = io.BytesIO(store.read(path))
+    except FileNotFoundError:  # an earlier attempt found nothing that stays
+        return places
+    with tarfile.open(fileobj=whole, mode="r:") as tar:
+        for member in tar:
+            key, file = member.name.partition(".")[0], tar.extractfile(member)
+            if key in gone or file is None:
+                continue
+            offset = writer.add(member.name, file.read()).offset - BLOCK_BYTES
+            place = places.setdefault(key, {"offset": offset, "num_bytes": 0})
+            place["num_bytes"] = writer.num_bytes - place["offset"]
+    if not places:
+        store.remove(f"{path}.idx")
+        store.remove(path)
+        return places
+    data, index = writer.close()
+    store.replace(path, data)
+    store.replace(f"{path}.idx", index)
+    return places
+
+
+def _counts(rows: pa.Table, sample_rate_hz: int) -> dict[str, float]:
+    """As ``pack.json`` has them for a split."""
+    sums = {name: pc.sum(rows[name]).as_py() or 0 for name in ("num_samples", "num_codes", "num_text_tokens")}
+    hours = sums.pop("num_samples") / sample_rate_hz / 3600
+    return {"num_documents": rows.num_rows, "hours": hours, **sums}
