@@ -11,7 +11,7 @@ In memory are a vector a person and a new voice, and four bytes a clip.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,10 +28,11 @@ from manifests.ids import digest_json
 from manifests.lineage import fingerprint
 from manifests.schema import CLIP_SPEAKERS, ID, SPEAKER_ALIASES, SPEAKERS
 from manifests.snapshots import clips_output, layer_output
+from pipeline.new_voices import NewVoices, read_new_voices, scenes_of, together
 from pipeline.people import LENGTHS, People, Tally
 from pipeline.speaker_ids import TABLE, aliases
 from pipeline.speaker_linking import TYPICAL, VoiceMeans, link
-from pipeline.voices import COLUMNS, EMBEDDING, Embeddings, find_voices
+from pipeline.voices import COLUMNS, EMBEDDING, Embeddings
 
 VERSION = "1"  # rises when the same clips would be linked otherwise
 THRESHOLD = 0.74  # docs/quality.md, topic speakers
@@ -86,34 +87,6 @@ def link_speakers(
         if made is not None:
             return made
         say("another run has linked speakers meanwhile: starting again from its table")
-
-
-def _together(members: Iterable[tuple[Hashable, int]]) -> list[list[int]]:
-    """The members of each scene, of the scenes that have several."""
-    found: dict[Hashable, set[int]] = {}
-    for scene, member in members:
-        found.setdefault(scene, set()).add(member)
-    return [sorted(group) for group in found.values() if len(group) > 1]
-
-
-def _scenes(groups: Iterable[Sequence[int]]) -> dict[int, frozenset[int]]:
-    """Member -> numbers of its groups."""
-    found: dict[int, frozenset[int]] = {}
-    for number, group in enumerate(groups):
-        for member in group:
-            found[member] = found.get(member, frozenset()) | {number}
-    return found
-
-
-@dataclass(frozen=True)
-class _FreshVoices:
-    """The voices of all units that are linked now. Shape legend: N voices, D width, C clips of a unit."""
-
-    of_clips: list[np.ndarray]  # a unit: int32 [C], the clip's voice among all; -1 where nothing tells
-    ids: list[bytes]  # [N]
-    sounds: VoiceMeans  # [N]
-    given: dict[int, bytes]  # voice -> id that its clips had before, when the snapshot showed another unit with them
-    told_apart: list[list[int]]  # voices of one recording and channel
 
 
 class _Run:
@@ -249,23 +222,10 @@ class _Run:
         parts = [part.without(self._gone) for part in self._parent.parts] if self._parent else []
         return [part for part in parts if part.units]
 
-    def _read_voices(self, bars: Progress) -> _FreshVoices:
+    def _read_voices(self, bars: Progress) -> NewVoices:
         """The voices of the units that the table does not know."""
-        before, told_apart = self._ids_before(), list[list[int]]()
-        voice_C, ids, sounds, given = list[np.ndarray](), list[bytes](), list[VoiceMeans](), dict[int, bytes]()
         bar = bars.task("speakers: voices", len(self._fresh), "units")
-        for view, embeddings in self._fresh_embeddings():
-            clips = view.clips(COLUMNS)
-            found = find_voices(clips, embeddings, self._threshold)
-            voice_C.append(np.where(found.of_clips < 0, -1, found.of_clips + len(ids)).astype(np.int32))
-            if before:
-                pairs = zip(voice_C[-1].tolist(), clips["clip_id"].to_pylist(), strict=True)
-                given |= {voice: before[clip] for voice, clip in pairs if voice >= 0 and clip in before}
-            told_apart += _together((scene, len(ids) + voice) for voice, scene in enumerate(found.scenes) if scene)
-            ids += found.ids
-            sounds.append(found.sounds)
-            bar.advance()
-        return _FreshVoices(voice_C, ids, VoiceMeans.concatenated(sounds), given, told_apart)
+        return read_new_voices(self._fresh_embeddings(), self._threshold, self._ids_before(), bar.advance)
 
     def _ids_before(self) -> dict[bytes, bytes]:
         """Clip -> the id that it had, of units whose rows count no more: a recording may belong to another unit by now."""
@@ -283,7 +243,7 @@ class _Run:
             view = UnitView(self._corpus, unit)
             yield view, Embeddings.of(view.layer(self._layer, EMBEDDING))
 
-    def _linked(self, known: People, voices: _FreshVoices, bars: Progress) -> tuple[People, np.ndarray]:
+    def _linked(self, known: People, voices: NewVoices, bars: Progress) -> tuple[People, np.ndarray]:
         """The persons with those that were found, and the person of each voice."""
         num_known, places = len(known.ids), self._places(known)
         person_N = np.full(len(voices.ids), -1)
@@ -304,7 +264,7 @@ class _Run:
             *self._known_apart(places, bars),
             *([int(place_N[voice]) for voice in group] for group in voices.told_apart),
         ]
-        first_N = link(sounds, self._threshold, is_new_N, _scenes(told_apart), num_threads=self._num_threads, advance=advance)
+        first_N = link(sounds, self._threshold, is_new_N, scenes_of(told_apart), num_threads=self._num_threads, advance=advance)
         founders = np.flatnonzero((first_N == np.arange(len(first_N))) & is_new_N)
         kept = np.concatenate([np.arange(num_known), founders])
         now_N = np.where(first_N < num_known, first_N, num_known + np.searchsorted(founders, first_N))
@@ -320,7 +280,7 @@ class _Run:
             scenes = zip(*(column.to_pylist() for column in view.clips(COLUMNS[1:]).columns), strict=True)
             ids = view.decisions(TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
             labelled = ((scene, speaker) for scene, speaker in zip(scenes, ids, strict=True) if scene[2] is not None and speaker)
-            yield from _together((scene[:2], places[speaker]) for scene, speaker in labelled)
+            yield from together((scene[:2], places[speaker]) for scene, speaker in labelled)
 
     def _linked_views(self, bars: Progress, title: str) -> Iterator[UnitView]:
         """The units that were linked before."""
@@ -339,7 +299,7 @@ class _Run:
         return places
 
     def _write_rows(
-        self, draft: Draft, people: People, voices: _FreshVoices, person_N: np.ndarray, tally: Tally, bars: Progress
+        self, draft: Draft, people: People, voices: NewVoices, person_N: np.ndarray, tally: Tally, bars: Progress
     ) -> None:
         """CLIP_SPEAKERS of the units that the table did not know."""
         bar = bars.task("speakers: write", len(self._fresh), "units")

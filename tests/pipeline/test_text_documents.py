@@ -124,8 +124,8 @@ def test_what_is_no_text_corpus_is_told(folder, tmp_path):
     assert Store(out).objects("") == []
 
 
-@pytest.mark.slow  # the client's own patience
-def test_an_endpoint_that_is_not_there_is_told(folder, tmp_path, s3_at):
+def test_an_endpoint_that_is_not_there_is_told(folder, tmp_path, s3_at, monkeypatch):
+    monkeypatch.setattr("manifests.remote.MAX_ATTEMPTS", 1)  # the client's patience is a test of the sources
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         s3_at(f"http://127.0.0.1:{taken.getsockname()[1]}")
