@@ -83,3 +83,30 @@ def query(
         return
     value, lines = answer_facts(ask(tables, sql, rows))
     answer(value, as_json, lines)
+
+
+@app.command(epilog="Example: stepwell manifest expect ./corpus --rules rules.yaml --junit expectations.xml")
+def expect(
+    uri: Uri,
+    rules: Annotated[str, typer.Option("--rules", help="YAML file of rules, e.g. `rules: [snr_db p05 >= 10]`.")],
+    junit: Annotated[str | None, typer.Option("--junit", help="Write the outcomes to this file as JUnit XML too.")] = None,
+    snapshot: SnapshotNumber = None,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> None:
+    """Check rules on columns and aggregates; exit code 1 where one fails, with the rows that are to blame."""
+    from dataclasses import asdict
+
+    from manifests.decision_rows import named_rows
+    from manifests.expectations import check as expectations
+
+    asked = expectations.read_expectations(rules)
+    outcomes = expectations.check(named_rows(uri, asked.table, snapshot), asked, scheduler)
+    if junit is not None:
+        with open(junit, "wb") as file:
+            file.write(expectations.junit(outcomes, uri))
+    has_failed = expectations.has_failed(outcomes)
+    value = {"has_failed": has_failed, "rules": [asdict(outcome) for outcome in outcomes]}
+    answer(value, as_json, [outcome.line() for outcome in outcomes])
+    if has_failed:
+        raise typer.Exit(1)
