@@ -12,6 +12,7 @@ from manifests.export import cli as export_cli
 app = typer.Typer(help="Look into corpora and packs.", no_args_is_help=True)
 
 app.command("export", epilog="Example: stepwell manifest export ./corpus --to datasets --out ./speech")(export_cli.export)
+app.command("card", epilog="Example: stepwell manifest card ./corpus --out ./speech")(export_cli.card)
 
 Uri = Annotated[str, typer.Argument(help="URI of a corpus or a pack.")]
 SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", min=0, help="Snapshot of the corpus; the newest by default.")]

@@ -5,8 +5,11 @@ Lists of allowed values: huggingface.co/docs/hub/datasets-cards and .../reposito
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from manifests.licences import find_licence
 
 # SPDX id in lower case -> the hub's word, where the two differ.
 HUB_NAMES = {"gpl-2.0-only": "gpl-2.0", "gpl-3.0-only": "gpl-3.0", "lgpl-3.0-only": "lgpl-3.0", "agpl-3.0-only": "agpl-3.0"}
@@ -32,6 +35,8 @@ SIZES = [
     "100B<n<1T",
 ]
 
+MARK = "<!-- written by stepwell: `manifest card` writes this page anew -->"
+
 
 def hub_licences(licences: Iterable[str | None]) -> list[str]:
     """The hub's words, sorted: ``other`` for a text that is on no list, ``unknown`` where nobody states a licence."""
@@ -41,7 +46,8 @@ def hub_licences(licences: Iterable[str | None]) -> list[str]:
 def _hub_licence(licence: str | None) -> str:
     if licence is None:
         return "unknown"
-    word = licence.strip().lower()
+    known = find_licence(licence)
+    word = (known.spdx_id if known else licence.strip()).lower()
     word = HUB_NAMES.get(word, word)
     return word if word in HUB_LICENCES else "other"
 
@@ -56,3 +62,12 @@ def card_bytes(front: Mapping[str, Any], body: str) -> bytes:
     import yaml
 
     return f"---\n{yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True)}---\n\n{body}".encode()
+
+
+def front_of(card: str) -> dict[str, Any]:
+    """The head of a card; empty where it has none."""
+    import yaml
+
+    found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    head = yaml.safe_load(found[1]) if found else None
+    return head if isinstance(head, dict) else {}

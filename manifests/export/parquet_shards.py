@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.export.contents import Contents
-from manifests.export.front_matter import card_bytes, hub_licences
+from manifests.export.front_matter import MARK, card_bytes, hub_licences
 from manifests.export.row import ExportRow, Part
 from manifests.schema import field
 from manifests.store import Store
@@ -27,7 +27,9 @@ FEATURES = {"info": {"features": {"audio": {"_type": "Audio"}}}}
 SHARD_BYTES = 500 << 20
 GROUP_BYTES = 32 << 20
 GROUP_ROWS = 10_000
-README = """# Exported speech
+README = f"""# Exported speech
+
+{MARK}
 
 Written by `stepwell manifest export`. `stepwell manifest card` writes the whole card over this page.
 """

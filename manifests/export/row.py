@@ -35,6 +35,7 @@ FACTS = pa.schema(
         column("speaker", pa.string(), "speaker, as far as the corpus or pack tells speakers apart"),
         column("source", pa.string(), "unit of licence and consent that the recording belongs to"),
         column("licence", pa.string(), "SPDX id or text that came with the source; null where nobody states one"),
+        column("attribution", pa.string(), "whom to name, and how, as the source says"),
         column("synthesizer", pa.string(), "what made the speech; null = not known to be synthetic"),
         column("recording_id", pa.string(), "recording (hex) that the clip is a span of"),
         column("channel", pa.int16(), "channel of the recording"),
@@ -66,14 +67,11 @@ class Part:
     number: int
     split: str
     place: Any  # what the reader knows it by
-    num_rows: int | None = None  # None where only reading tells
 
 
 class RowReader(Protocol):
     """A corpus or a pack as rows, part by part: in memory is one row's audio and the facts of a part."""
 
-    @property
-    def uri(self) -> str: ...
     @property
     def identity(self) -> dict[str, Any]:
         """JSON that changes whenever the rows may."""

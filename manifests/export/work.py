@@ -66,12 +66,13 @@ def export(
     splits: Sequence[str] | None = None,
     columns: Sequence[str] = (),
     text_from: Sequence[str] | None = None,
+    where: str | None = None,
     snapshot: int | None = None,
     with_audio: bool = True,
 ) -> ExportResult:
     """Write the rows of what lies at ``uri``. Raises RequestError, and leaves nothing behind, when the request is wrong."""
     made = make_format(format_name, with_audio=with_audio)
-    reader = _reader(uri, splits, columns, text_from, snapshot)
+    reader = _reader(uri, splits, columns, text_from, where, snapshot)
     request = {"format_version": FORMAT_VERSION, "format": format_name, "with_audio": with_audio, "rows": reader.identity}
     store = Store(out)
     try:
@@ -85,16 +86,21 @@ def export(
 
 
 def _reader(
-    uri: str, splits: Sequence[str] | None, columns: Sequence[str], text_from: Sequence[str] | None, snapshot: int | None
+    uri: str,
+    splits: Sequence[str] | None,
+    columns: Sequence[str],
+    text_from: Sequence[str] | None,
+    where: str | None,
+    snapshot: int | None,
 ) -> RowReader:
     store = Store(uri)
     if store.exists("pack.json") and not store.exists("corpus.json"):
         if text_from or snapshot is not None:
             raise RequestError(f"{uri!r} is a pack: its texts and its snapshot are chosen; leave out --text-from and --snapshot")
-        return PackReader(Pack.open(uri), splits, columns)
+        return PackReader(Pack.open(uri), splits, columns, where)
     if splits:
         raise RequestError(f"{uri!r} is no pack and has no splits; leave out --split, or pack the corpus and export that")
-    return CorpusReader(Corpus.open(uri, snapshot), columns, text_from)
+    return CorpusReader(Corpus.open(uri, snapshot), columns, text_from, where)
 
 
 def _claim(store: Store, request: dict[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.export.row import exact_flac
 from manifests.export.work import export
-from manifests.packs import Pack
+from manifests.packs import Pack, TakenDocuments, write_taken
 from manifests.snapshots import publish_snapshot
 from manifests.store import Store
 
@@ -95,6 +95,19 @@ def test_each_row_has_its_licence_and_the_result_names_them_all(corpus: str, out
     told = {row["licence"]: (row["num"], round(row["hours"] * 3600, 3)) for row in result.to_json()["licences"]}
     assert told == {"CC-BY-4.0": (3, 17.0), None: (3, 4.5)}
     assert any("licence not stated: 3 rows" in line for line in result.lines())
+
+
+def test_only_rows_that_meet_the_condition_leave(tiny_corpus: str, packed: str, tmp_path: Path) -> None:
+    from_corpus, from_pack = str(tmp_path / "corpus-out"), str(tmp_path / "pack-out")
+    export(tiny_corpus, "jsonl", from_corpus, where="clip.duration_s >= 2 and signal.snr_db < 20")
+    rows = [json.loads(line) for line in Path(from_corpus, "train.jsonl").read_text().splitlines()]
+    assert [(row["start_s"], row["duration_s"]) for row in rows] == [(1.0, 3.0), (6.0, 4.0)]
+    # What else of its recording is left out does not make a clip the whole of it.
+    assert {row["text_source"] for row in rows} == {"asr"}
+    result = export(packed, "jsonl", from_pack, where="text = 'Well, hello'")
+    assert result.to_json()["licences"] == [{"licence": None, "num": 1, "hours": 2 / 3600}]
+    with pytest.raises(RequestError, match="did you mean"):
+        export(tiny_corpus, "jsonl", str(tmp_path / "none"), where="snr_bd > 3")
 
 
 def test_documents_without_audio_are_left_out_and_counted_where_audio_is_needed(tiny_pack: str, tmp_path: Path) -> None:
@@ -173,3 +186,18 @@ def test_the_verb(packed: str, out: str) -> None:
     assert told["format"] == "jsonl"
     assert all("tags" in json.loads(line) for line in Path(out, "test.jsonl").read_text().splitlines())
     assert CliRunner().invoke(app, ["export", "--help"]).output.count("Example: stepwell manifest export") == 1
+
+
+def test_documents_that_were_taken_down_never_leave(packed: str, tmp_path: Path) -> None:
+    pack, before, after = (str(tmp_path / place) for place in ("pack", "before", "after"))
+    shutil.copytree(packed, pack)
+    export(pack, "jsonl", before)
+    rows = [json.loads(line) for path in Path(before).glob("*.jsonl") for line in path.read_text().splitlines()]
+    taken = rows[0]["id"]
+    write_taken(Store(pack), [TakenDocuments(["t0"], "asked to", "2026-11-26T12:00:00Z", Pack.open(pack).pack_id, [taken])])
+    export(pack, "jsonl", after)
+    left = [json.loads(line)["id"] for path in Path(after).glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert sorted(left) == sorted({row["id"] for row in rows} - {taken})
+    # What was exported before is not gone on with as if nothing had happened.
+    with pytest.raises(RequestError, match="rows differ"):
+        export(pack, "jsonl", before)
