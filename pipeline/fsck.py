@@ -143,7 +143,7 @@ class _Inspection:
                 continue
             well = []
             for unit in units:
-                if unit != make_unit(int(unit.unit_id.split("-")[0]), unit.inputs):
+                if unit != make_unit(int(unit.unit_id.split("-")[0]), unit.inputs, unit.cuts):
                     self._fault("plan_wrong", path, f"unit {unit.unit_id} does not have the digest of its inputs")
                     self._all_planned = False
                 elif unit.unit_id in self._planned:

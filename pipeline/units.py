@@ -31,10 +31,14 @@ class UnitsConfig(RecipeModel):
 
 @dataclass(frozen=True)
 class Unit:
-    """``unit_id`` is ``<number>-<8 hex of the inputs>``; plan order is the order of ids."""
+    """``unit_id`` is ``<number>-<8 hex of the inputs and cuts>``; plan order is the order of ids.
+
+    ``cuts`` is the digest of the spans that a takedown took out of the unit's audio; empty where none did.
+    """
 
     unit_id: str
     inputs: tuple[Input, ...]
+    cuts: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -55,10 +59,10 @@ def cut_units(inputs: Iterable[Input], config: UnitsConfig, first_number: int = 
     return [make_unit(number, group) for number, group in enumerate(groups, first_number)]
 
 
-def make_unit(number: int, group: Sequence[Input]) -> Unit:
-    """The unit of a number and its inputs."""
-    digest = digest_bytes(b"".join(item.input_id for item in group)).hex()[:8]
-    return Unit(f"{number:06d}-{digest}", tuple(group))
+def make_unit(number: int, group: Sequence[Input], cuts: str = "") -> Unit:
+    """The unit of a number and its inputs, some of whose audio may be cut out."""
+    digest = digest_bytes(b"".join(item.input_id for item in group) + cuts.encode()).hex()[:8]
+    return Unit(f"{number:06d}-{digest}", tuple(group), cuts)
 
 
 class Plans(NamedTuple):
@@ -101,12 +105,14 @@ def claim_plan(store: Store, plans: Plans, plan: Callable[[Sequence[Unit]], list
 
 def plan_bytes(units: Iterable[Unit]) -> bytes:
     """A plan as it is stored."""
-    return json_bytes(
-        {"units": [{"unit_id": unit.unit_id, "inputs": [item.to_json() for item in unit.inputs]} for unit in units]}
-    )
+    rows = [
+        {"unit_id": unit.unit_id, "inputs": [item.to_json() for item in unit.inputs]} | ({"cuts": unit.cuts} if unit.cuts else {})
+        for unit in units
+    ]
+    return json_bytes({"units": rows})
 
 
 def parse_plan(data: bytes) -> Iterator[Unit]:
     """Units of a stored plan."""
     for row in json.loads(data)["units"]:
-        yield Unit(row["unit_id"], tuple(Input(**item) for item in row["inputs"]))
+        yield Unit(row["unit_id"], tuple(Input(**item) for item in row["inputs"]), row.get("cuts", ""))

@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.ids import digest_bytes
-from manifests.packs import TAKEN, Pack, TakenDocuments, write_taken
+from manifests.packs import TAKEN, Pack, TakenDocuments, taken_pack_id, write_taken
 from manifests.store import Store, json_bytes
 from manifests.tars import BLOCK_BYTES, TarWriter
 from manifests.tombstones import Cut
@@ -29,7 +29,7 @@ AUDIO_SUFFIX = ".flac"
 
 @dataclass(frozen=True)
 class TakenFromPack:
-    """What a takedown finds in one pack. ``history`` are the ids that the pack had, each with what was taken since."""
+    """What a takedown finds in one pack. ``history`` are the ids that the pack had and has, each with what was taken of it next."""
 
     pack_uri: str
     keys: list[str]
@@ -73,22 +73,16 @@ def audio_digests(pack: Pack, keys: Collection[str]) -> Iterator[tuple[bytes, by
                     yield row["recording_id"], digest_bytes(pack.member(row["shard"], name))
 
 
-def take_documents(
-    pack: Pack, keys: Collection[str], takedown_ids: Sequence[bytes], reason: str, decided_at: str
-) -> TakenFromPack:
-    """Have readers refuse the documents from now on; those that they refuse already are left as they are."""
+def take_documents(pack: Pack, keys: Collection[str], taken: TakenDocuments, *, is_dry: bool) -> TakenFromPack:
+    """Have readers refuse the documents from now on, as ``taken`` says why; those that they refuse already stay as they are."""
     fresh = sorted(set(keys) - pack.taken_keys)
-    taken = [*pack.taken]
-    if fresh:
-        ids = [takedown_id.hex() for takedown_id in takedown_ids]
-        taken.append(TakenDocuments(ids, reason, decided_at, pack.pack_id, fresh))
-        write_taken(pack.store, taken)
-    return TakenFromPack(pack.store.uri, fresh, len(set(keys)) - len(fresh), _history(pack.head, taken))
-
-
-def _history(head: Mapping[str, Any], taken: Sequence[TakenDocuments]) -> list[tuple[str, int]]:
-    before = [(row["pack_id"], row["num_documents"]) for row in head.get("takedowns", ())]
-    return [*before, *((row.pack_id, len(row.keys)) for row in taken)]
+    every = [*pack.taken, *([replace(taken, pack_id=pack.pack_id, keys=fresh)] if fresh else [])]
+    if fresh and not is_dry:
+        write_taken(pack.store, every)
+    rewritten = [(row["pack_id"], row["num_documents"]) for row in pack.head.get("takedowns", ())]
+    now = taken_pack_id(pack.head["pack_id"], pack.taken_keys | set(fresh))
+    history = [*rewritten, *((row.pack_id, len(row.keys)) for row in every), (now, 0)]
+    return TakenFromPack(pack.store.uri, fresh, len(set(keys)) - len(fresh), history)
 
 
 def rewrite_pack(uri: str) -> int:

@@ -21,7 +21,7 @@ from manifests.decision_tables import DecisionTable, Draft
 from manifests.errors import RequestError
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
-from manifests.packs import Pack
+from manifests.packs import Pack, TakenDocuments
 from manifests.schema import ID, TAKEDOWNS, TOMBSTONES, table_of
 from manifests.snapshots import INGEST, Snapshot, clips_output, snapshot_number
 from manifests.store import Store
@@ -197,12 +197,9 @@ class _Attempt:
     def result(self, snapshot: int, trained: Sequence[TrainedCheckpoint], is_dry: bool) -> TakedownResult:
         matched = list(self._matches.values())
         recordings = {r for match in matched for r in match.recordings}
-        taken = [
-            TakenFromPack(pack.store.uri, sorted(set(keys) - pack.taken_keys), len(set(keys) & pack.taken_keys), [])
-            if is_dry
-            else self._take(pack, keys)
-            for pack, keys in zip(self._packs, self._keys, strict=True)
-        ]
+        ids = [rule.takedown_id.hex() for rule in self._rules]
+        why = TakenDocuments(ids, self._reason, self._decided_at.isoformat(), "", [])
+        taken = [take_documents(*found, why, is_dry=is_dry) for found in zip(self._packs, self._keys, strict=True)]
         num_clips, clip_h, others = self._lost(recordings)
         return TakedownResult(
             self.corpus.store.uri,
@@ -220,10 +217,6 @@ class _Attempt:
             ],
             [_trained_on(checkpoint, taken) for checkpoint in trained],
         )
-
-    def _take(self, pack: Pack, keys: Sequence[str]) -> TakenFromPack:
-        ids = [rule.takedown_id for rule in self._rules]
-        return take_documents(pack, keys, ids, self._reason, self._decided_at.isoformat())
 
     def _told(self, rule: Rule, match: Match) -> dict[str, Any]:
         return {
