@@ -215,7 +215,12 @@ def pack_facts(pack: Pack, corpus: Corpus | None = None, scheduler: str | None =
 def made_by(corpus: Corpus, outputs: Mapping[str, str]) -> list[MadeBy]:
     """The parts behind outputs (output -> fingerprint) of a corpus, by name of the output."""
     read = ((output, PartFacts.read(corpus.store, output, mark)) for output, mark in sorted(outputs.items()))
-    return [MadeBy(output, part.name, part.version, part.models) for output, part in read if part is not None]
+    return [MadeBy(output, part.name, part.version, _once(part.models)) for output, part in read if part is not None]
+
+
+def _once(models: Sequence[ModelFact]) -> tuple[ModelFact, ...]:
+    """Several files of one package are one model."""
+    return tuple({(model.name, model.revision, model.licence): model for model in models}.values())
 
 
 def _last_recipe(corpus: Corpus) -> Mapping[str, Any] | None:

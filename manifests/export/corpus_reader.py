@@ -1,4 +1,4 @@
-"""The clips of a corpus as rows of an export: a slice of units is a part, its facts are joined by position.
+"""The clips of a corpus as rows of an export: some units are a part, its facts are joined by position.
 
 Rows come through the readers of the snapshot, so what those hide (shadowed, superseded, taken down) never leaves.
 """
@@ -16,11 +16,12 @@ from manifests.conditions import parse_condition
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
 from manifests.export.row import FACTS, ExportRow, Part, exact_flac, words_in_seconds
-from manifests.rows import corpus_rows, resolve
+from manifests.rows import Slice, corpus_rows, resolve
 from manifests.schema import ID
 
 SPLIT = "train"  # a corpus has none; it is the name that a library asks for first
 TEXT_FROM = ("source", "asr")
+PARTS_A_SLICE = 8  # some 16,000 clips a part, or 40 hours
 BATCH_ROWS = 1000  # whose facts are Python objects at a time
 PLACE = ("clip_id", "recording_id", "channel", "sample_rate_hz", "start_sample", "end_sample", "language", "speaker", "unit")
 RIGHTS = ("source", "licence", "attribution", "synthesizer")
@@ -60,7 +61,12 @@ class CorpusReader:
         return {**place, "columns": self._columns, "text_from": list(self._text_from), "where": self._where}
 
     def parts(self) -> list[Part]:
-        return [Part(number, SPLIT, slice_) for number, slice_ in enumerate(self._rows.slices)]
+        """Some units each: less than a slice, since an interrupted part is done again, audio and all."""
+        pieces = []
+        for whole in self._rows.slices:
+            step = -(-len(whole.units) // PARTS_A_SLICE)
+            pieces += [Slice(whole.units[start : start + step]) for start in range(0, len(whole.units), step)]
+        return [Part(number, SPLIT, piece) for number, piece in enumerate(pieces)]
 
     def rows(self, part: Part, *, with_audio: bool) -> Iterator[ExportRow]:
         heard = [f"{layer}.{name}" for layer in self._text_from if layer != "source" for name in ("text", "words")]
@@ -107,7 +113,7 @@ class CorpusReader:
 
 
 def _is_whole(recordings: pa.ChunkedArray) -> pa.Array:
-    """Bool a clip: it is the only one of its recording. A slice has all clips of a recording, or none."""
+    """Bool a clip: it is the only one of its recording. Units have all clips of a recording, or none."""
     codes = recordings.combine_chunks().dictionary_encode().indices.to_numpy()
     return pa.array(np.bincount(codes)[codes] == 1)
 

@@ -70,7 +70,7 @@ class Part:
 
 
 class RowReader(Protocol):
-    """A corpus or a pack as rows, part by part: in memory is one row's audio and the facts of a part."""
+    """A corpus or a pack as rows, part by part; in memory is one row's audio and the facts of a part. Threads may share one."""
 
     @property
     def identity(self) -> dict[str, Any]:

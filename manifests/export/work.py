@@ -2,7 +2,7 @@
 
 ``<out>/.stepwell/request.json`` is created first, only if absent, and says what is written there; a part that is done leaves its
 counts in ``.stepwell/parts``, and ``contents.json`` is last. The same command goes on where it was interrupted; a folder that holds anything
-else is refused. Parts are done one after the other: memory holds one row's audio, or what the format gathers (a row group).
+else is refused. Each CPU has a thread that writes a part; memory holds the facts of their rows, and of the audio what the format gathers.
 """
 
 from __future__ import annotations
@@ -10,25 +10,29 @@ from __future__ import annotations
 import functools
 import json
 import operator
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
 from manifests.console import counted, hours, progress
 from manifests.corpus import Corpus
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.export.contents import Contents
 from manifests.export.corpus_reader import CorpusReader
 from manifests.export.formats import ExportFormat, make_format
 from manifests.export.lines import STATE
 from manifests.export.pack_reader import PackReader
-from manifests.export.row import Part, RowReader
+from manifests.export.row import ExportRow, Part, RowReader
+from manifests.fold import num_threads
 from manifests.packs import Pack
 from manifests.remote import refusal
 from manifests.store import Store, json_bytes
 
 FORMAT_VERSION = 1  # rises when the same rows would be written otherwise
 REQUEST, CONTENTS = f"{STATE}/request.json", f"{STATE}/contents.json"
+NOTE_EVERY_S = 2.0  # how old the count of rows behind the bar may be
 
 
 @dataclass(frozen=True)
@@ -124,25 +128,44 @@ def _claim(store: Store, request: dict[str, Any]) -> bool:
 def _write(store: Store, made: ExportFormat, reader: RowReader, *, with_audio: bool) -> None:
     parts = reader.parts()
     done = set(store.objects(f"{STATE}/parts"))
-    with progress() as bars:
-        bar = bars.task("export", len(parts), "parts")
-        for part in parts:
-            if _counts_path(part) not in done:
-                _write_part(store, made, reader, part, with_audio=with_audio)
-            bar.advance()
-    counts = [Contents.from_json(json.loads(data)) for _, data in store.read_all([_counts_path(part) for part in parts])]
-    contents = functools.reduce(operator.add, counts, Contents())
+    counts = {part: Contents() for part in parts if _counts_path(part) not in done}
+    stop = threading.Event()
+
+    def write_part(part: Part) -> None:
+        rows = _until(stop, reader.rows(part, with_audio=with_audio))
+        made.write(store, part, counts[part].counted(part.split, rows, needs_audio=made.needs_audio), reader.schema)
+        store.replace(_counts_path(part), json_bytes(counts[part].to_json()))
+
+    with progress() as bars, ThreadPoolExecutor(num_threads()) as pool:
+        bar = bars.task("export", len(counts), "parts")
+        pending = {pool.submit(write_part, part) for part in counts}
+        try:
+            while pending:
+                finished, pending = wait(pending, NOTE_EVERY_S, FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                num_rows = sum(sum(contents.num_rows.copy().values()) for contents in counts.values())
+                bar.advance(len(finished), note=counted(num_rows, "row"))
+        except BaseException as error:  # parts that are being written come to their end, but for Ctrl-C
+            if not isinstance(error, Exception):
+                stop.set()
+            for future in pending:
+                future.cancel()
+            raise
+    told = [Contents.from_json(json.loads(data)) for _, data in store.read_all([_counts_path(part) for part in parts])]
+    contents = functools.reduce(operator.add, told, Contents())
     made.finish(store, parts, contents)
     store.replace(CONTENTS, json_bytes(contents.to_json()))
     for path in store.objects(f"{STATE}/pieces"):
         store.remove(path)
 
 
-def _write_part(store: Store, made: ExportFormat, reader: RowReader, part: Part, *, with_audio: bool) -> None:
-    contents = Contents()
-    rows = reader.rows(part, with_audio=with_audio)
-    made.write(store, part, contents.counted(part.split, rows, needs_audio=made.needs_audio), reader.schema)
-    store.replace(_counts_path(part), json_bytes(contents.to_json()))
+def _until(stop: threading.Event, rows: Iterable[ExportRow]) -> Iterator[ExportRow]:
+    """The rows, until somebody sets ``stop``: Ctrl-C reaches no thread but the first."""
+    for row in rows:
+        if stop.is_set():
+            raise WorkError("the export was interrupted; run the same command to go on")
+        yield row
 
 
 def _counts_path(part: Part) -> str:
