@@ -90,15 +90,15 @@ def histogram_svg(facts: dict[str, Any]) -> str:
     def y_at(count: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * count / top
 
-    parts = [_horizontal(y_at(count), f"{count:g}") for count in _ticks(0, top, 4) if count == round(count)]
+    parts = [level_line(y_at(count), f"{count:g}") for count in ticks(0, top, 4) if count == round(count)]
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         x, y = x_at(low), y_at(count)
         place = f'x="{x + 1:.1f}" y="{y:.1f}" width="{max(1.0, x_at(high) - x - 2):.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
         parts.append(f'<rect class="bin" {place}><title>{low:g} to {high:g}: {count}</title></rect>')
-    parts += [_below(x_at(value), f"{value:g}") for value in _ticks(edges[0], edges[-1], 6)]
+    parts += [tick_below(x_at(value), f"{value:g}") for value in ticks(edges[0], edges[-1], 6)]
     middle = x_at(facts["p50"])
     parts.append(f'<line class="median" x1="{middle:.1f}" x2="{middle:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-    return _small(facts["title"], parts)
+    return small_plot(facts["title"], parts)
 
 
 def curve_svg(points: Sequence[tuple[float, float]], title: str, level: float | None = None) -> str:
@@ -121,15 +121,15 @@ def curve_svg(points: Sequence[tuple[float, float]], title: str, level: float | 
     def y_at(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
 
-    parts = [_horizontal(y_at(value), f"{value:g}") for value in _ticks(0, top, 5)]
-    parts += [_below(x_at(step), f"{step:g}") for step in _ticks(first, last, 5)]
+    parts = [level_line(y_at(value), f"{value:g}") for value in ticks(0, top, 5)]
+    parts += [tick_below(x_at(step), f"{step:g}") for step in ticks(first, last, 5)]
     if level is not None:
         parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y_at(level):.1f}" y2="{y_at(level):.1f}"/>')
     if is_cut:
         parts.append(f'<text class="lane" x="{WIDTH - RIGHT}" y="{TOP + 10}">↑ peak cut off</text>')
     line = " ".join(f"{x_at(step):.1f},{y_at(min(value, top)):.1f}" for step, value in finite)
     parts.append(f'<polyline class="curve" points="{line}"/>')
-    return _small(title, parts)
+    return small_plot(title, parts)
 
 
 def nice_step(spread: float, most: int) -> float:
@@ -138,19 +138,23 @@ def nice_step(spread: float, most: int) -> float:
     return next(ten * factor for factor in (1, 2, 5, 10) if spread / (ten * factor) <= most + 1e-9)
 
 
-def _ticks(low: float, high: float, most: int) -> list[float]:
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Round values between the two, at most about ``most``."""
     step = nice_step(high - low, most)
     return [round(i * step, 9) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _horizontal(y: float, text: str) -> str:
+def level_line(y: float, text: str) -> str:
+    """A grid line across a small plot with its value to the left."""
     line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
     return f'{line}<text class="lane" x="{LEFT - 6}" y="{y + 4:.1f}">{text}</text>'
 
 
-def _below(x: float, text: str) -> str:
+def tick_below(x: float, text: str) -> str:
+    """A value below the axis of a small plot."""
     return f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 8}">{text}</text>'
 
 
-def _small(title: str, parts: Sequence[str]) -> str:
+def small_plot(title: str, parts: Sequence[str]) -> str:
+    """A drawing of WIDTH by HEIGHT."""
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'

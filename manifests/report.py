@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.console import counted
 from manifests.corpus import Corpus
 from manifests.figures import (
     build_recipe,
@@ -26,6 +25,7 @@ from manifests.figures import (
     tokenizer_figures,
 )
 from manifests.packs import Pack
+from manifests.pages import environment
 from manifests.plots import curve_svg, histogram_svg, timeline_svg
 from manifests.scoring import score_corpus
 from manifests.store import Store, json_bytes
@@ -33,7 +33,6 @@ from manifests.timeline import Timeline, timelines
 
 PAGE, SUMMARY = "report.html", "summary.json"
 SHOWN_CLIPS = 14
-NBSP = "\u00a0"  # a number and its unit stay on one line
 
 
 @dataclass(frozen=True)
@@ -168,46 +167,25 @@ def _missing(summary: Mapping[str, Any]) -> list[str]:
 
 def render(summary: Mapping[str, Any], drawn: Sequence[Timeline], clips: Sequence[Mapping[str, Any]]) -> str:
     """The page. Everything that came from outside is escaped."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("manifests", "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"span": readable_span, "percent": readable_percent, "thousands": readable_number, "counted": counted}
     tokenizer, training = summary["tokenizer"], summary["training"]
     level = tokenizer["mean_frame_mel_error"] if tokenizer else None
-    return environment.get_template("report.html.j2").render(
-        s=summary,
-        drawn=[(timeline, Markup(timeline_svg(timeline))) for timeline in drawn],
-        clips=clips,
-        histograms=[
-            (facts, Markup(histogram_svg(facts)))
-            for facts in (summary["corpus"]["clip_duration_s"], *summary["corpus"]["scores"])
-            if facts["num"]
-        ],
-        codec=Markup(curve_svg(tokenizer["curve"], "mel error of the codec", level)) if tokenizer else None,
-        losses=[(stage, Markup(curve_svg(stage["curve"], stage["stage"]))) for stage in training["stages"]] if training else [],
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            s=summary,
+            drawn=[(timeline, Markup(timeline_svg(timeline))) for timeline in drawn],
+            clips=clips,
+            histograms=[
+                (facts, Markup(histogram_svg(facts)))
+                for facts in (summary["corpus"]["clip_duration_s"], *summary["corpus"]["scores"])
+                if facts["num"]
+            ],
+            codec=Markup(curve_svg(tokenizer["curve"], "mel error of the codec", level)) if tokenizer else None,
+            losses=[(stage, Markup(curve_svg(stage["curve"], stage["stage"]))) for stage in training["stages"]]
+            if training
+            else [],
+        )
     )
-
-
-def readable_span(seconds: float | None) -> str:
-    """A length of time as people say it: ``41.2 s``, ``3.4 min``, ``1.25 h``, ``12,300 h``; a dash for None."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f}{NBSP}s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f}{NBSP}min"
-    hours = seconds / 3600
-    return f"{hours:.2f}{NBSP}h" if hours < 100 else f"{hours:,.0f}{NBSP}h"
-
-
-def readable_percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{100 * share:.{digits}f}{NBSP}%"
-
-
-def readable_number(number: float | None) -> str:
-    if number is None:
-        return "–"
-    return f"{number:,.0f}" if abs(number) >= 100 or number == int(number) else f"{number:.3g}"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import RequestError
-from manifests.report import PAGE, SUMMARY, readable_percent, readable_span, write_report
+from manifests.pages import readable_percent, readable_span
+from manifests.report import PAGE, SUMMARY, write_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
