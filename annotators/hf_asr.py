@@ -60,7 +60,7 @@ class HfAsr:
     """
 
     name = "hf_asr"
-    version = "2"
+    version = "3"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ASR_ADDS

@@ -26,6 +26,7 @@ WHISPER = "whisper"
 WHAT = "Whisper speech recogniser"
 ENGLISH = "en"  # the language of checkpoints that have one
 FRAME_SAMPLES = MODEL_RATE_HZ // 50  # of the encoder's output
+FAST_ATTENTION, TELLING_ATTENTION = "sdpa", "eager"  # the first does not say where it looked
 REPLACEMENT = "\ufffd"  # what an unfinished character decodes to
 NO_HEADS = "no alignment heads in the checkpoint's generation_config.json"
 
@@ -63,7 +64,7 @@ class WhisperReader:
                 use_safetensors=found.has_safetensors,
                 local_files_only=True,
                 dtype=getattr(torch, dtype),
-                attn_implementation="eager",  # the others do not say where they looked
+                attn_implementation=FAST_ATTENTION,
                 output_loading_info=True,
             )
             self._extractor = AutoFeatureExtractor.from_pretrained(found.path, local_files_only=True)
@@ -167,11 +168,13 @@ class WhisperReader:
         longest = max(map(len, texts))
         rows = [[*prompt, *text, *[self._end] * (longest - len(text))] for prompt, text in zip(prompts, texts, strict=True)]
         wants_attention = self._with_words and bool(self._heads)
+        self._network.set_attn_implementation(TELLING_ATTENTION if wants_attention else FAST_ATTENTION)
         output = self._network(
             encoder_outputs=encoded,
             decoder_input_ids=torch.tensor(rows, device=self._device),
             output_attentions=wants_attention,
         )
+        self._network.set_attn_implementation(FAST_ATTENTION)
         probs_WTV = output.logits.float().softmax(dim=-1)
         answers = []
         for window, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
