@@ -28,7 +28,7 @@ WHO_EN = {
     ("", "elderly"): ("an elderly person",),
     ("female", ""): ("a woman or girl",),
     ("male", ""): ("a man or boy",),
-    ("", ""): ("someone", "a person", "a speaker"),
+    ("", ""): ("someone", "a person", "one person"),
 }
 WHO_ZH = {
     ("female", "child"): ("一个女孩",),
@@ -45,7 +45,7 @@ WHO_ZH = {
     ("", "elderly"): ("一位老人",),
     ("female", ""): ("一位女性",),
     ("male", ""): ("一位男性",),
-    ("", ""): ("有人", "一个人", "一位说话者"),
+    ("", ""): ("有人", "一个人", "一位说话人"),
 }
 # What somebody does with the voice that is neither speaking nor whispering.
 DOES_EN = {

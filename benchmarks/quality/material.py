@@ -34,6 +34,11 @@ class Item:
         speakers = [self.facts["speaker"]] if "speaker" in self.facts else self.facts.get("speakers") or [self.name]
         return " ".join(speakers)
 
+    @property
+    def may_be_fitted_on(self) -> bool:
+        """Whether its licence lets what is fitted on it ship: not where it forbids commercial use."""
+        return "NC" not in self.facts["licence"]
+
     def channels(self) -> tuple[np.ndarray, int]:
         """Audio float32 ``[S, C]`` at the file's own rate, and the rate."""
         with open(self.path, "rb") as file:
@@ -59,12 +64,9 @@ class Material:
         return [item for item in self._rows("testdata") if wanted(item.facts)]
 
     def wideband(self) -> list[Item]:
-        """Speech of the test data at 16 kHz and more that is no telephone call."""
-        return self.testdata(
-            lambda facts: (
-                "defect" not in facts and not NO_WIDEBAND & set(facts["kinds"]) and facts["sample_rate"] >= MODEL_RATE_HZ
-            )
-        )
+        """Speech of the test data at 16 kHz and more that is no telephone call, and that limits may be fitted on."""
+        items = self.testdata(lambda facts: "defect" not in facts and not NO_WIDEBAND & set(facts["kinds"]))
+        return [item for item in items if item.facts["sample_rate"] >= MODEL_RATE_HZ and item.may_be_fitted_on]
 
     def speech(self, part: str) -> list[Item]:
         """Items of ``speech/<part>``: digits, read or emotion."""

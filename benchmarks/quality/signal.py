@@ -39,7 +39,8 @@ of known pitch; steady sounds. Made rooms are exponential decays; real ones have
 **Limits** are fitted in five folds of speakers and recordings, and a clip is called by limits that were fitted without its speaker;
 so are the means and weights of the speed (C50's line was fitted on other speakers than the ones here). The rule is the same for
 all: at most {MOST_FALSE:.1%} of what is right may be called; of the limits that keep to that, those that find most of what is wrong; of those
-that tie, the middle. The table below the figures has what the folds chose, what everything together gives, and what is shipped: the
+that tie, the middle. Clips whose licence
+forbids commercial use teach nothing. The table below the figures has what the folds chose, what everything together gives, and what is shipped: the
 same. A speed that is wrong by less than half is within the range of voices and cannot be told from one clip.
 """
 

@@ -79,8 +79,8 @@ def measure(material: Material) -> Section:
 
 
 def _transcripts(material: Material) -> list[tuple[str, str]]:
-    """(language, transcript), each text once."""
-    items = [*material.testdata(), *material.speech("read")]
+    """(language, transcript), each text once; none whose licence lets no limit be fitted on it."""
+    items = [item for item in (*material.testdata(), *material.speech("read")) if item.may_be_fitted_on]
     return sorted(
         {(i.facts["language"], i.facts["transcript"]) for i in items if i.facts.get("transcript") and i.facts["language"]}
     )

@@ -40,7 +40,7 @@ def test_a_trimmed_copy_keeps_three_seconds_or_four_fifths(whole_s: float, least
 def test_a_folds_threshold_leaves_out_every_pair_with_a_clip_of_the_fold() -> None:
     left, right = np.triu_indices(10, 1)
     evidence = np.where((left % 5 == 2) | (right % 5 == 2), 9.0, 1.0)
-    strangers = [Strangers(left, right, np.zeros(len(left), int), evidence, 0)]
+    strangers = Strangers(left, right, np.zeros(len(left), int), evidence, 0)
     copies = np.full(100, 7.0)
     assert fitted_threshold(copies, strangers, 2) == 4.0
     assert fitted_threshold(copies, strangers, 1) == 8.0
