@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from manifests.audit import cli as audit_cli
 from manifests.console import answer, counted
 from manifests.export import cli as export_cli
 
 app = typer.Typer(help="Look into corpora and packs.", no_args_is_help=True)
 
+app.command("audit", epilog="Example: stepwell manifest audit ./corpus --figures ./audit")(audit_cli.audit)
 app.command("export", epilog="Example: stepwell manifest export ./corpus --to datasets --out ./speech")(export_cli.export)
 app.command("card", epilog="Example: stepwell manifest card ./corpus --out ./speech")(export_cli.card)
 

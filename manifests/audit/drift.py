@@ -23,6 +23,7 @@ TEST = (
     "Kolmogorov-Smirnov on histograms, a recording as one observation; p-values after Holm over all tests of this audit; "
     "a drift is significant and at least of the smallest distance"
 )
+KINDS = ("run", "model", "time", "source")  # sources differ by nature, and come last
 SOURCE, UNIT, RECORDING = "input.source", "clip.unit", "clip.recording_id"
 OTHER = "other sources"
 NEAR_EMPTY = 0.5  # clips that an empty bin counts as in the stability index
@@ -51,7 +52,7 @@ class Sample:
 class Compared:
     """One test. ``shift_std`` is the difference of means (``group`` minus ``against``) in standard deviations of both."""
 
-    kind: str  # source | time | model | run
+    kind: str  # one of KINDS
     column: str
     group: str
     against: str
@@ -215,14 +216,14 @@ def shift_std(distribution: Distribution, one: np.ndarray, two: np.ndarray) -> f
 
 
 def judged(tests: Iterable[Compared], rules: Drift) -> list[Compared]:
-    """With p-values after Holm, and whether each is a drift: those first, the largest distance first."""
+    """With p-values after Holm, and whether each is a drift: those first, in the order of KINDS, the largest distance first."""
     ordered = sorted(tests, key=lambda test: test.p)
     made, least = [], 0.0
     for rank, test in enumerate(ordered):
         least = max(least, min(1.0, test.p * (len(ordered) - rank)))
         is_drift = least < rules.alpha and test.distance >= rules.smallest_distance
         made.append(replace(test, p_holm=least, is_drift=is_drift))
-    return sorted(made, key=lambda test: (not test.is_drift, -test.distance, test.column, test.group))
+    return sorted(made, key=lambda test: (not test.is_drift, KINDS.index(test.kind), -test.distance, test.column, test.group))
 
 
 def compare_runs(

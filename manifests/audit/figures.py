@@ -30,7 +30,7 @@
                    one bound moved and all else as it is
 ``drift``          test, alpha, smallest_distance, num_tests, rows: [kind: source | time | model | run, column, group, against,
                    num_clips, num_recordings, against_clips, against_recordings, distance, stability_index, shift_std, p, p_holm,
-                   is_drift], drifts first
+                   is_drift], drifts first, those between sources last
 ``holdings``       None, or inputs: [source, licence, outcome, num, num_bytes], recordings: [codec, sample_rate_hz, num_channels,
                    is_truncated, num, recording_h], quarantine: [stage, reason, outcome, num]
 """
@@ -55,10 +55,11 @@ from manifests.audit.revisions import Both, RevisionRows, revisions
 from manifests.audit.rules import Offenders
 from manifests.audit.tallies import GroupSums, LayerStatus
 from manifests.corpus import Corpus
-from manifests.errors import RequestError, parsing
+from manifests.errors import RequestError
 from manifests.fold import fold
 from manifests.recipes import resolved
 from manifests.rows import Rows, corpus_rows
+from manifests.snapshots import layer_output
 
 TOP_SPEAKERS, MOST_OVER_CAP = 50, 1000
 SPEAKER_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -90,12 +91,16 @@ class AuditFigures:
 
 def parse_figures(data: bytes, what: str) -> AuditFigures:
     """Figures that ``to_json`` gave; ``what`` names them in errors. Raises RequestError where they are of another format."""
-    with parsing(what, "figures"):
+    try:
         row = json.loads(data)
         version = row.pop("format_version")
         if version != FORMAT_VERSION:
             raise RequestError(f"figures {what!r} have format {version!r}; this version reads {FORMAT_VERSION}; audit again")
         return AuditFigures(**row)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"{what!r} holds no figures of an audit ({type(error).__name__}: {error}); give an audit.json"
+        ) from error
 
 
 def audit(rows: Rows, recipe: AuditRecipe, scheduler: str | None = None, before: AuditFigures | None = None) -> AuditFigures:
@@ -104,8 +109,7 @@ def audit(rows: Rows, recipe: AuditRecipe, scheduler: str | None = None, before:
     ``before`` are those of another run, corpus or pack that this one is compared with. Raises RequestError as ``fold`` does.
     """
     plan = plan_audit(rows, recipe)
-    (found,) = fold(rows, [plan.tally], scheduler, "audit")
-    done = plan.with_counted(found)
+    (done,) = fold(rows, [plan.tally], scheduler, "audit")
     corpus = getattr(rows, "corpus", None)
     ingested = _Ingested.count(corpus, recipe, scheduler) if corpus is not None else None
     rules, outliers = [_rule(o) for o in done.offenders], [row for ends in done.ends for row in ends.figures()]
@@ -128,9 +132,7 @@ def audit(rows: Rows, recipe: AuditRecipe, scheduler: str | None = None, before:
         about=_about(rows, recipe),
         totals=totals,
         left_out=plan.left_out,
-        groups=[
-            _group(name, g, recipe.most_groups, totals["clip_h"]) for name, g in zip(plan.group_names, done.groups, strict=True)
-        ],
+        groups=[_group(name, sums, recipe.most_groups, totals["clip_h"]) for name, sums in done.groups.items()],
         speakers=_speakers(done.speakers, recipe.speaker_cap_h) if done.speakers else None,
         distributions=distributions,
         distinct=[distinct.figures() for distinct in done.distinct],
@@ -216,8 +218,6 @@ def _speakers(sums: GroupSums, cap_h: float) -> dict[str, Any]:
 
 
 def _layer(corpus: Corpus | None, status: LayerStatus) -> dict[str, Any]:
-    from manifests.snapshots import layer_output
-
     output = layer_output(corpus.clip_set, status.layer) if corpus else ""
     part = corpus.part(output) if corpus else None
     models = [{"name": m.name, "revision": m.revision, "licence": m.licence} for m in (part.models if part else ())]

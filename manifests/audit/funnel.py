@@ -81,11 +81,11 @@ class Funnel:
         for number, f in enumerate(self.filters):
             passes_others = (failed & ~(1 << (number + shift))) == 0
             values = slice_.floats(f.column)
-            for bound, other in (("min", (None, f.max)), ("max", (f.min, None))):
+            for bound, low, high in (("min", None, f.max), ("max", f.min, None)):
                 if getattr(f, bound) is not None:
                     # A value on the bound is kept, so a bin must have on its own side what lies on its edge.
                     places = slice_.bins(f.column, self.scales[number], closed_above=bound == "max")
-                    some = passes_others & ~_outside(values, *other, f.drop_null)
+                    some = passes_others & ~_outside(values, low, high, f.drop_null)
                     self._count_bins(number, bound, places[some], slice_.seconds[some])
 
     def merge(self, other: Self) -> None:

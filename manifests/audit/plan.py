@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Self
 
 import pyarrow as pa
 
@@ -11,25 +12,23 @@ from manifests.audit.distributions import Spread
 from manifests.audit.drift import SOURCE, Periods
 from manifests.audit.funnel import MOST_FILTERS, Funnel, TextNeed
 from manifests.audit.outliers import Ends
-from manifests.audit.recipe import AuditRecipe, Distribution, Threshold
+from manifests.audit.recipe import AuditRecipe, Band, Distribution, Threshold
 from manifests.audit.rules import Offenders, rules_for
-from manifests.audit.slices import DURATION, SPEECH_SHARE, Bounds, bounds_of
-from manifests.audit.tallies import AuditTally, Distinct, GroupSums, LayerStatus, SliceTally, Totals
+from manifests.audit.slices import DURATION, SPEECH_SHARE, Bounds, SliceColumns, bounds_of
+from manifests.audit.tallies import Distinct, GroupSums, LayerStatus, SliceTally, Totals, banded
 from manifests.errors import RequestError
 from manifests.rows import Rows
 
 WHAT_IF_BINS = 80
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The tallies of an audit by kind; ``tally`` is all of them."""
+@dataclass
+class AuditTally:
+    """All that an audit counts as one tally of a ``fold``: a slice becomes ``SliceColumns`` once, for all of them."""
 
-    tally: AuditTally
-    left_out: list[dict[str, str]]
-    group_names: list[str]
-    totals: Totals
-    groups: list[GroupSums]
+    bands: list[Band]
+    speech_share: str | None  # column
+    groups: dict[str, GroupSums]
     speakers: GroupSums | None
     spreads: list[Spread]
     distinct: list[Distinct]
@@ -38,16 +37,38 @@ class Plan:
     ends: list[Ends]
     funnel: Funnel | None
     periods: Periods | None
+    totals: Totals = field(default_factory=Totals)
 
-    def with_counted(self, counted: AuditTally) -> Plan:
-        """The plan with each tally as the fold gave it back."""
-        back = {id(empty): full for empty, full in zip(self.tally.tallies, counted.tallies, strict=True)}
-        many = {
-            name: [back[id(t)] for t in getattr(self, name)]
-            for name in ("groups", "spreads", "distinct", "layers", "offenders", "ends")
-        }
-        one = {name: back.get(id(getattr(self, name))) for name in ("totals", "speakers", "funnel", "periods")}
-        return replace(self, tally=counted, **many, **one)
+    @property
+    def tallies(self) -> list[SliceTally]:
+        """Those that count a slice."""
+        some: list[SliceTally] = [self.totals, *self.groups.values(), *self.spreads, *self.distinct, *self.layers]
+        some += [*self.offenders, *self.ends]
+        return [*some, *(tally for tally in (self.speakers, self.funnel, self.periods) if tally is not None)]
+
+    @property
+    def columns(self) -> Sequence[str]:
+        own = [DURATION, *([self.speech_share] if self.speech_share else []), *(band.column for band in self.bands)]
+        return list(dict.fromkeys([*own, *(name for tally in self.tallies for name in tally.columns)]))
+
+    def add(self, table: pa.Table) -> None:
+        slice_ = SliceColumns(table, DURATION, self.speech_share)
+        for band in self.bands:
+            slice_.put_coded(band.name, banded(slice_.floats(band.column), band))
+        for tally in self.tallies:
+            tally.add(slice_)
+
+    def merge(self, other: Self) -> None:
+        for tally, more in zip(self.tallies, other.tallies, strict=True):
+            tally.merge(more)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is counted, and what the table has no columns for: ``[what, name, why]``."""
+
+    tally: AuditTally
+    left_out: list[dict[str, str]]
 
 
 def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
@@ -65,17 +86,15 @@ def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
         return not missing
 
     bands = [band for band in recipe.bands if there("band", band.name, [band.column])]
-    banded = {band.name: band.column for band in recipe.bands}
-    wanted = [group for group in recipe.groups if there("group", group.name, [banded.get(c, c) for c in group.columns])]
+    banded_columns = {band.name: band.column for band in recipe.bands}
+    wanted = [group for group in recipe.groups if there("group", group.name, [banded_columns.get(c, c) for c in group.columns])]
     spreads = [d for d in recipe.distributions if there("distribution", d.column, [d.column])]
     rules, no_rules = rules_for(recipe, schema)
     layers = sorted({name.partition(".")[0] for name in names if name.endswith(".status")})
-    plan = Plan(
-        tally=AuditTally([], [], DURATION, None),
-        left_out=left_out + no_rules,
-        group_names=[group.name for group in wanted],
-        totals=Totals(),
-        groups=[GroupSums(group.columns, list(banded)) for group in wanted],
+    tally = AuditTally(
+        bands=bands,
+        speech_share=SPEECH_SHARE if SPEECH_SHARE in names else None,
+        groups={group.name: GroupSums(group.columns, list(banded_columns)) for group in wanted},
         speakers=GroupSums([recipe.speakers]) if there("speakers", recipe.speakers, [recipe.speakers]) else None,
         spreads=[Spread(d) for d in spreads],
         distinct=[Distinct(name) for name in recipe.distinct if there("distinct", name, [name])],
@@ -85,9 +104,7 @@ def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
         funnel=_funnel(recipe, rows, there),
         periods=_periods(recipe, rows, spreads, there),
     )
-    kept: list[SliceTally] = [plan.totals, *plan.groups, *plan.spreads, *plan.distinct, *plan.layers, *plan.offenders, *plan.ends]
-    kept += [tally for tally in (plan.speakers, plan.funnel, plan.periods) if tally is not None]
-    return replace(plan, tally=AuditTally(kept, bands, DURATION, SPEECH_SHARE if SPEECH_SHARE in names else None))
+    return Plan(tally, left_out + no_rules)
 
 
 def _measured(schema: pa.Schema, layer: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -237,5 +238,13 @@ class Offenders:
 
 def rows_at(slice_: SliceColumns, places: np.ndarray, shown: Sequence[str]) -> list[dict[str, Any]]:
     """``clip_id`` (hex), ``unit`` and ``values`` of some rows of a slice."""
-    some = slice_.table.select([CLIP_ID, UNIT, *dict.fromkeys(shown)]).take(pa.array(places))
-    return [{"clip_id": row.pop(CLIP_ID).hex(), "unit": row.pop(UNIT), "values": row} for row in some.to_pylist()]
+    some = slice_.table.select(list(dict.fromkeys([CLIP_ID, UNIT, *shown]))).take(pa.array(places))
+    return [
+        {"clip_id": (row[CLIP_ID] or b"").hex(), "unit": row[UNIT], "values": {name: _plain(row[name]) for name in shown}}
+        for row in some.to_pylist()
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

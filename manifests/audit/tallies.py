@@ -1,7 +1,4 @@
-"""What an audit counts in one pass: sums by group, distinct values, statuses of layers. Each has ``add`` and ``merge``.
-
-``AuditTally`` is what ``manifests.fold`` gets: it turns a slice into ``SliceColumns`` once, for all that count over it.
-"""
+"""Tallies of an audit: sums by group, distinct values, statuses of layers. ``manifests.audit.plan`` puts them together."""
 
 from __future__ import annotations
 
@@ -33,29 +30,6 @@ class SliceTally(Protocol):
 
     def merge(self, other: Any) -> None:
         """Count what another of its kind has counted over later rows."""
-
-
-class AuditTally:
-    """All tallies of an audit as one tally of a ``fold``."""
-
-    def __init__(self, tallies: Sequence[SliceTally], bands: Sequence[Band], duration: str, speech_share: str | None) -> None:
-        self.tallies, self._bands, self._duration, self._speech_share = list(tallies), bands, duration, speech_share
-
-    @property
-    def columns(self) -> Sequence[str]:
-        own = [self._duration, *([self._speech_share] if self._speech_share else []), *(band.column for band in self._bands)]
-        return list(dict.fromkeys([*own, *(name for tally in self.tallies for name in tally.columns)]))
-
-    def add(self, table: pa.Table) -> None:
-        slice_ = SliceColumns(table, self._duration, self._speech_share)
-        for band in self._bands:
-            slice_.put_coded(band.name, banded(slice_.floats(band.column), band))
-        for tally in self.tallies:
-            tally.add(slice_)
-
-    def merge(self, other: Self) -> None:
-        for tally, more in zip(self.tallies, other.tallies, strict=True):
-            tally.merge(more)
 
 
 def banded(values: np.ndarray, band: Band) -> Coded:

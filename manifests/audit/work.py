@@ -1,0 +1,151 @@
+"""``manifest audit`` from a URI to figures on the terminal and in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from manifests.audit.figures import AuditFigures, audit, parse_figures
+from manifests.audit.packs import DocumentRows
+from manifests.audit.recipe import AuditRecipe
+from manifests.audit.tables import figure_tables
+from manifests.console import aligned, counted, hours, number, say, share
+from manifests.corpus import Corpus
+from manifests.errors import RequestError
+from manifests.packs import Pack
+from manifests.recipes import decode_recipe, load_recipe
+from manifests.rows import Rows, corpus_rows
+from manifests.store import Store, json_bytes, table_bytes
+
+SHOWN = 8  # rows of a table on the terminal
+
+
+def audit_uri(
+    uri: str,
+    recipe: str = "audit",
+    *,
+    filters: str | None = None,
+    figures: str | None = None,
+    against: str | None = None,
+    split: str | None = None,
+    snapshot: int | None = None,
+    scheduler: str | None = None,
+) -> AuditFigures:
+    """The figures of what lies at ``uri``; written to the folder ``figures`` where one is given.
+
+    Raises RequestError when there is nothing to audit, or a recipe or earlier figures cannot be read.
+    """
+    asked = load_recipe(AuditRecipe, "manifests", recipe)
+    if filters is not None:
+        asked = with_filters(asked, filters)
+    before = None if against is None else _read_figures(against)
+    made = audit(rows_at(uri, split, snapshot), asked, scheduler, before)
+    if figures is not None:
+        store = Store(figures)
+        store.write("audit.json", json_bytes(made.to_json()))
+        for name, table in figure_tables(made).items():
+            store.write(f"{name}.parquet", table_bytes(table))
+        say(f"wrote audit.json and Parquet tables to {figures}")
+    return made
+
+
+def rows_at(uri: str, split: str | None = None, snapshot: int | None = None) -> Rows:
+    """Clips of a corpus, documents of a pack. Raises RequestError where there is neither."""
+    store = Store(uri)
+    if store.exists("pack.json") and not store.exists("corpus.json"):
+        return DocumentRows(Pack.open(uri), split)
+    if split is not None:
+        raise RequestError(f"--split {split!r} names a split of a pack; {uri!r} is none, leave it out")
+    return corpus_rows(Corpus.open(uri, snapshot))
+
+
+def with_filters(recipe: AuditRecipe, path: str) -> AuditRecipe:
+    """The audit with the filters of a pack recipe's file, and its need of text.
+
+    A pack recipe is a contract of the pipeline, which this folder may not import: only these keys of it are read.
+    """
+    if not os.path.exists(path):
+        raise RequestError(f"--filters {path!r} does not exist; give the YAML file of a pack recipe")
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RequestError(f"--filters {path!r} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise RequestError(f"--filters {path!r} holds {type(raw).__name__}; it must be a mapping")
+    keys = {"filters": raw.get("filters", []), "require_text": raw.get("require_text", True)}
+    kept = {**keys, **({"text_from": raw["text_from"]} if "text_from" in raw else {})}
+    return decode_recipe(AuditRecipe, yaml.safe_dump({**recipe.model_dump(mode="json"), **kept}), path)
+
+
+def _read_figures(path: str) -> AuditFigures:
+    folder, _, name = path.rpartition("/")
+    try:
+        data = Store(folder or ".").read(name)
+    except FileNotFoundError as error:
+        raise RequestError(
+            f"--against {path!r} does not exist; `stepwell manifest audit URI --figures FOLDER` writes audit.json"
+        ) from error
+    return parse_figures(data, path)
+
+
+def lines_of(made: AuditFigures) -> list[str]:
+    """The figures for people, the longest lists cut."""
+    totals, about = made.totals, made.about
+    lines = [
+        f"{about['table']} of {about['uri']}: {counted(totals['num_clips'], 'clip')}, {hours(totals['clip_h'])}, {hours(totals['speech_h'])} of speech"
+    ]
+    for group in made.groups:
+        rows = [[_key(row["key"]), hours(row["clip_h"]), share(row["share"])] for row in group["rows"][:SHOWN]]
+        more = group["num_groups"] - len(rows)
+        lines += _table(f"hours by {group['name']}", rows, more)
+    if made.speakers:
+        s = made.speakers
+        over = f"{s['num_over_cap']} of them speak more than {s['cap_h']:g} h each, {hours(s['beyond_cap_h'])} beyond that"
+        lines.append(f"speakers: {s['num_speakers']:,}; {over}; nobody is named for {hours(s['unknown']['clip_h'])}")
+    lines += _table("numbers", [_spread(row) for row in made.distributions])
+    lines += _table("layers", [_layer(row) for row in made.layers])
+    broken = [row for row in made.rules if row["num_clips"]]
+    rules = [[row["rule"], f"{row['num_clips']:,}", hours(row["clip_h"]), _first(row)] for row in broken]
+    lines += _table("impossible rows", rules) or [f"impossible rows: none by {len(made.rules)} rules"]
+    if made.funnel:
+        f = made.funnel
+        steps = [[row["filter"], f"-{hours(row['dropped_h'])}", hours(row["kept_h"])] for row in f["steps"]]
+        lines += _table(f"filters keep {hours(f['kept_h'])} of {hours(f['all_h'])}", steps)
+    drifts = [row for row in made.drift["rows"] if row["is_drift"]]
+    rows = [
+        [row["kind"], row["column"], row["group"], f"{row['distance']:.2f}", f"{row['shift_std']:+.2f} sd"]
+        for row in drifts[:SHOWN]
+    ]
+    lines += _table(f"drift: {len(drifts)} of {made.drift['num_tests']} tests", rows, len(drifts) - len(rows))
+    if made.left_out:
+        lines.append(f"left out: {'; '.join(sorted({row['why'] for row in made.left_out}))}")
+    return lines
+
+
+def _table(title: str, rows: Sequence[Sequence[str]], more: int = 0) -> list[str]:
+    if not rows:
+        return []
+    return [title, *(f"  {line}" for line in aligned(rows)), *([f"  and {more:,} more"] if more > 0 else [])]
+
+
+def _key(values: Sequence[str | None]) -> str:
+    return ", ".join("unknown" if value is None else value for value in values)
+
+
+def _spread(row: dict[str, Any]) -> list[str]:
+    marks = [f"{name} {number(row['quantiles'][name])}" for name in ("p05", "p50", "p95")]
+    return [row["column"], f"{row['num_clips']:,}", *marks]
+
+
+def _layer(row: dict[str, Any]) -> list[str]:
+    names = ("ok", "abstained", "gated", "error", "not_made")
+    return [row["layer"], *(f"{name} {row['statuses'].get(name, {}).get('num_clips', 0):,}" for name in names)]
+
+
+def _first(row: dict[str, Any]) -> str:
+    return f"first {row['first'][0]['clip_id']}" if row["first"] else ""
