@@ -49,6 +49,7 @@ tokenization.cli.app.command("encode", epilog="Example: stepwell tokenizer encod
 )
 # What changes a corpus needs the pipeline; a user looks for it beside the other verbs of manifests.
 manifests.cli.app.command("rights", epilog=pipeline.rights.cli.RIGHTS_EXAMPLE)(pipeline.rights.cli.rights)
+manifests.cli.app.command("takedown", epilog=pipeline.rights.cli.TAKEDOWN_EXAMPLE)(pipeline.rights.cli.takedown)
 
 
 @app.command(epilog="Example: stepwell demo     or, on your own recordings: stepwell demo ./recordings --out ./demo-of-mine")

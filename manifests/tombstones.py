@@ -7,7 +7,7 @@ a unit that holds none pays nothing. They keep ids and digests: what is known by
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
@@ -32,6 +32,10 @@ class Cut(NamedTuple):
     channel: int
     start_sample: int
     end_sample: int
+
+    def is_in(self, channel: int, heard_channels: Sequence[int]) -> bool:
+        """Whether a channel lacks the span: its own does, and so do those that no model hears (copies of one, as a rule)."""
+        return channel == self.channel or channel not in heard_channels
 
     def overlaps(self, channel: int, start_sample: int, end_sample: int) -> bool:
         return channel == self.channel and start_sample < self.end_sample and self.start_sample < end_sample

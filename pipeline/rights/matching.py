@@ -213,12 +213,14 @@ class Committed:
     ) -> Iterator[tuple[bytes, bytes]]:
         """(recording, FLAC bytes) of the stored pieces of the recordings, and of those that the cuts touch."""
         names: dict[str, bytes] = {}
-        for row in self._ingested(unit, "recordings", ["recording_id", "num_samples", "sample_rate_hz", "num_channels"]):
+        columns = ["recording_id", "num_samples", "sample_rate_hz", "num_channels", "heard_channels"]
+        for row in self._ingested(unit, "recordings", columns):
             recording, size = row["recording_id"], PIECE_S * row["sample_rate_hz"]
-            spans = [(0, row["num_samples"])] if recording in recordings else []
-            spans += [cut[1:] for cut in cuts.get(recording, ())]
-            pieces = {piece for start, end in spans for piece in range(start // size, -(-end // size))}
-            names |= {piece_name(recording, c, piece): recording for c in range(row["num_channels"]) for piece in pieces}
+            for channel in range(row["num_channels"]):
+                spans = [(0, row["num_samples"])] if recording in recordings else []
+                spans += [cut[1:] for cut in cuts.get(recording, ()) if cut.is_in(channel, row["heard_channels"])]
+                pieces = {piece for start, end in spans for piece in range(start // size, -(-end // size))}
+                names |= {piece_name(recording, channel, piece): recording for piece in pieces}
         for tar in UnitView(self._corpus, unit).audio_tars() if names else ():
             for member in read_index(self._corpus.store, tar):
                 if member.name in names:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -86,20 +86,14 @@ class UnitRewriting:
                     continue
                 data = read_member(self._store, tar, member)
                 if identity in self._tombstones.cuts:
-                    cuts = _heard_in(self._tombstones.cuts[identity], int(channel), recordings[name])
-                    data = without_cuts(data, cuts, int(piece), recordings[name]["stored_bits"])
+                    heard, bits = recordings[name]["heard_channels"], recordings[name]["stored_bits"]
+                    cuts = [cut for cut in self._tombstones.cuts[identity] if cut.is_in(int(channel), heard)]
+                    data = without_cuts(data, cuts, int(piece), bits)
                 writer.add(member.name, data)
             if writer.members:
                 index = writer.finish()
                 attempt.put_file("audio", "audio", ".tar", writer.file)
                 attempt.put("audio_index", "audio", ".tar.idx", index)
-
-
-def _heard_in(cuts: Sequence[Cut], channel: int, recording: Mapping[str, object]) -> list[Cut]:
-    """The cuts that a channel has: its own, and all of them where no model hears it."""
-    heard = recording["heard_channels"]
-    assert isinstance(heard, list)
-    return [cut for cut in cuts if cut.channel == channel or channel not in heard]
 
 
 def without_cuts(data: bytes, cuts: Iterable[Cut], piece: int, bits: int) -> bytes:
