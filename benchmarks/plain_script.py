@@ -119,10 +119,18 @@ class Stock:
         return [float(row[f"{name.removeprefix('dnsmos_')}_mos"]) for name in SCORES]
 
 
+def compared_recipe() -> BuildRecipe:
+    """The recipe ``offline``, its VAD's edges not refined: the package refines none, and clips are compared by their edges."""
+    recipe = load_recipe(BuildRecipe, "pipeline", "offline")
+    name = recipe.clip_set.speech
+    unrefined = recipe.segmenters[name].model_copy(update={"refine_ms": 0})
+    return recipe.model_copy(update={"segmenters": {**recipe.segmenters, name: unrefined}})
+
+
 def run_script(files: list[str], models: str, out: str) -> dict[str, Any]:
     """Write one JSON line a clip to ``out``; returns the seconds by model (``parts``), of the rest, and of the whole."""
     began_wall, began_cpu = time.perf_counter(), time.process_time()
-    recipe, timer = load_recipe(BuildRecipe, "pipeline", "offline"), Timer()
+    recipe, timer = compared_recipe(), Timer()
     called: Models = timer.call("loading models", Stock if models == "stock" else Ours, recipe)
     facts = {name: recipe.annotators[name].build() for name in FACTS}
     audio_s, num_clips = 0.0, 0

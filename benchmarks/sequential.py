@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/sequential.py --minutes 60 --shipped-only    # the build as shipped, where its time goes
 
 Four runs over the same files, each in fresh processes: the build with gates off, the build as shipped, the plain script with
-stock wrappers, and the same script with our parts (the models alone, one thread). The plain script needs librosa, which
+stock wrappers, and the same script with our parts (the models alone, one thread). None refines the VAD's edges. The plain script needs librosa, which
 speechmos imports: ``pip install librosa``. All have OMP_NUM_THREADS=1. Wall times mean something on a quiet machine only.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from build_speed import READ, choose, machine, measure, table, write_result
 from own_process import ProcessCost, in_own_process
-from plain_script import SCORES, run_script
+from plain_script import SCORES, compared_recipe, run_script
 
 from manifests.console import aligned
 from manifests.corpus import Corpus
@@ -63,7 +63,7 @@ def main() -> None:
 
 def compare(files: list[str], engine: str) -> dict[str, Any]:
     """The four runs, and how their rows differ from those of the build with gates off."""
-    shipped = load_recipe(BuildRecipe, "pipeline", "offline")
+    shipped = compared_recipe()
     builds, scripts, differences = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, recipe in {"gates off": ungated(shipped), "as shipped": shipped}.items():

@@ -1,6 +1,7 @@
 """The packages' own wrappers of the models that our parts run, with one thread each, and whether both say the same.
 
-``STOCK[kind]()`` loads a wrapper and returns a call from float32 ``[S]`` at 16 kHz to what it says.
+``STOCK[part][which]()`` loads a wrapper and returns a call from float32 ``[S]`` at 16 kHz to what it says. A part has several
+where the package leaves open what its output depends on.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.made_checkpoints import classifier_folder, ctc_folder, whisper_folder
 from manifests.contracts import MODEL_RATE_HZ, Audio
 
 Call = Callable[[Audio], Any]
 SCORES = ("sig", "bak", "ovrl", "p808")
 FRAMES_A_SECOND = 100
+ASR = "automatic-speech-recognition"
+TRANSCRIBE = {"task": "transcribe"}
+TEXTS = {"pocketsphinx", "hf_ctc", "hf_whisper", "whisperx"}
 
 
 def silero() -> Call:
@@ -75,17 +81,27 @@ def dnsmos() -> Call:
     return call
 
 
-def pocketsphinx() -> Call:
-    """One decoder for all clips, which carries its state from clip to clip; the limits are ours."""
+def pocketsphinx(*, fresh: bool) -> Call:
+    """A clip's answer may not depend on the clips before: for that a decoder is loaded anew each time (``fresh``).
+
+    Otherwise one decoder starts its features anew each time, but the posteriors of words still remember other clips. The
+    limits are ours.
+    """
     import pocketsphinx as package
 
     from annotators.pocketsphinx_asr import PocketsphinxConfig
 
     config = PocketsphinxConfig()
     limits = {"maxhmmpf": config.max_active_hmms, "maxwpf": config.max_words_a_frame}
-    decoder = package.Decoder(cmn="batch", fwdflat=False, loglevel="FATAL", **limits)
+
+    def load() -> Any:
+        return package.Decoder(cmn="batch", fwdflat=False, loglevel="FATAL", **limits)
+
+    kept = load()
 
     def call(audio: Audio) -> str:
+        decoder = load() if fresh else kept
+        decoder.reinit_feat()
         decoder.start_utt()
         decoder.process_raw((np.clip(audio, -1.0, 1.0) * 32767.0).astype("<i2").tobytes(), full_utt=True)
         decoder.end_utt()
@@ -95,7 +111,7 @@ def pocketsphinx() -> Call:
     return call
 
 
-def speaker_embedding() -> Call:
+def speaker_embedding(partials_a_second: float) -> Call:
     """Resemblyzer's VoiceEncoder; its VAD (webrtcvad, a C build, called by ``trim_long_silences`` alone) is not used here."""
     import torch
 
@@ -108,8 +124,7 @@ def speaker_embedding() -> Call:
     from resemblyzer import VoiceEncoder
 
     encoder = VoiceEncoder("cpu", verbose=False)
-    encoder.embed_utterance(np.full(MODEL_RATE_HZ, 0.1, np.float32))  # numba compiles librosa's parts at the first call
-    return lambda audio: encoder.embed_utterance(audio)
+    return lambda audio: encoder.embed_utterance(audio, rate=partials_a_second)
 
 
 def prosody() -> Call:
@@ -127,13 +142,83 @@ def prosody() -> Call:
     return call
 
 
-STOCK: dict[str, Callable[[], Call]] = {
-    "silero": silero,
-    "pyannote": pyannote,
-    "dnsmos": dnsmos,
-    "pocketsphinx": pocketsphinx,
-    "speaker_embedding": speaker_embedding,
-    "prosody": prosody,
+def pyannote_vad() -> Call:
+    """pyannote's pipeline over the network that whisperx ships, with the same thresholds."""
+    import torch
+
+    from annotators.checkpoints import find_checkpoint
+    from annotators.pyannote_import import quiet_pyannote
+    from annotators.pyannote_models import load_network
+    from annotators.pyannote_vad import PyannoteVadConfig
+    from annotators.weights import packaged_path
+
+    torch.set_num_threads(1)
+    config = PyannoteVadConfig()
+    with quiet_pyannote():
+        from pyannote.audio.pipelines import VoiceActivityDetection
+
+        pipeline = VoiceActivityDetection(segmentation=load_network(find_checkpoint(packaged_path("whisperx", "assets"))))
+    durations = {"min_duration_on": config.min_speech_s, "min_duration_off": config.min_silence_s}
+    pipeline.instantiate({"onset": config.onset, "offset": config.offset, **durations})
+
+    def call(audio: Audio) -> list[tuple[int, int]]:
+        found = pipeline({"waveform": torch.from_numpy(audio)[None], "sample_rate": MODEL_RATE_HZ})
+        return [(round(s.start * MODEL_RATE_HZ), round(s.end * MODEL_RATE_HZ)) for s in found.get_timeline().support()]
+
+    return call
+
+
+def transformers_pipeline(task: str, folder: Callable[[], str], **settings: Any) -> Call:
+    """transformers' pipeline, a clip a call: batches of several lengths would be padded, which changes what is heard."""
+    import torch
+    import transformers
+    from transformers.pipelines import audio_classification, automatic_speech_recognition
+
+    torch.set_num_threads(1)
+    # It imports torchcodec where that is installed, even for samples; the import needs FFmpeg's libraries.
+    audio_classification.is_torchcodec_available = automatic_speech_recognition.is_torchcodec_available = lambda: False
+    pipeline: Any = transformers.pipeline(task, model=folder(), device="cpu")
+    return lambda audio: pipeline({"raw": audio, "sampling_rate": MODEL_RATE_HZ}, **settings)
+
+
+def faster_whisper() -> Call:
+    """What whisperx runs, without its batches: one clip a call, with silence up to 30 s, no second tries at higher temperatures."""
+    from faster_whisper import WhisperModel
+
+    from annotators.asr_schema import WINDOW_SAMPLES
+    from annotators.whisperx_asr import WhisperxConfig
+
+    model = WhisperModel(whisper_folder("ctranslate2"), device="cpu", compute_type="float32", cpu_threads=1)
+    no_tries = {"temperature": 0.0, "compression_ratio_threshold": None, "log_prob_threshold": None, "no_speech_threshold": None}
+    settings = {"beam_size": WhisperxConfig.model_fields["beam_size"].default, "without_timestamps": True, **no_tries}
+
+    def call(audio: Audio) -> str:
+        window = np.pad(audio, (0, max(0, WINDOW_SAMPLES - len(audio))))
+        return "".join(segment.text for segment in model.transcribe(window, **settings)[0]).strip()
+
+    return call
+
+
+STOCK: dict[str, dict[str, Callable[[], Call]]] = {
+    "silero": {"silero_vad": silero},
+    "pyannote": {"pyannote.audio, the same networks": pyannote},
+    "pyannote_vad": {"pyannote.audio": pyannote_vad},
+    "dnsmos": {"speechmos": dnsmos},
+    "pocketsphinx": {
+        "a fresh Decoder a clip": partial(pocketsphinx, fresh=True),
+        "one Decoder, `reinit_feat`: posteriors remember": partial(pocketsphinx, fresh=False),
+    },
+    "speaker_embedding": {
+        "Resemblyzer": partial(speaker_embedding, 1.3),  # its default
+        "Resemblyzer, windows that touch": partial(speaker_embedding, 1 / 1.6),
+    },
+    "prosody": {"swift-f0, pyloudnorm": prosody},
+    "hf_ctc": {"transformers": partial(transformers_pipeline, ASR, ctc_folder, return_timestamps="word")},
+    "hf_whisper": {
+        "transformers": partial(transformers_pipeline, ASR, partial(whisper_folder, "transformers"), generate_kwargs=TRANSCRIBE)
+    },
+    "whisperx": {"faster-whisper": faster_whisper},
+    "audio_classifier": {"transformers": partial(transformers_pipeline, "audio-classification", classifier_folder)},
 }
 
 
@@ -150,13 +235,24 @@ def agreement(kind: str, ours: Any, theirs: list[Any]) -> str:
             abs(row[f"dnsmos_{n}"] - v) for row, say in zip(rows, theirs, strict=True) for n, v in zip(SCORES, say, strict=True)
         ]
         return f"within {max(gaps):.0e}"
-    if kind == "pocketsphinx":
-        return f"{sum(row['text'] == text for row, text in zip(rows, theirs, strict=True))} of {len(rows)} texts"
+    if kind in TEXTS:
+        said = [say["text"] if isinstance(say, dict) else say for say in theirs]
+        same = [plain(row["text"]) == plain(text) for row, text in zip(rows, said, strict=True)]
+        return f"{sum(same)} of {len(rows)} texts"
+    if kind == "audio_classifier":
+        ours_prob = [{found["label"]: found["prob"] for found in row["posterior"]} for row in rows]
+        gaps = [abs(a[s["label"]] - s["score"]) for a, say in zip(ours_prob, theirs, strict=True) for s in say]
+        return f"within {max(gaps):.0e}"
     if kind == "speaker_embedding":
         pairs = [(row["embedding"], vector) for row, vector in zip(rows, theirs, strict=True) if row["embedding"]]
         return f"cosine at least {min(float(np.dot(a, b)) for a, b in pairs):.4f}"
     near = [abs(row["pitch_hz"] / hz - 1) < 0.02 for row, hz in zip(rows, theirs, strict=True) if row["pitch_hz"]]
     return f"{sum(near)} of {len(near)} median pitches within 2 %"
+
+
+def plain(text: str) -> str:
+    """Without spaces, and without the unknown letters that transformers spells out."""
+    return text.replace("<unk>", "").replace(" ", "")
 
 
 def speech_frames(spans: list[tuple[int, int]]) -> np.ndarray:
