@@ -12,7 +12,7 @@ from manifests.console import answer
 
 def export(
     uri: Annotated[str, typer.Argument(help="URI of a corpus or a pack.")],
-    to: Annotated[str, typer.Option("--to", help="datasets, lhotse, energon, nemo or jsonl.")],
+    to: Annotated[str, typer.Option("--to", help="datasets, lhotse, lhotse_shar, energon, nemo or jsonl.")],
     out: Annotated[str, typer.Option("--out", help="URI of the export; an interrupted one is continued.")],
     split: Annotated[list[str] | None, typer.Option("--split", help="Split of a pack, by default all; may be repeated.")] = None,
     columns: Annotated[

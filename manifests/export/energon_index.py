@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from manifests.export.contents import Contents
+from manifests.export.rolling import roll
 from manifests.export.row import ExportRow, Part
 from manifests.store import Store, json_bytes
 from manifests.tars import TarWriter
@@ -34,16 +35,7 @@ class EnergonIndex:
         self._shard_bytes = shard_bytes
 
     def write(self, store: Store, part: Part, rows: Iterable[ExportRow], schema: pa.Schema) -> None:
-        number = 0
-        shard: _Shard | None = None
-        for row in rows:
-            shard = shard or _Shard()
-            shard.add(str(row.facts["id"]), _members(row))
-            if shard.num_bytes >= self._shard_bytes:
-                shard.put(store, _path(part, number))
-                number, shard = number + 1, None
-        if shard is not None:
-            shard.put(store, _path(part, number))
+        roll(rows, lambda: _IndexedTar(store, part), self._shard_bytes)
 
     def finish(self, store: Store, parts: Sequence[Part], contents: Contents) -> None:
         """``.nv-meta``: how many samples a shard has, which shards are which split, how a sample is loaded."""
@@ -57,10 +49,11 @@ class EnergonIndex:
         store.replace(".nv-meta/dataset.yaml", _yaml(LOADER))
 
 
-class _Shard:
-    """A tar in a local temporary file, and where its samples begin."""
+class _IndexedTar:
+    """A tar, and where its samples begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store, part: Part) -> None:
+        self._store, self._part = store, part
         self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by put)
         self._tar = TarWriter(self._file)
         self._offsets: list[int] = []
@@ -69,28 +62,25 @@ class _Shard:
     def num_bytes(self) -> int:
         return self._tar.num_bytes
 
-    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+    def add(self, row: ExportRow) -> None:
         self._offsets.append(self._tar.num_bytes)
-        for suffix, data in members.items():
-            self._tar.add(f"{key}.{suffix}", data)
+        for suffix, data in _members(row).items():
+            self._tar.add(f"{row.facts['id']}.{suffix}", data)
 
-    def put(self, store: Store, path: str) -> None:
-        """Write the tar, then its index: what has an index is whole."""
+    def put(self, number: int) -> None:
+        """The tar, then its index: what has an index is whole."""
+        path = f"{FOLDER}/{self._part.split}-{self._part.number:06d}-{number:03d}"
         offsets = [*self._offsets, self._tar.num_bytes]
         with self._file:
             self._tar.finish()
-            store.write_file(f"{path}.tar", self._file)
-        store.write(f"{path}{INDEX}", b"".join(map(OFFSET.pack, offsets)))
+            self._store.write_file(f"{path}.tar", self._file)
+        self._store.write(f"{path}{INDEX}", b"".join(map(OFFSET.pack, offsets)))
 
 
 def _members(row: ExportRow) -> Mapping[str, bytes]:
     if row.members:
         return row.members
     return {"json": json_bytes(row.facts), **({"0.flac": row.flac} if row.flac is not None else {})}
-
-
-def _path(part: Part, number: int) -> str:
-    return f"{FOLDER}/{part.split}-{part.number:06d}-{number:03d}"
 
 
 def _split(path: str) -> str:

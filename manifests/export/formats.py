@@ -11,6 +11,7 @@ from manifests.errors import RequestError
 from manifests.export.contents import Contents
 from manifests.export.energon_index import EnergonIndex
 from manifests.export.lhotse_cuts import LhotseCuts
+from manifests.export.lhotse_shar import LhotseShar
 from manifests.export.nemo_manifest import NemoManifest
 from manifests.export.parquet_shards import ParquetShards
 from manifests.export.plain_lines import PlainLines
@@ -36,7 +37,7 @@ class ExportFormat(Protocol):
     def finish(self, store: Store, parts: Sequence[Part], contents: Contents) -> None: ...
 
 
-FORMATS = ("datasets", "lhotse", "energon", "nemo", "jsonl")
+FORMATS = ("datasets", "lhotse", "lhotse_shar", "energon", "nemo", "jsonl")
 
 
 def make_format(name: str, *, with_audio: bool) -> ExportFormat:
@@ -44,6 +45,7 @@ def make_format(name: str, *, with_audio: bool) -> ExportFormat:
     made: dict[str, ExportFormat] = {
         "datasets": ParquetShards(with_audio=with_audio),
         "lhotse": LhotseCuts(),
+        "lhotse_shar": LhotseShar(),
         "energon": EnergonIndex(),
         "nemo": NemoManifest(),
         "jsonl": PlainLines(with_audio=with_audio),

@@ -1,7 +1,7 @@
 """Format ``lhotse``: recordings, supervisions and cuts of Lhotse over FLAC files, a folder a split.
 
 Each clip is a recording with one supervision and one cut over all of it. Sources are absolute: Lhotse resolves relative
-ones against the current folder. Facts that Lhotse has no field for are in ``custom``.
+ones against the current folder. ``lhotse_shar`` has the same in few large objects. Facts that Lhotse has no field for are in ``custom``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class LhotseCuts:
     needs_audio = True
 
     def write(self, store: Store, part: Part, rows: Iterable[ExportRow], schema: pa.Schema) -> None:
+        root = store.root if store.is_local else store.uri
         with ExitStack() as stack:
             pieces = {name: stack.enter_context(LinesPiece(store, _path(part.split, name), part.number)) for name in FILES}
             for row in rows:
-                path = put_flac(store, part, row)
-                for name, manifest in _manifests(row.facts, store, path or "").items():
+                path = posixpath.join(root, put_flac(store, part, row) or "")
+                for name, manifest in manifests_of(row.facts, "file" if store.is_local else "url", path).items():
                     pieces[name].add(manifest)
 
     def finish(self, store: Store, parts: Sequence[Part], contents: Contents) -> None:
@@ -44,14 +45,12 @@ def _path(split: str, name: str) -> str:
     return f"{split}/{name}.jsonl.gz"
 
 
-def _manifests(facts: dict[str, Any], store: Store, path: str) -> dict[str, dict[str, Any]]:
-    """The row's line of each file, as Lhotse serialises them."""
+def manifests_of(facts: dict[str, Any], source_type: str, source: str) -> dict[str, dict[str, Any]]:
+    """The row's recording, supervision and cut, as Lhotse serialises them, over a source of audio (its AudioSource)."""
     key, duration_s = facts["id"], facts["duration_s"]
-    at = posixpath.join(store.root if store.is_local else store.uri, path)
-    source = {"type": "file" if store.is_local else "url", "channels": [0], "source": at}
     recording = {
         "id": key,
-        "sources": [source],
+        "sources": [{"type": source_type, "channels": [0], "source": source}],
         "sampling_rate": facts["sample_rate_hz"],
         "num_samples": facts["num_samples"],
         "duration": duration_s,

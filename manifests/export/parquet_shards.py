@@ -7,13 +7,14 @@ feature is told in the schema's ``huggingface`` entry, as `datasets` itself does
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from manifests.export.contents import Contents
 from manifests.export.front_matter import MARK, card_bytes, hub_licences
+from manifests.export.rolling import roll
 from manifests.export.row import ExportRow, Part
 from manifests.schema import field
 from manifests.store import Store
@@ -44,16 +45,8 @@ class ParquetShards:
         self._with_audio, self._shard_bytes = with_audio, shard_bytes
 
     def write(self, store: Store, part: Part, rows: Iterable[ExportRow], schema: pa.Schema) -> None:
-        declared, number = self._declared(schema), 0
-        shard: TableFile | None = None
-        for group in self._groups(rows):
-            shard = shard or TableFile(declared)
-            shard.append(pa.Table.from_pylist(group, schema=declared))
-            if shard.num_bytes >= self._shard_bytes:
-                shard.put(store, _path(part, number))
-                number, shard = number + 1, None
-        if shard is not None:
-            shard.put(store, _path(part, number))
+        declared = self._declared(schema)
+        roll(rows, lambda: _ParquetShard(store, part, declared), self._shard_bytes)
 
     def finish(self, store: Store, parts: Sequence[Part], contents: Contents) -> None:
         """README.md: which files are which split, as `datasets` and the hub read it."""
@@ -68,20 +61,32 @@ class ParquetShards:
             return pa.schema(plain)
         return pa.schema([AUDIO, *plain], metadata={"huggingface": json.dumps(FEATURES)})
 
-    def _groups(self, rows: Iterable[ExportRow]) -> Iterator[list[dict[str, Any]]]:
-        """The rows of each row group."""
-        group: list[dict[str, Any]] = []
-        num_bytes = 0
-        for row in rows:
-            audio = None if row.flac is None else {"bytes": row.flac, "path": f"{row.facts['id']}.flac"}
-            group.append({**({"audio": audio} if self._with_audio else {}), **row.facts})
-            num_bytes += len(row.flac or b"")
-            if num_bytes >= GROUP_BYTES or len(group) == GROUP_ROWS:
-                yield group
-                group, num_bytes = [], 0
-        if group:
-            yield group
 
+class _ParquetShard:
+    """A Parquet file of row groups; the rows of the last one are still objects."""
 
-def _path(part: Part, number: int) -> str:
-    return f"data/{part.split}/{part.number:06d}-{number:03d}.parquet"
+    def __init__(self, store: Store, part: Part, schema: pa.Schema) -> None:
+        self._store, self._part, self._schema = store, part, schema
+        self._file = TableFile(schema)
+        self._group: list[dict[str, Any]] = []
+        self._group_bytes = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return self._file.num_bytes + self._group_bytes
+
+    def add(self, row: ExportRow) -> None:
+        audio = None if row.flac is None else {"bytes": row.flac, "path": f"{row.facts['id']}.flac"}
+        self._group.append({**row.facts, "audio": audio} if AUDIO.name in self._schema.names else row.facts)
+        self._group_bytes += len(row.flac or b"")
+        if self._group_bytes >= GROUP_BYTES or len(self._group) == GROUP_ROWS:
+            self._flush()
+
+    def put(self, number: int) -> None:
+        if self._group:
+            self._flush()
+        self._file.put(self._store, f"data/{self._part.split}/{self._part.number:06d}-{number:03d}.parquet")
+
+    def _flush(self) -> None:
+        self._file.append(pa.Table.from_pylist(self._group, schema=self._schema))
+        self._group, self._group_bytes = [], 0

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from manifests.corpus import Corpus
+from manifests.export.corpus_reader import CorpusReader
+from manifests.export.parquet_shards import ParquetShards
 from manifests.export.row import FACTS
 from manifests.export.work import export
 from manifests.packs import Pack
+from manifests.store import Store
 
 datasets = pytest.importorskip("datasets")
 
@@ -58,3 +62,13 @@ def test_without_audio_there_are_facts_and_chosen_columns(tiny_corpus: str, out:
     assert rows[0].keys() == {*FACTS.names, "signal.snr_db", "recording.codec", "clip.recording_id"}
     assert [row["signal.snr_db"] for row in rows] == [10.0, 15.0, 20.0, 25.0, 15.0, 20.0]
     assert all(row["clip.recording_id"] == row["recording_id"] for row in rows)
+
+
+def test_many_shards_are_one_split(tiny_corpus: str, tmp_path: Path) -> None:
+    store, reader = Store(str(tmp_path / "out")), CorpusReader(Corpus.open(tiny_corpus))
+    for part in reader.parts():
+        ParquetShards(with_audio=True, shard_bytes=1).write(store, part, reader.rows(part, with_audio=True), reader.schema)
+    paths = store.objects("data")
+    assert len(paths) == 6
+    found = datasets.load_dataset(store.uri, cache_dir=str(tmp_path / "cache"))["train"]
+    assert list(found["id"]) == [row.facts["id"] for part in reader.parts() for row in reader.rows(part, with_audio=False)]

@@ -17,6 +17,7 @@ from manifests.audio import decode_flac
 from manifests.cli import app
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.export.formats import FORMATS
 from manifests.export.row import exact_flac
 from manifests.export.work import export
 from manifests.packs import Pack, TakenDocuments, write_taken
@@ -42,7 +43,7 @@ def ids(out: str) -> list[str]:
     return [json.loads(line)["id"] for line in Path(out, "train.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["datasets", "lhotse", "energon", "nemo", "jsonl"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_an_interrupted_export_goes_on_to_the_same_bytes(packed: str, tmp_path: Path, name: str) -> None:
     # Lhotse's manifests name their audio by absolute paths, so both lie at one place.
     pack, out, kept = (str(tmp_path / place) for place in ("pack", "out", "kept"))
@@ -159,7 +160,7 @@ def test_a_wrong_request_to_a_pack(packed: str, out: str) -> None:
         export(packed, "jsonl", out, text_from=["asr"])
 
 
-@pytest.mark.parametrize("name", ["datasets", "energon", "nemo"])
+@pytest.mark.parametrize("name", ["datasets", "energon", "nemo", "lhotse_shar"])
 def test_an_object_store_gets_the_same_objects(packed: str, out: str, s3: S3, name: str) -> None:
     remote = f"{s3.bucket()}/export"
     export(packed, name, out)
