@@ -22,10 +22,7 @@ FLAC = "0.flac"
 
 
 class PackReader:
-    """Documents of some splits of a pack, by default all, with chosen columns of CHOICES; of those only where ``where`` is true.
-
-    What was taken down never leaves, whether the shards were rewritten since or not.
-    """
+    """Documents of some splits of a pack, by default all, with chosen columns of CHOICES; of those only where ``where`` is true."""
 
     def __init__(
         self, pack: Pack, splits: Sequence[str] | None = None, columns: Sequence[str] = (), where: str | None = None
@@ -58,7 +55,7 @@ class PackReader:
         """The shard's documents in order. The members are read also without audio: the facts are among them."""
         asked = [] if self._condition is None else self._condition.columns
         table = self._rows.read(part.place, list(dict.fromkeys([*DOCUMENTS.names, *asked])))
-        table = self._pack.without_taken(table if self._condition is None else table.filter(self._condition.mask(table)))
+        table = table if self._condition is None else table.filter(self._condition.mask(table))
         shard, places = None, {}
         for document in table.to_pylist():
             if document["shard"] != shard:  # one for all, in packs that `corpus pack` wrote

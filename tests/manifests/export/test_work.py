@@ -83,19 +83,34 @@ def test_what_readers_hide_never_leaves(corpus: str, out: str) -> None:
     assert names == {*ids(out)}
 
 
-def test_each_row_has_its_licence_and_the_result_names_them_all(corpus: str, out: str) -> None:
+def state_licences(corpus: str, unit: str, licences: dict[str, str]) -> None:
+    """Write licences into the inputs of a unit: by the name of the input, none for the others."""
     opened = Corpus.open(corpus)
-    path = opened.commit("ingest", opened.fingerprint("ingest"), "u0").objects["inputs"].path
+    path = opened.commit("ingest", opened.fingerprint("ingest"), unit).objects["inputs"].path
     inputs = opened.store.read_table(path)
     at = inputs.schema.get_field_index("licence")
-    licences = pa.array(["CC-BY-4.0" if "talk" in uri else None for uri in inputs["uri"].to_pylist()])
-    pq.write_table(inputs.set_column(at, inputs.schema.field(at), licences), Path(corpus, path))
+    stated = pa.array([licences.get(uri.rpartition("/")[2]) for uri in inputs["uri"].to_pylist()], pa.string())
+    pq.write_table(inputs.set_column(at, inputs.schema.field(at), stated), Path(corpus, path))
+
+
+def test_each_row_has_its_licence_and_the_result_names_them_all(corpus: str, out: str) -> None:
+    state_licences(corpus, "u0", {"talk.wav": "CC-BY-4.0"})
     result = export(corpus, "jsonl", out)
     rows = [json.loads(line) for line in Path(out, "train.jsonl").read_text().splitlines()]
     assert [row.get("licence") for row in rows] == ["CC-BY-4.0"] * 3 + [None] * 3
     told = {row["licence"]: (row["num"], round(row["hours"] * 3600, 3)) for row in result.to_json()["licences"]}
     assert told == {"CC-BY-4.0": (3, 17.0), None: (3, 4.5)}
     assert any("licence not stated: 3 rows" in line for line in result.lines())
+
+
+def test_equal_bytes_under_two_licences_are_refused(corpus: str, out: str) -> None:
+    state_licences(corpus, "u0", {"note.wav": "CC-BY-4.0", "talk.wav": "CC0-1.0"})
+    state_licences(corpus, "u1", {"copy-of-note.wav": "CC-BY-NC-4.0"})
+    with pytest.raises(RequestError, match=r"note.wav' and '.*copy-of-note.wav' hold the same bytes under licences 'CC-BY-4.0'"):
+        export(corpus, "jsonl", out)
+    assert not Store(out).exists()
+    state_licences(corpus, "u1", {"copy-of-note.wav": "CC-BY-4.0"})
+    assert export(corpus, "jsonl", out).contents.by_licence().keys() == {"CC-BY-4.0", "CC0-1.0", None}
 
 
 def test_only_rows_that_meet_the_condition_leave(tiny_corpus: str, packed: str, tmp_path: Path) -> None:
