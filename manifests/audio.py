@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import soundfile
@@ -51,15 +51,17 @@ def resample(audio: Audio, from_rate_hz: int, to_rate_hz: int) -> Audio:
 class AudioReader:
     """Reads spans of stored recordings out of a set of audio tars; keeps the last decoded pieces.
 
-    ``tars`` are paths of audio tars in ``store``. The index of a tar is read once; pieces are fetched by range.
+    ``tars`` are paths of audio tars in ``store``. The index of a tar is read once; pieces are fetched by range. Of the
+    recordings in ``hidden`` (hex ids) nothing is found.
     """
 
-    def __init__(self, store: Store, tars: Iterable[str], cached_pieces: int = 4) -> None:
+    def __init__(self, store: Store, tars: Iterable[str], cached_pieces: int = 4, hidden: Collection[str] = frozenset()) -> None:
         self.store = store
         self._where: dict[str, tuple[str, Member]] = {}
         for tar in tars:
             for member in read_index(store, tar):
-                self._where.setdefault(member.name, (tar, member))
+                if member.name.partition(".")[0] not in hidden:
+                    self._where.setdefault(member.name, (tar, member))
         self._cached_pieces = cached_pieces
         self._cache: dict[str, Audio] = {}
 

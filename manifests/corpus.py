@@ -161,7 +161,8 @@ class Corpus:
     def audio(self) -> AudioReader:
         """Reader of the stored audio of all units; a unit whose inputs were taken again yields to those that took them."""
         ordered = sorted(self.snapshot.units, key=lambda unit: unit in self.snapshot.superseded)
-        return AudioReader(self.store, [tar for unit in ordered for tar in UnitView(self, unit).audio_tars()])
+        taken = {recording for recordings in self.snapshot.taken_recordings.values() for recording in recordings}
+        return AudioReader(self.store, [tar for unit in ordered for tar in UnitView(self, unit).audio_tars()], hidden=taken)
 
     def _whole(self, read: Callable[[UnitView], pa.Table], schema: pa.Schema) -> pa.Table:
         parts = [read(view) for view in self.views()]
@@ -267,7 +268,8 @@ class UnitView:
 
     def audio(self) -> AudioReader:
         """Reader of this unit's stored audio alone."""
-        return AudioReader(self.corpus.store, self.audio_tars())
+        taken = frozenset(self.corpus.snapshot.taken_recordings.get(self.unit_id, ()))
+        return AudioReader(self.corpus.store, self.audio_tars(), hidden=taken)
 
     def audio_tars(self) -> list[str]:
         """Paths of the unit's audio tars: one, or none where no input became a recording."""

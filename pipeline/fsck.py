@@ -24,6 +24,8 @@ from manifests.parts import parse_part_facts
 from manifests.snapshots import FORMAT_VERSION, INGEST, Snapshot
 from manifests.store import Store
 from manifests.tables import UnitTables
+from manifests.tombstones import TABLE as TAKEDOWNS
+from manifests.tombstones import Hidden, Tombstones
 from pipeline.faults import Fault, Key, said
 from pipeline.garbage import GRACE_S, Needed, SnapshotView, garbage
 from pipeline.holdings import HOLDINGS, Ownership, holding, read_holdings, settle
@@ -221,6 +223,12 @@ class _Inspection:
             if found != getattr(newest, name):
                 what = f"{name} says {len(getattr(newest, name))} units, or others, of {len(found)} that hold what is counted elsewhere"
                 self._fault("snapshot_owners", Snapshot.path(newest.number), what)
+        if newest.tables.get(TAKEDOWNS) not in self.found.places.bad_tables:
+            hidden = Tombstones.of(self._store, newest).hidden(rows)
+            if hidden != Hidden.of(newest):
+                self._fault(
+                    "snapshot_owners", Snapshot.path(newest.number), "it hides other rows than those that have tombstones"
+                )
         if not newest.holdings:
             return  # none were kept: the next publication makes them
         try:

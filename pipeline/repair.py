@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from manifests.commits import Commit, commit_path, list_commits, parse_commit
 from manifests.compacted import Compaction, read_compaction, write_compaction
 from manifests.console import counted
+from manifests.decision_tables import FOLDER as DECISIONS
+from manifests.errors import WorkError
 from manifests.snapshots import Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot, snapshot_number
 from manifests.store import Store
+from manifests.tombstones import TABLE as TAKEDOWNS
 from pipeline.faults import DECIDE, PUBLISH, RESTATE, Key
 from pipeline.fsck import Findings
 from pipeline.garbage import Removed, collect
@@ -48,8 +51,15 @@ class Repaired:
 
 
 def repair(found: Findings, grace_s: float) -> Repaired:
-    """Mend what was found. Run again after an interruption, it goes on."""
+    """Mend what was found. Run again after an interruption, it goes on.
+
+    Raises WorkError, with nothing changed, where tombstones are damaged: without them what was taken down would be seen again.
+    """
     store = Store(found.corpus_uri)
+    if lost := sorted(path for path in found.places.bad_tables if path.startswith(f"{DECISIONS}/{TAKEDOWNS}/")):
+        raise WorkError(
+            f"{lost[0]!r} says what was taken down, and is damaged; put it back from a backup before anything is repaired"
+        )
     for path, data in found.mended.items():
         store.replace(path, data)
     to_restate = [fault.path for fault in found.faults if fault.remedy == RESTATE]

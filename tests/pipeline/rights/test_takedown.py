@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from manifests.corpus import Corpus
-from manifests.errors import RequestError
+from manifests.errors import ContractError, RequestError, WorkError
 from manifests.packs import Pack
 from manifests.recipes import decode_recipe
 from manifests.rows import PackRows, corpus_rows
 from manifests.snapshots import latest_snapshot_number
-from manifests.store import Store
+from manifests.store import Store, json_bytes
 from pipeline.build import build
 from pipeline.compact import compact
 from pipeline.fsck import check
 from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
+from pipeline.repair import repair
 from pipeline.rights.matching import Rule
 from pipeline.rights.takedown import take_down
 
@@ -95,6 +97,8 @@ def test_whoever_reads_sees_the_speaker_no_more_and_all_others_as_before(corpus,
     assert "Ann" not in {label for table in read for label in table["input.speaker_label"].to_pylist()}
     with pytest.raises(RequestError, match="has no snapshot"):
         Corpus.open(corpus, before.snapshot.number)
+    with pytest.raises(ContractError, match="in no audio tar"):
+        after.audio().read(gone, 0, 16_000, 0, 16_000)
     assert not check(corpus, grace_s=0).faults
 
 
@@ -242,3 +246,26 @@ def test_a_pack_that_was_made_before_refuses_the_documents(corpus, tmp_path):
     again = take_down(corpus, [Rule.parse("speaker", "Ann")], "r", [made.pack_uri])
     assert (again.packs[0]["num_documents"], again.packs[0]["num_before"]) == (0, done.num_clips)
     assert Pack.open(made.pack_uri).pack_id == after.pack_id
+
+
+def test_fsck_finds_a_snapshot_that_shows_what_was_taken_down_and_repair_hides_it(corpus):
+    take_down(corpus, [Rule.parse("speaker", "Ann")], "r")
+    snapshot = Corpus.open(corpus).snapshot
+    Store(corpus).replace(snapshot.path(snapshot.number), json_bytes(replace(snapshot, taken_recordings={}).to_json()))
+    found = check(corpus, grace_s=0)
+    assert [fault.code for fault in found.faults] == ["snapshot_owners"]
+    repair(found, 0)
+    assert Corpus.open(corpus).snapshot.taken_recordings == snapshot.taken_recordings
+    assert not check(corpus, grace_s=0).faults
+
+
+def test_damaged_tombstones_are_never_repaired_away(corpus):
+    take_down(corpus, [Rule.parse("speaker", "Ann")], "r")
+    store, number = Store(corpus), latest_snapshot_number(Store(corpus))
+    head = Corpus.open(corpus).decision_table("takedowns")
+    store.replace(head.wholes["tombstones"].path, b"torn")
+    found = check(corpus, grace_s=0)
+    assert [fault.code for fault in found.faults] == ["decision_object"]
+    with pytest.raises(WorkError, match="put it back from a backup"):
+        repair(found, 0)
+    assert latest_snapshot_number(store) == number
