@@ -16,10 +16,14 @@ class Contents:
     num_rows: dict[tuple[str, str | None], int] = field(default_factory=dict)
     audio_s: dict[tuple[str, str | None], float] = field(default_factory=dict)
     num_silent: int = 0  # rows left out since the format needs audio, and they have none
+    num_withheld: int = 0  # rows left out since those who speak withheld their consent
 
     def counted(self, split: str, rows: Iterable[ExportRow], *, needs_audio: bool) -> Iterator[ExportRow]:
         """The rows that the format takes, each counted as it passes."""
         for row in rows:
+            if row.facts["consent"] == "withheld":
+                self.num_withheld += 1
+                continue
             if needs_audio and row.flac is None:
                 self.num_silent += 1
                 continue
@@ -33,7 +37,7 @@ class Contents:
         for key, num in other.num_rows.items():
             rows[key] = rows.get(key, 0) + num
             audio[key] = audio.get(key, 0.0) + other.audio_s[key]
-        return Contents(rows, audio, self.num_silent + other.num_silent)
+        return Contents(rows, audio, self.num_silent + other.num_silent, self.num_withheld + other.num_withheld)
 
     @property
     def splits(self) -> list[str]:
@@ -57,10 +61,10 @@ class Contents:
 
     def to_json(self) -> dict[str, Any]:
         rows = [[split, licence, num, self.audio_s[split, licence]] for (split, licence), num in self.num_rows.items()]
-        return {"rows": rows, "num_silent": self.num_silent}
+        return {"rows": rows, "num_silent": self.num_silent, "num_withheld": self.num_withheld}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Contents:
         num_rows = {(split, licence): num for split, licence, num, _ in value["rows"]}
         audio_s = {(split, licence): seconds for split, licence, _, seconds in value["rows"]}
-        return Contents(num_rows, audio_s, value["num_silent"])
+        return Contents(num_rows, audio_s, value["num_silent"], value["num_withheld"])

@@ -79,7 +79,7 @@ class PackReader:
             "id": document["key"],
             **{name: document[name] for name in ("text", "text_source", "language", "speaker", "synthesizer")},
             "words": words_in_seconds(told.get("words")),
-            **{name: told.get(name) for name in ("source", "licence", "attribution", "recording_id", "channel")},
+            **{name: told.get(name) for name in ("source", "licence", "consent", "attribution", "recording_id", "channel")},
             "start_s": told["start_sample"] / told["sample_rate_hz"] if "start_sample" in told else None,
             "duration_s": None if num_samples is None else num_samples / rate,
             "num_samples": num_samples,

@@ -35,6 +35,9 @@ FACTS = pa.schema(
         column("speaker", pa.string(), "speaker, as far as the corpus or pack tells speakers apart"),
         column("source", pa.string(), "unit of licence and consent that the recording belongs to"),
         column("licence", pa.string(), "SPDX id or text that came with the source; null where nobody states one"),
+        column(
+            "consent", pa.string(), "of those who speak: granted | not_needed | unknown; null where nobody said; never withheld"
+        ),
         column("attribution", pa.string(), "whom to name, and how, as the source says"),
         column("synthesizer", pa.string(), "what made the speech; null = not known to be synthetic"),
         column("recording_id", pa.string(), "recording (hex) that the clip is a span of"),

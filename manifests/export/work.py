@@ -46,16 +46,17 @@ class ExportResult:
 
     def to_json(self) -> dict[str, Any]:
         licences = [{"licence": licence, **sums} for licence, sums in self.contents.by_licence().items()]
-        silent = {"num_silent": self.contents.num_silent}
-        return {"out": self.out, "format": self.format, "splits": self.contents.by_split(), "licences": licences, **silent}
+        left_out = {"num_silent": self.contents.num_silent, "num_withheld": self.contents.num_withheld}
+        return {"out": self.out, "format": self.format, "splits": self.contents.by_split(), "licences": licences, **left_out}
 
     def lines(self) -> list[str]:
         """The result for people."""
         head = f"{self.format} at {self.out}{'' if self.is_new else ': was there already'}"
         splits = [f"  {split}: {_sums(sums)}" for split, sums in self.contents.by_split().items()]
         licences = [f"  licence {licence or 'not stated'}: {_sums(sums)}" for licence, sums in self.contents.by_licence().items()]
-        num = self.contents.num_silent
-        return [head, *splits, *licences, *([f"  left out, without audio: {counted(num, 'row')}"] if num else [])]
+        reasons = {"without audio": self.contents.num_silent, "consent withheld": self.contents.num_withheld}
+        left_out = [f"  left out, {reason}: {counted(num, 'row')}" for reason, num in reasons.items() if num]
+        return [head, *splits, *licences, *left_out]
 
 
 def _sums(sums: dict[str, Any]) -> str:

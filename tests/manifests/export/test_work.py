@@ -83,12 +83,12 @@ def test_what_readers_hide_never_leaves(corpus: str, out: str) -> None:
     assert names == {*ids(out)}
 
 
-def state_licences(corpus: str, unit: str, licences: dict[str, str]) -> None:
-    """Write licences into the inputs of a unit: by the name of the input, none for the others."""
+def state_licences(corpus: str, unit: str, licences: dict[str, str], fact: str = "licence") -> None:
+    """Write licences, or another fact, into the inputs of a unit: by the name of the input, none for the others."""
     opened = Corpus.open(corpus)
     path = opened.commit("ingest", opened.fingerprint("ingest"), unit).objects["inputs"].path
     inputs = opened.store.read_table(path)
-    at = inputs.schema.get_field_index("licence")
+    at = inputs.schema.get_field_index(fact)
     stated = pa.array([licences.get(uri.rpartition("/")[2]) for uri in inputs["uri"].to_pylist()], pa.string())
     pq.write_table(inputs.set_column(at, inputs.schema.field(at), stated), Path(corpus, path))
 
@@ -101,6 +101,16 @@ def test_each_row_has_its_licence_and_the_result_names_them_all(corpus: str, out
     told = {row["licence"]: (row["num"], round(row["hours"] * 3600, 3)) for row in result.to_json()["licences"]}
     assert told == {"CC-BY-4.0": (3, 17.0), None: (3, 4.5)}
     assert any("licence not stated: 3 rows" in line for line in result.lines())
+
+
+def test_where_consent_was_withheld_nothing_leaves(corpus: str, out: str) -> None:
+    state_licences(corpus, "u0", {"talk.wav": "withheld", "note.wav": "granted"}, fact="consent")
+    result = export(corpus, "nemo", out)
+    rows = [json.loads(line) for line in Path(out, "train.json").read_text().splitlines()]
+    assert [row.get("consent") for row in rows] == ["granted", None, None]
+    assert len(Store(out).objects("audio")) == 3
+    assert result.lines()[-1] == "  left out, consent withheld: 3 rows"
+    assert result.to_json()["num_withheld"] == 3
 
 
 def test_equal_bytes_under_two_licences_are_refused(corpus: str, out: str) -> None:
