@@ -12,7 +12,7 @@ from manifests.export import cli as export_cli
 
 app = typer.Typer(help="Look into corpora and packs.", no_args_is_help=True)
 
-app.command("audit", epilog="Example: stepwell manifest audit ./corpus --figures ./audit")(audit_cli.audit)
+app.command("audit", epilog="Example: stepwell manifest audit ./corpus --html audit.html --listen 40")(audit_cli.audit)
 app.command("export", epilog="Example: stepwell manifest export ./corpus --to datasets --out ./speech")(export_cli.export)
 app.command("card", epilog="Example: stepwell manifest card ./corpus --out ./speech")(export_cli.card)
 
@@ -113,3 +113,24 @@ def expect(
     answer(value, as_json, [outcome.line() for outcome in outcomes])
     if has_failed:
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: stepwell manifest diff ./corpus@3 ./corpus   or   stepwell manifest diff ./pack-of-may ./pack-of-june")
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="Corpus, corpus@SNAPSHOT or pack.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="What it is compared with, of the same kind.")],
+    table: Annotated[
+        str | None, typer.Option("--table", help="clips, recordings or inputs; of packs, a split. Clips and all documents by default.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Columns to compare, between commas; all that both have by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which rows were added, removed and changed, which columns of them, which hours moved where, and why."""
+    from manifests.diff.diff import diff as compare
+    from manifests.diff.diff import diff_lines, open_side
+    from manifests.show import names_in
+
+    value = compare(open_side(before), open_side(after), table, names_in(columns) if columns else ())
+    answer(value, as_json, diff_lines(value))

@@ -1,29 +1,24 @@
-"""A sample for human ears: drawn by strata, with the audio in the page, and what listeners found, with its uncertainty.
+"""A sample for human ears: drawn by strata, with the audio to play in the page.
 
 A clip is drawn when its hash is among the smallest of its stratum: the same clips for the same corpus and seed, whatever
-ran the pass. Every stratum gets ``LEAST`` clips, the others go by hours. A verdict is a line of JSON, which the page
-writes: ``{"clip_id": …, "verdict": "right" | "wrong" | "unsure", "listener": …, "note": …}``.
+ran the pass. Every stratum gets ``LEAST`` clips, the others go by hours.
 """
 
 from __future__ import annotations
 
 import base64
 import heapq
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
 from manifests.audio import AudioReader, encode_flac, resample
-from manifests.audit.intervals import Share, stratified, wilson
 from manifests.errors import RequestError
 from manifests.ids import ID_BYTES
-from manifests.recipes import RecipeModel
 
 LEAST = 2  # clips of a stratum, where it has as many
 MOST_STRATA = 256
@@ -31,15 +26,6 @@ PLAYED_HZ = 16_000
 PLAYED_S = 30.0  # of a longer clip the beginning
 PLACE = ("clip.recording_id", "clip.channel", "clip.sample_rate_hz", "clip.start_sample", "clip.end_sample")
 Stratum = tuple[str | None, ...]
-
-
-class Verdict(RecipeModel):
-    """What a listener says of a clip."""
-
-    clip_id: str
-    verdict: Literal["right", "wrong", "unsure"]
-    listener: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,59 +138,6 @@ def played(reader: AudioReader, drawn: Drawn) -> str:
     end = min(int(row["clip.end_sample"]), start + round(PLAYED_S * rate))
     audio = resample(reader.read(row["clip.recording_id"], int(row["clip.channel"]), rate, start, end), rate, PLAYED_HZ)
     return "data:audio/flac;base64," + base64.b64encode(encode_flac(audio, PLAYED_HZ)).decode("ascii")
-
-
-def read_verdicts(data: bytes, name: str) -> list[Verdict]:
-    """Verdicts of JSON lines. Raises RequestError naming the line that is none."""
-    verdicts = []
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            verdicts.append(Verdict(**json.loads(line)))
-        except (ValueError, TypeError, ValidationError) as error:
-            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            rule = 'a line is {"clip_id": HEX, "verdict": "right" | "wrong" | "unsure"}'
-            raise RequestError(f"verdicts {name!r} line {number}: {why}; {rule}") from error
-    return verdicts
-
-
-@dataclass(frozen=True)
-class Heard:
-    """Verdicts of one stratum. ``wrong`` is the share among right and wrong: an unsure listener says neither."""
-
-    stratum: Stratum
-    num_clips: int
-    hours: float
-    num_right: float
-    num_wrong: float
-    num_unsure: float
-    wrong: Share
-
-
-def heard(sample: ListeningSample, verdicts: Iterable[Verdict]) -> tuple[list[Heard], Share, list[str]]:
-    """(verdicts by stratum, share of hours that are wrong over all strata, ids of verdicts whose clip was not drawn).
-
-    Of several verdicts on one clip by one listener the last counts; two listeners count as half a clip each.
-    """
-    of = {drawn.clip_id: drawn.stratum for drawn in sample.drawn()}
-    last = {(verdict.clip_id, verdict.listener): verdict for verdict in verdicts}
-    unknown = sorted({clip for clip, _ in last if clip not in of})
-    by_clip: dict[str, list[str]] = {}
-    for (clip, _), verdict in last.items():
-        if clip in of:
-            by_clip.setdefault(clip, []).append(verdict.verdict)
-    counts: dict[Stratum, dict[str, float]] = {stratum: {} for stratum in sample.num_clips}
-    for clip, said in by_clip.items():
-        for word in said:
-            counts[of[clip]][word] = counts[of[clip]].get(word, 0.0) + 1.0 / len(said)
-    hours, rows = sample.hours, []
-    for stratum, found in sorted(counts.items(), key=lambda item: (-hours[item[0]], str(item[0]))):
-        right, wrong, unsure = (found.get(word, 0.0) for word in ("right", "wrong", "unsure"))
-        share = wilson(wrong, right + wrong)
-        rows.append(Heard(stratum, sample.num_clips[stratum], hours[stratum], right, wrong, unsure, share))
-    total = stratified([(hours[s], c.get("wrong", 0.0), c.get("wrong", 0.0) + c.get("right", 0.0)) for s, c in counts.items()])
-    return rows, total, unknown
 
 
 def _strata(table: pa.Table, columns: Sequence[str]) -> tuple[np.ndarray, list[Stratum]]:

@@ -93,6 +93,14 @@ class Drift(RecipeModel):
     )
 
 
+class Listen(RecipeModel):
+    """What a sample for human ears is drawn by, and what the page says of each clip."""
+
+    strata: list[str] = ["input.source", "clip.language"]
+    shows: list[str] = ["asr.text", "clip.speaker", "dnsmos.dnsmos_ovrl", "signal.snr_db", "paralinguistics.emotion"]
+    seed: int = 0
+
+
 class AuditRecipe(RecipeModel):
     """What ``manifest audit`` counts."""
 
@@ -115,6 +123,7 @@ class AuditRecipe(RecipeModel):
     require_text: bool = False
     text_from: list[str] = ["source", "asr"]
     drift: Drift = Drift()
+    listen: Listen = Listen()
 
     @model_validator(mode="after")
     def _names_are_known(self) -> AuditRecipe:

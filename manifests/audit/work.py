@@ -9,18 +9,23 @@ from typing import Any
 import yaml
 
 from manifests.audit.figures import AuditFigures, audit, parse_figures
+from manifests.audit.listening import ListeningSample
 from manifests.audit.packs import DocumentRows
+from manifests.audit.page import Listening, render_audit
 from manifests.audit.recipe import AuditRecipe
 from manifests.audit.tables import figure_tables
+from manifests.audit.verdicts import read_verdicts
 from manifests.console import aligned, counted, hours, number, say, share
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.fold import fold
 from manifests.packs import Pack
 from manifests.recipes import decode_recipe, load_recipe
 from manifests.rows import Rows, corpus_rows
 from manifests.store import Store, json_bytes, table_bytes
 
 SHOWN = 8  # rows of a table on the terminal
+DEFAULT_LISTEN = 40  # clips, where verdicts come without a number
 
 
 def audit_uri(
@@ -50,6 +55,34 @@ def audit_uri(
             store.write(f"{name}.parquet", table_bytes(table))
         say(f"wrote audit.json and Parquet tables to {figures}")
     return made
+
+
+def write_page(
+    made: AuditFigures, path: str, *, listen: int = 0, verdicts: str | None = None, scheduler: str | None = None
+) -> None:
+    """The page of an audit, with a sample of ``listen`` clips to hear and what listeners said in the file ``verdicts``.
+
+    Raises RequestError where what was audited has no stored audio, or a verdict cannot be read.
+    """
+    listening = None
+    if listen or verdicts:
+        if "corpus_id" not in made.about:
+            raise RequestError(f"--listen: {made.about['uri']!r} is a pack; listen to its corpus")
+        corpus = Corpus.open(made.about["uri"], made.about["snapshot"])
+        rows, rules = corpus_rows(corpus), AuditRecipe(**made.about["recipe"]).listen
+        there = {*rows.schema.names}
+        sample = ListeningSample(
+            [name for name in rules.strata if name in there],
+            listen or DEFAULT_LISTEN,
+            rules.seed,
+            [name for name in rules.shows if name in there],
+        )
+        (drawn,) = fold(rows, [sample], scheduler, "sample")
+        said = [] if verdicts is None else read_verdicts(_read(verdicts, "--verdicts"), verdicts)
+        listening = Listening.of(drawn, corpus.audio(), said)
+    folder, _, name = path.rpartition("/")
+    Store(folder or ("/" if path.startswith("/") else ".")).replace(name, render_audit(made, listening).encode())
+    say(f"wrote {path}")
 
 
 def rows_at(uri: str, split: str | None = None, snapshot: int | None = None) -> Rows:
@@ -82,15 +115,16 @@ def with_filters(recipe: AuditRecipe, path: str) -> AuditRecipe:
     return decode_recipe(AuditRecipe, yaml.safe_dump({**recipe.model_dump(mode="json"), **kept}), path)
 
 
-def _read_figures(path: str) -> AuditFigures:
+def _read(path: str, option: str, hint: str = "give the file") -> bytes:
     folder, _, name = path.rpartition("/")
     try:
-        data = Store(folder or ".").read(name)
+        return Store(folder or ("/" if path.startswith("/") else ".")).read(name)
     except FileNotFoundError as error:
-        raise RequestError(
-            f"--against {path!r} does not exist; `stepwell manifest audit URI --figures FOLDER` writes audit.json"
-        ) from error
-    return parse_figures(data, path)
+        raise RequestError(f"{option} {path!r} does not exist; {hint}") from error
+
+
+def _read_figures(path: str) -> AuditFigures:
+    return parse_figures(_read(path, "--against", "`stepwell manifest audit URI --figures FOLDER` writes audit.json"), path)
 
 
 def lines_of(made: AuditFigures) -> list[str]:

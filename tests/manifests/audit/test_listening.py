@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.audit.intervals import stratified, wilson
-from manifests.audit.listening import LEAST, PLAYED_HZ, ListeningSample, allotted, heard, played, read_verdicts
+from manifests.audit.listening import LEAST, PLAYED_HZ, ListeningSample, allotted, played
+from manifests.audit.verdicts import heard, read_verdicts
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.fold import fold
