@@ -12,6 +12,7 @@ from manifests.console import counted, hours, number
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.export.card_facts import CardFacts, corpus_facts, pack_facts
+from manifests.export.card_limits import limits, share
 from manifests.export.card_plots import plots
 from manifests.export.contents import Contents
 from manifests.export.croissant import croissant
@@ -79,7 +80,7 @@ def write_card(
     pictures = {f"plots/{file}": data for file, data in plots(facts).items()}
     files = {
         **pictures,
-        "croissant.json": json_bytes(croissant(facts, title, limits(facts), store)),
+        "croissant.json": json_bytes(croissant(facts, title, limits(facts), beside, store)),
         "README.md": card_bytes({**front_matter(facts, title), **_kept(standing)}, _page(facts, title, pictures, beside)),
     }
     for path, data in files.items():
@@ -136,18 +137,12 @@ def front_matter(facts: CardFacts, title: str) -> dict[str, Any]:
         "license": hub_licences(licences),
         "license_details": "; ".join(others),
         "size_categories": [size_category(facts.num_rows)],
-        "task_categories": _task_categories(facts),
+        "task_categories": sorted(HUB_TASKS[task] for task in facts.tasks if task in HUB_TASKS),
         "annotations_creators": _creators(facts),
         "multilinguality": [("multilingual" if len(languages) > 1 else "monolingual")] if languages else [],
         "tags": ["speech", *(["synthetic"] if facts.known("synthesizer") else [])],
     }
     return {key: value for key, value in front.items() if value}
-
-
-def _task_categories(facts: CardFacts) -> list[str]:
-    if facts.kind == "pack":
-        return sorted(HUB_TASKS[task] for task in facts.tasks if task in HUB_TASKS)
-    return ["automatic-speech-recognition"] if facts.num_transcribed else []
 
 
 def _creators(facts: CardFacts) -> list[str]:
@@ -156,38 +151,6 @@ def _creators(facts: CardFacts) -> list[str]:
     found = facts.num_transcribed or "source" in facts.known("text_source")
     made = ["machine-generated"] if facts.layers or guessed else []
     return [*(["found"] if found else []), *made] or ["no-annotation"]
-
-
-def limits(facts: CardFacts) -> list[str]:
-    """What a user of the data must know, as sentences that follow from the figures."""
-    said = []
-    for fact, words in (
-        ("licence", "states no licence"),
-        ("consent", "comes without a word on the consent of those who speak"),
-        ("language", "is of unknown language"),
-        ("speaker", "is of speakers whom nobody told apart"),
-        ("source", "is of an unknown source"),
-    ):
-        if facts.unknown(fact).num_rows:
-            said.append(f"{_part(facts.unknown(fact).hours, facts)} of the audio {words}.")
-    if "consent" not in facts.groups:
-        said.append("Consent is not among the facts of a pack; the corpus has it.")
-    synthetic = sum(group.hours for group in facts.groups.get("synthesizer", ()) if group.value is not None)
-    said.append(f"{_part(synthetic, facts)} of the audio is marked as synthetic; of the rest nothing is known either way.")
-    if facts.num_transcribed is not None:
-        num = facts.num_rows - facts.num_transcribed
-        said.append(f"{_of(num, facts.num_rows)} of the clips are of recordings whose source has no transcript.")
-    guessed = [group for group in facts.groups.get("text_source", ()) if group.value not in (None, "source")]
-    said += [
-        f"{_of(group.num_rows, facts.num_rows)} of the texts were guessed by `{group.value}`; no person has checked them as far as the facts tell."
-        for group in guessed
-    ]
-    for layer, statuses in facts.layers.items():
-        abstained, failed = (sum(s.num_rows for s in statuses if s.value == status) for status in ("abstained", "error"))
-        if abstained or failed:
-            told = f"`{layer}` abstains on {_of(abstained, facts.num_rows)} of the clips"
-            said.append(f"{told} and failed on {_of(failed, facts.num_rows)}." if failed else f"{told}.")
-    return said
 
 
 def speakers(facts: CardFacts) -> list[tuple[str, int, float]]:
@@ -203,18 +166,6 @@ def speakers(facts: CardFacts) -> list[tuple[str, int, float]]:
         rows.append((who, sum(group.num_rows for group in told[:many]), sum(group.hours for group in told[:many])))
     unknown = facts.unknown("speaker")
     return [*rows, *([("*not known*", unknown.num_rows, unknown.hours)] if unknown.num_rows else [])]
-
-
-def _part(value_h: float, facts: CardFacts) -> str:
-    return f"{hours(value_h)} ({_share(value_h, facts.hours)})"
-
-
-def _of(num: int, total: int) -> str:
-    return f"{num:,} ({_share(num, total)})"
-
-
-def _share(value: float, total: float) -> str:
-    return f"{value / total:.1%}" if total else "-"
 
 
 def _licence_line(text: str) -> str:
@@ -260,6 +211,6 @@ def _page(facts: CardFacts, title: str, pictures: Mapping[str, bytes], beside: s
         counted=counted,
         hours=hours,
         figure=number,
-        share=_share,
+        share=share,
         cell=_cell,
     )

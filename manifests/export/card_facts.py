@@ -170,6 +170,7 @@ def corpus_facts(corpus: Corpus, scheduler: str | None = None) -> CardFacts:
     asked: list[Any] = [*by.values(), *statuses.values(), Lengths(seconds), Known("input.text")]
     *counted, lengths, texts = fold(rows, asked, scheduler, "card")
     groups = [tally.groups() for tally in counted]
+    hears_text = any(f"{layer}.text" in rows.schema.names for layer in layers)
     return CardFacts(
         kind="corpus",
         uri=corpus.store.uri,
@@ -179,6 +180,7 @@ def corpus_facts(corpus: Corpus, scheduler: str | None = None) -> CardFacts:
         lengths=lengths.counts.tolist(),
         layers=dict(zip(layers, groups[len(by) :], strict=True)),
         num_transcribed=texts.num,
+        tasks=["asr"] if texts.num or hears_text else [],
         made_by=made_by(corpus, corpus.snapshot.current),
         recipe=_last_recipe(corpus),
     )

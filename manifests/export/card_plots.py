@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from manifests.console import number
 from manifests.export.card_facts import LENGTH_EDGES_S, CardFacts, Group
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Figure:
     axes.set_xlim(0, (max(values) or 1.0) * 1.15)
     axes.tick_params(axis="x", labelsize=8)
     for place, value in zip(places, values, strict=True):
-        axes.text(value, place, f" {value:.3g}", va="center", fontsize=8, color=INK)
+        axes.text(value, place, f" {number(value)}", va="center", fontsize=8, color=INK)
     axes.set_title(title, fontsize=10, color=INK, loc="left")
     return figure
 

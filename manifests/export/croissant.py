@@ -63,8 +63,8 @@ SPLIT_FOLDERS = r"data/([^/]+)/.+\.parquet"
 Json = dict[str, Any]
 
 
-def croissant(facts: CardFacts, title: str, limits: Sequence[str], store: Store) -> Json:
-    """The JSON-LD of a card that lies in ``store``."""
+def croissant(facts: CardFacts, title: str, limits: Sequence[str], beside: str | None, store: Store) -> Json:
+    """The JSON-LD of a card that lies in ``store``; ``beside`` says what of the rows an export there holds."""
     files, records = _exported(store)
     if not files and facts.kind == "pack":
         files, records = _manifests(facts, store)
@@ -73,7 +73,7 @@ def croissant(facts: CardFacts, title: str, limits: Sequence[str], store: Store)
         "@type": "sc:Dataset",
         "conformsTo": CONFORMS_TO,
         "name": title,
-        "description": _description(facts, has_records=bool(records)),
+        "description": _description(facts, beside, has_records=bool(records)),
         "version": facts.version,
         "inLanguage": sorted(facts.known("language")),
         "license": [_licence(text) for text in facts.known("licence")],
@@ -86,9 +86,11 @@ def croissant(facts: CardFacts, title: str, limits: Sequence[str], store: Store)
     return {key: value for key, value in described.items() if value}
 
 
-def _description(facts: CardFacts, *, has_records: bool) -> str:
+def _description(facts: CardFacts, beside: str | None, *, has_records: bool) -> str:
     place = ", ".join(f"{name} {value}" for name, value in facts.identity.items())
     said = f"A {facts.kind} of speech: {facts.num_rows} rows, {facts.hours:.6g} hours of audio ({place})."
+    if beside is not None:
+        return f"{said} Beside this file lie {beside}"
     return said if has_records else f"{said} Its records are had by `stepwell manifest export`."
 
 

@@ -18,8 +18,9 @@ from manifests.cli import app
 from manifests.contracts import ModelFact
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
-from manifests.export.card import front_matter, limits, write_card
+from manifests.export.card import front_matter, write_card
 from manifests.export.card_facts import CardFacts, Group, corpus_facts
+from manifests.export.card_limits import limits
 from manifests.export.work import export
 from manifests.packs import Pack
 from manifests.parts import PartFacts
@@ -136,7 +137,9 @@ def test_a_card_in_an_export_keeps_its_files_and_leads_to_its_audio(
     assert "lie 4 of these rows (train: 4), where `language = 'en'`" in card.text
     assert card.data.configs[0]["data_files"] == [{"split": "train", "path": "data/train/*.parquet"}]
     assert datasets.load_dataset(out, cache_dir=str(tmp_path / "cache"))["train"].num_rows == 4
-    records = [told(record) for record in croissant_of(out).records("rows")]
+    loaded = croissant_of(out)
+    assert "Beside this file lie 4 of these rows" in loaded.metadata.description
+    records = [told(record) for record in loaded.records("rows")]
     assert len(records) == 4
     for record in records:
         assert record["split"] == "train"
