@@ -270,7 +270,7 @@ class Unit:
         speech[at["clip_without_length"]] = overlap[at["clip_without_length"]] = 0
         speech[at["speech_longer_than_clip"]] = lengths[at["speech_longer_than_clip"]] + 1
         overlap[at["overlap_longer_than_clip"]] = lengths[at["overlap_longer_than_clip"]] + 1
-        for name in DEFECTS[5:]:
+        for name in {*DEFECTS} - {"clip_without_length", "speech_longer_than_clip"}:
             speech[at[name]] = 0 if name == "text_without_speech" else max(1, lengths[at[name]] // 2)
 
     def _spans(self, total: np.ndarray, most: int = 3) -> pa.Array:
@@ -440,10 +440,10 @@ class Unit:
         return pa.table([self._clip_ids, status, error, *made], schema=layer_schema(ADDS[layer]))
 
     def earlier_dnsmos(self) -> pa.Table:
-        """What an earlier model of DNSMOS said: a tenth less of the overall score."""
+        """What an earlier model of DNSMOS said: less of the overall score."""
         table = self.layers["dnsmos"]
         place = table.schema.get_field_index("dnsmos_ovrl")
-        lower = pc.subtract(table["dnsmos_ovrl"], pa.scalar(0.1, pa.float32()))
+        lower = pc.add(table["dnsmos_ovrl"], pa.scalar(DNSMOS_DRIFT, pa.float32()))
         return table.set_column(place, table.schema.field(place), lower)
 
     def decided(self) -> pa.Table:

@@ -59,7 +59,7 @@ class Spread:
         num = int(self.counts.sum()) - num_missing - self.num_infinite
         mean = self.total / num if num else None
         std = math.sqrt(max(0.0, self.squares / num - mean**2)) if mean is not None else None
-        found = self._sketch.get_quantiles(list(QUANTILES)) if num else [None] * len(QUANTILES)
+        found = self._sketch.get_quantiles(list(QUANTILES), True) if num else [None] * len(QUANTILES)
         return {
             "column": self.column,
             "title": self.distribution.title,

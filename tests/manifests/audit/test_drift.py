@@ -1,0 +1,157 @@
+"""The test of drift: its figures against scipy's, its verdicts on samples that did and did not move."""
+
+from __future__ import annotations
+
+import itertools
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from manifests.audit.drift import (
+    Compared,
+    Periods,
+    Sample,
+    compare_periods,
+    compare_runs,
+    compared,
+    judged,
+    ks_distance,
+    ks_p_value,
+    shift_std,
+    stability_index,
+)
+from manifests.audit.recipe import Distribution, Drift
+from manifests.audit.slices import SliceColumns, bins_of, bounds_of
+
+SCORE = Distribution(column="dnsmos.dnsmos_ovrl", title="score", low=1, high=5, num_bins=80)
+
+
+def counts_of(values: np.ndarray) -> np.ndarray:
+    return np.bincount(bins_of(values, bounds_of(SCORE)), minlength=83)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, 0.5])
+def test_distance_and_p_value_are_scipy_s_but_for_the_bins(shift):
+    random = np.random.default_rng(0)
+    one, two = random.normal(3, 0.5, 800), random.normal(3 + shift, 0.5, 1200)
+    exact = stats.ks_2samp(one, two, method="asymp")
+    distance = ks_distance(counts_of(one), counts_of(two))
+    assert distance <= exact.statistic + 1e-12  # bins bound it from below
+    assert distance == pytest.approx(exact.statistic, abs=0.04)
+    assert ks_p_value(exact.statistic, 800, 1200) == pytest.approx(exact.pvalue, rel=0.2, abs=1e-4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(0, 1), st.integers(2, 10_000), st.integers(2, 10_000))
+def test_a_p_value_is_a_probability_and_falls_with_distance(distance, num_one, num_two):
+    p = ks_p_value(distance, num_one, num_two)
+    assert 0 <= p <= 1
+    assert ks_p_value(min(1.0, distance + 0.1), num_one, num_two) <= p + 1e-9
+
+
+def test_equal_samples_do_not_differ_and_sizes_do_not_matter():
+    counts = counts_of(np.random.default_rng(0).normal(3, 0.5, 1000))
+    assert ks_distance(counts, 3 * counts) == pytest.approx(0)
+    assert stability_index(counts, 3 * counts) == pytest.approx(0)
+    assert shift_std(SCORE, counts, 3 * counts) == pytest.approx(0)
+
+
+def test_a_shift_of_one_standard_deviation_is_one():
+    random = np.random.default_rng(0)
+    one, two = random.normal(3.25, 0.25, 20_000), random.normal(3, 0.25, 20_000)
+    assert shift_std(SCORE, counts_of(one), counts_of(two)) == pytest.approx(1.0, abs=0.03)
+    assert stability_index(counts_of(one), counts_of(two)) > 0.25
+
+
+def test_a_side_of_few_recordings_or_no_values_is_not_tested():
+    some, none = Sample(counts_of(np.full(50, 3.0)), 30), Sample(counts_of(np.full(50, np.nan)), 30)
+    few = Sample(some.counts, 19)
+    assert compared("run", SCORE, "a", some, "b", few, 20) == []
+    assert compared("run", SCORE, "a", some, "b", none, 20) == []
+    assert len(compared("run", SCORE, "a", some, "b", some, 20)) == 1
+
+
+def test_p_values_are_corrected_after_holm():
+    raw = [0.001, 0.04, 0.03, 0.005]
+    tests = [Compared("time", "c", str(i), "x", 1, 1, 1, 1, 0.5, 0.3, 1.0, p) for i, p in enumerate(raw)]
+    found = {test.group: test.p_holm for test in judged(tests, Drift(alpha=0.01))}
+    assert [found[str(i)] for i in range(4)] == pytest.approx([0.004, 0.06, 0.06, 0.015])
+    assert [test.group for test in judged(tests, Drift(alpha=0.01)) if test.is_drift] == ["0"]
+    assert not any(test.is_drift for test in judged(tests, Drift(alpha=0.01, smallest_distance=0.6)))
+
+
+def made_periods(shift: float, cuts: tuple[int, ...] = ()) -> list[Compared]:
+    """Two sources in 20 units of 40 recordings of three clips; the last tenth of the source ``a`` is shifted."""
+    random, rows = np.random.default_rng(0), []
+    for unit in range(20):
+        for recording in range(40):
+            mean = 3 + random.normal(0, 0.3)
+            source = "a" if recording % 2 else "b"
+            for _ in range(3):
+                value = mean + random.normal(0, 0.1) + (shift if unit >= 18 and source == "a" else 0)
+                rows.append((f"u{unit:02d}", unit * 40 + recording, source, value))
+    units, recordings, sources, values = zip(*rows, strict=True)
+    table = pa.table(
+        {
+            "clip.unit": units,
+            "clip.recording_id": pa.array([number.to_bytes(16, "big") for number in recordings], pa.binary(16)),
+            "input.source": sources,
+            SCORE.column: pa.array(values, pa.float32()),
+            "clip.duration_s": np.ones(len(rows)),
+            "clip.speech_share": np.ones(len(rows)),
+        }
+    )
+    total = Periods([SCORE], [f"u{number:02d}" for number in range(20)], Drift(), has_source=True)
+    edges = [0, *(cut * 120 for cut in cuts), len(rows)]  # slices are whole units
+    for start, stop in itertools.pairwise(edges):
+        part = Periods([SCORE], [f"u{number:02d}" for number in range(20)], Drift(), has_source=True)
+        part.add(SliceColumns(table.slice(start, stop - start)))
+        total.merge(part)
+    return judged(compare_periods(total), Drift())
+
+
+def test_what_moved_is_found_and_what_did_not_is_not():
+    drifts = [(test.kind, test.group) for test in made_periods(-0.6) if test.is_drift]
+    assert drifts == [("time", "a, part 10 of 10")]
+    assert not any(test.is_drift for test in made_periods(0.0))
+
+
+def test_recordings_and_clips_are_counted_by_side_whatever_the_slices():
+    whole = made_periods(-0.6)
+    assert whole == made_periods(-0.6, (3, 4, 17))
+    test = next(test for test in whole if test.is_drift)
+    assert (test.num_recordings, test.num_clips) == (40, 120)
+    assert (test.against_recordings, test.against_clips) == (360, 1080)
+    assert test.shift_std < -1
+
+
+def test_clips_of_few_recordings_are_no_evidence():
+    """A hundred thousand clips of two recordings apiece are four observations."""
+    one, two = Sample(counts_of(np.full(100_000, 3.0)), 25), Sample(counts_of(np.full(100_000, 3.2)), 25)
+    (test,) = compared("run", SCORE, "a", one, "b", two, 20)
+    assert test.p < 1e-6  # all of 25 recordings differ
+    mixed = counts_of(np.concatenate([np.full(60_000, 3.0), np.full(40_000, 3.2)]))
+    (test,) = compared("run", SCORE, "a", Sample(mixed, 25), "b", two, 20)
+    assert test.p < 0.01
+    mostly = counts_of(np.concatenate([np.full(20_000, 3.0), np.full(80_000, 3.2)]))
+    (test,) = compared("run", SCORE, "a", Sample(mostly, 25), "b", two, 20)
+    assert test.p > 0.5
+
+
+def test_runs_are_compared_where_their_bins_agree():
+    random = np.random.default_rng(0)
+
+    def row(values: np.ndarray, column: str = SCORE.column, high: float = 5.0) -> dict[str, object]:
+        counts = counts_of(values)
+        sums = {"num_clips_by_bin": counts[1:-2].tolist(), "num_below": int(counts[0]), "num_above": int(counts[-2])}
+        return {"column": column, "title": "score", "edges": np.linspace(1, high, 81).tolist(), **sums}
+
+    now, then = row(random.normal(2.5, 0.4, 5000)), row(random.normal(3, 0.4, 5000))
+    (test,) = compare_runs([now], [then], ("now", "then"), (500, 500), 20)
+    assert (test.kind, test.group, test.against) == ("run", "now", "then")
+    assert test.distance == pytest.approx(0.47, abs=0.03)
+    assert compare_runs([now], [row(np.ones(9), high=6.0)], ("now", "then"), (500, 500), 20) == []
+    assert compare_runs([now], [row(np.ones(9), "signal.snr_db")], ("now", "then"), (500, 500), 20) == []
