@@ -15,7 +15,7 @@ from itertools import pairwise
 import pyarrow as pa
 
 from manifests.compacted import CompactedPart, Compaction, compaction_folder, read_compaction, write_compaction
-from manifests.console import ProgressBar, progress
+from manifests.console import ProgressBar, counted, progress, volume
 from manifests.corpus import Corpus
 from manifests.errors import WorkError
 from manifests.ids import digest_bytes, new_attempt_id
@@ -43,10 +43,10 @@ class CompactResult:
 
     def lines(self) -> list[str]:
         """The result for people."""
-        what = f"{self.num_tables} tables became {self.num_parts} parts, {self.num_bytes / 2**20:.1f} MiB"
+        what = f"{counted(self.num_tables, 'table')} became {counted(self.num_parts, 'part')}, {volume(self.num_bytes)}"
         return [
             f"corpus {self.corpus_uri}, snapshot {self.snapshot}: {what if self.num_parts else 'nothing to compact'}",
-            f"{self.removed.num_objects} objects that nothing names removed, {self.removed.num_bytes / 2**20:.1f} MiB",
+            f"{counted(self.removed.num_objects, 'object')} that nothing names removed, {volume(self.removed.num_bytes)}",
         ]
 
 

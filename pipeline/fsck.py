@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from manifests.commits import commit_path, split_commit_path
-from manifests.console import counted, progress, volume
+from manifests.console import counted, hours, progress, volume
 from manifests.decision_tables import FOLDER as DECISIONS
 from manifests.errors import RequestError
 from manifests.parts import FOLDER as PARTS
@@ -65,7 +65,7 @@ class Findings:
         counts_of = (("unit", self.num_units), ("commit", self.num_commits), ("object", self.num_objects))
         what = ", ".join([*(counted(num, noun) for noun, num in counts_of), volume(self.num_bytes)])
         lines = [f"corpus {self.corpus_uri}: {what}"]
-        lines += [f"{self.audio_s / 3600:.3f} h checked in {self.wall_s:.1f} s, {speed:.3g} audio-hours a second"]
+        lines += [f"{hours(self.audio_s / 3600)} checked in {self.wall_s:.1f} s, {speed:.3g} audio-hours a second"]
         counts: Counter[str] = Counter()
         for fault in self.faults:
             counts[fault.code] += 1

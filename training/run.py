@@ -55,7 +55,7 @@ class TrainResult:
         lines = [f"run {self.run}: {self.steps} steps now, {'finished' if self.is_finished else 'not finished'}"]
         lines += [f"  {stage}: last loss {loss:.3f}" for stage, loss in self.last_losses.items()]
         if self.swap_rise is not None:
-            lines.append(f"  alignment loss rises by {self.swap_rise:.0%} when audio is swapped")
+            lines.append(f"  alignment loss is {1 + self.swap_rise:.3g} times as high when audio is swapped")
         return lines
 
 

@@ -84,7 +84,7 @@ def test_a_full_report(tiny_corpus: str, tiny_pack: str, tokenizer_dir: str, run
     assert {"what": "run: recipe digest", "id": "d0"} in summary["lineage"]
     assert summary["missing"] == []
     # The page says what the summary says.
-    for said in ("44.4 %", "30.0 %", "2.3 min", "0.25 ×", "+50 %", "not_audio", "no_text", "overlapped speech scored", "1.5 min"):
+    for said in ("44.4 %", "30.0 %", "2.3 min", "0.25 ×", "× 1.5", "not_audio", "no_text", "overlapped speech scored", "1.5 min"):
         assert said in text, said
     assert page.count("<svg") == 5 + 7 + 1 + 2  # rows of the timeline, histograms, codec, stages
 
