@@ -9,7 +9,13 @@ from manifests.errors import RequestError
 from manifests.recipes import RecipeModel, load_recipe, recipe_names
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = ("pipeline", "tokenization", "training")
+# Package -> its modules whose ``…Recipe`` models the recipes of its folder decode into.
+PACKAGES = {
+    "manifests": ("manifests.audit.recipe",),
+    "pipeline": ("pipeline.recipe",),
+    "tokenization": ("tokenization.recipe",),
+    "training": ("training.recipe",),
+}
 SHIPPED = [
     path.relative_to(REPOSITORY)
     for path in sorted(REPOSITORY.glob("*/**/*.yaml"))
@@ -18,9 +24,9 @@ SHIPPED = [
 
 
 def kinds(package: str) -> list[type[RecipeModel]]:
-    """What the recipes of a folder may decode into: the ``…Recipe`` models of its module ``recipe``."""
-    module = importlib.import_module(f"{package}.recipe")
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    """What the recipes of a folder may decode into."""
+    modules = [importlib.import_module(name) for name in PACKAGES[package]]
+    own = [value for m in modules for value in vars(m).values() if isinstance(value, type) and value.__module__ == m.__name__]
     return [kind for kind in own if issubclass(kind, RecipeModel) and kind.__name__.endswith("Recipe")]
 
 
