@@ -141,7 +141,7 @@ def chinese(tags: Mapping[str, str], draw: int) -> str | None:
     voice = [phrasing.of(pitch) if pitch else None, f"音色{timbre}" if timbre else None]
     clauses = [
         opening + act,
-        *(voice + delivery if is_voice_first else delivery + voice),
+        *((*voice, *delivery) if is_voice_first else (*delivery, *voice)),
         f"说话风格为{style}" if style and _is_speaking(tags) else None,
         phrasing.of(words.FEELING_ZH).format(emotion) if emotion else None,
         phrasing.of(words.BACKGROUND_ZH).format(event) if event else None,
