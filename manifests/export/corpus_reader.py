@@ -152,8 +152,13 @@ def _flac(row: Mapping[str, Any], reader: AudioReader) -> bytes:
 
 
 def _readable(column: pa.Field) -> pa.Field:
-    """The column as it leaves: ids as hex."""
-    return column.with_type(pa.string()) if column.type == ID else column
+    """The column as it leaves: bytes as hex. Raises RequestError for bytes inside of lists and structs, e.g. a fingerprint's."""
+    kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return column.with_type(pa.string())
+    if "binary" in str(kind):
+        raise RequestError(f"column {column.name!r} is {kind}, and no format has a word for it; leave it out")
+    return column
 
 
 def _shown(value: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from manifests.export.contents import Contents
+from manifests.export.lines import json_line
 from manifests.export.rolling import roll
 from manifests.export.row import ExportRow, Part
 from manifests.store import Store, json_bytes
@@ -80,7 +81,7 @@ class _IndexedTar:
 def _members(row: ExportRow) -> Mapping[str, bytes]:
     if row.members:
         return row.members
-    return {"json": json_bytes(row.facts), **({"0.flac": row.flac} if row.flac is not None else {})}
+    return {"json": json_line(row.facts), **({"0.flac": row.flac} if row.flac is not None else {})}
 
 
 def _split(path: str) -> str:

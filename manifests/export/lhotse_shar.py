@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from manifests.export.contents import Contents
 from manifests.export.lhotse_cuts import manifests_of
+from manifests.export.lines import json_line
 from manifests.export.rolling import roll
 from manifests.export.row import ExportRow, Part
 from manifests.store import Store
@@ -53,8 +53,8 @@ class _SharShard:
     def add(self, row: ExportRow) -> None:
         made = manifests_of(row.facts, "shar", "")
         self._tar.add(f"{row.facts['id']}.flac", row.flac or b"")
-        self._tar.add(f"{row.facts['id']}.json", _line(made["recordings"]))
-        self._lines.append(_line(made["cuts"]))
+        self._tar.add(f"{row.facts['id']}.json", json_line(made["recordings"]))
+        self._lines.append(json_line(made["cuts"]))
 
     def put(self, number: int) -> None:
         """The audio, then the cuts that are in it."""
@@ -63,7 +63,3 @@ class _SharShard:
             self._tar.finish()
             self._store.write_file(f"{self._part.split}/recording.{name}.tar", self._file)
         self._store.write(f"{self._part.split}/cuts.{name}.jsonl.gz", gzip.compress(b"".join(self._lines), mtime=0))
-
-
-def _line(manifest: dict[str, object]) -> bytes:
-    return json.dumps(manifest, ensure_ascii=False).encode() + b"\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -32,9 +33,8 @@ class LinesPiece:
         return self
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; keys whose value is null are left out."""
-        known = {key: value for key, value in row.items() if value is not None}
-        self._sink.write(json.dumps(known, ensure_ascii=False).encode() + b"\n")
+        """Append a row as ``json_line`` has it."""
+        self._sink.write(json_line(row))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._file:
@@ -42,6 +42,21 @@ class LinesPiece:
                 self._sink.close()
             if error is None:
                 self._store.write_file(self._path, self._file)
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """A row as one line; what JSON has no value for (null, NaN, infinity) is left out, and times are ISO 8601."""
+    known = {key: value for key, value in row.items() if value is not None and not _is_unbounded(value)}
+    return json.dumps(known, ensure_ascii=False, default=_text).encode() + b"\n"
+
+
+def _text(moment: Any) -> str:
+    """A date or time, of all that is in a table the one kind that JSON lacks."""
+    return str(moment.isoformat())
+
+
+def _is_unbounded(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def piece_path(path: str, number: int) -> str:

@@ -7,6 +7,7 @@ feature is told in the schema's ``huggingface`` entry, as `datasets` itself does
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,8 +51,9 @@ class ParquetShards:
 
     def finish(self, store: Store, parts: Sequence[Part], contents: Contents) -> None:
         """README.md: which files are which split, as `datasets` and the hub read it."""
-        split_files = [{"split": split, "path": f"data/{split}/*.parquet"} for split in contents.splits]
-        front = {"license": hub_licences(contents.licences), "configs": [{"config_name": "default", "data_files": split_files}]}
+        # The hub's names of splits are made of letters, digits and underscores.
+        files = [{"split": re.sub(r"\W", "_", split), "path": f"data/{split}/*.parquet"} for split in contents.splits]
+        front = {"license": hub_licences(contents.licences), "configs": [{"config_name": "default", "data_files": files}]}
         store.replace("README.md", card_bytes(front, README))
 
     def _declared(self, schema: pa.Schema) -> pa.Schema:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import soundfile
 
 from manifests.errors import RequestError
+from manifests.export.lines import json_line
 from manifests.export.work import export
 from manifests.store import Store
 
@@ -68,3 +71,9 @@ def test_what_points_to_audio_does_not_go_without(tiny_corpus: str, out: str, na
     with pytest.raises(RequestError, match="--no-audio goes with datasets, energon, jsonl"):
         export(tiny_corpus, name, out, with_audio=False)
     assert not Store(out).exists()
+
+
+def test_a_line_leaves_out_what_json_cannot_hold() -> None:
+    decided = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+    line = json_line({"a": math.nan, "b": math.inf, "c": None, "d": 0.5, "e": "你好", "f": decided})
+    assert line.decode() == '{"d": 0.5, "e": "你好", "f": "2026-11-26T12:00:00+00:00"}\n'
