@@ -115,12 +115,15 @@ def expect(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: stepwell manifest diff ./corpus@3 ./corpus   or   stepwell manifest diff ./pack-of-may ./pack-of-june")
+@app.command(
+    epilog="Example: stepwell manifest diff ./corpus@3 ./corpus   or   stepwell manifest diff ./pack-of-may ./pack-of-june"
+)
 def diff(
     before: Annotated[str, typer.Argument(metavar="A", help="Corpus, corpus@SNAPSHOT or pack.")],
     after: Annotated[str, typer.Argument(metavar="B", help="What it is compared with, of the same kind.")],
     table: Annotated[
-        str | None, typer.Option("--table", help="clips, recordings or inputs; of packs, a split. Clips and all documents by default.")
+        str | None,
+        typer.Option("--table", help="clips, recordings or inputs; of packs, a split. Clips and all documents by default."),
     ] = None,
     columns: Annotated[
         str | None, typer.Option("--columns", help="Columns to compare, between commas; all that both have by default.")

@@ -116,10 +116,10 @@ def row_facts(
     rows, shown = _opened(uri, table, snapshot)
     condition = None if where is None else parse_condition(where, rows, "--where")
     if group_by:
-        by = [resolve(rows, name) for name in _names(group_by)]
+        by = [resolve(rows, name) for name in names_in(group_by)]
         found = select_groups(rows, condition, by, _sorting(rows, sort, (*by, *COUNTED)), limit, scheduler)
     else:
-        wanted = [resolve(rows, name) for name in _names(columns)] if columns else shown
+        wanted = [resolve(rows, name) for name in names_in(columns)] if columns else shown
         found = select(rows, condition, wanted, _sorting(rows, sort), limit, scheduler)
     value = {
         "table": table or rows.table,
@@ -147,7 +147,8 @@ def _opened(uri: str, table: str | None, snapshot: int | None) -> tuple[Rows, li
     return rows, ["clip.clip_id", *(full for full in rows.schema.names if full.startswith(f"{name}."))]
 
 
-def _names(text: str) -> list[str]:
+def names_in(text: str) -> list[str]:
+    """Names between commas, each once. Raises RequestError where one is empty."""
     found = [name.strip() for name in text.split(",")]
     if "" in found:
         raise RequestError(f"{text!r} has an empty name; write names between commas, as in source,language")
@@ -156,7 +157,7 @@ def _names(text: str) -> list[str]:
 
 def _sorting(rows: Rows, text: str | None, grouped: Sequence[str] = ()) -> list[Sorting]:
     found = []
-    for word in _names(text) if text else ():
+    for word in names_in(text) if text else ():
         name = word.removeprefix("-")
         full = name if name in grouped else resolve(rows, name)
         if grouped and full not in grouped:

@@ -1,0 +1,1 @@
+"""What differs between two corpora, packs or snapshots: rows, columns, hours, and why."""
