@@ -12,8 +12,8 @@ from typing import Any
 
 from manifests.console import aligned, counted, hours, progress
 from manifests.corpus import Corpus, UnitView
+from manifests.facts import consent_of
 from manifests.licences import Licence, find_licence
-from pipeline.facts import consent_of
 
 CLAIM = ["uri", "source", "licence", "consent", "terms", "attribution", "origin_uri", "recording_id"]
 QUESTIONS = {"commercial": "allows_commercial", "derivatives": "allows_derivatives", "share_alike": "is_share_alike"}

@@ -43,13 +43,19 @@ class Rewritten:
     num_units: int  # written anew now; an earlier attempt may have done some
     num_objects: int  # removed
     num_bytes: int
+    tables: list[str]  # decision tables that lost rows
 
     def lines(self) -> list[str]:
         """For people."""
         what = f"{counted(self.num_units, 'unit')} written anew, {counted(self.num_objects, 'object')} removed, {volume(self.num_bytes)}"
-        return [
+        lines = [
             f"rewritten: {what}; snapshot {self.snapshot}. Nothing was kept back: who read an earlier snapshot opens the newest now"
         ]
+        if self.tables:
+            lines.append(
+                f"{', '.join(self.tables)} lost rows: what a table sums and compares is of the day it was made; make it again"
+            )
+        return lines
 
 
 def rewrite(uri: str) -> Rewritten:
@@ -66,8 +72,9 @@ def rewrite(uri: str) -> Rewritten:
     run.replace_plans()
     number = _publish(store, run)
     run.remove_old(number)
-    removed = collect(store, 0.0)
-    return Rewritten(number, num_units, removed.num_objects, removed.num_bytes)
+    removed, tables = collect(store, 0.0), read_snapshot(store, number).tables
+    changed = sorted(name for name, path in corpus.snapshot.tables.items() if tables.get(name) != path)
+    return Rewritten(number, num_units, removed.num_objects, removed.num_bytes, changed)
 
 
 class _Rewriting:

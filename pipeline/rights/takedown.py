@@ -32,6 +32,8 @@ from pipeline.rights.matching import CLIP, Committed, Match, Rule, find_matches,
 from pipeline.rights.pack_takedown import TakenFromPack, audio_digests, find_documents, take_documents
 
 VERSION = "1"
+DUPLICATES = "duplicates"  # decision table: clip_id, group_id
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class TakedownResult:
     num_clips: int
     hours: float  # of the clips of the current clip set that readers lose
     other_sources: list[str]  # of the same bytes: what they hold goes too
+    copies: list[str]  # clips that stay, and that the table `duplicates` takes for copies of what goes
     packs: list[dict[str, Any]]
     checkpoints: list[dict[str, Any]]
 
@@ -63,6 +66,11 @@ class TakedownResult:
             )
         if self.other_sources:
             lines.append(f"  the same bytes came from {', '.join(map(repr, self.other_sources))} too: they go there as well")
+        if self.copies:
+            shown = ", ".join(self.copies[:SHOWN]) + (", …" if len(self.copies) > SHOWN else "")
+            lines.append(
+                f"  {counted(len(self.copies), 'clip')} with other bytes are copies of it and stay; name them too: {shown}"
+            )
         for row in self.packs:
             before = f", {row['num_before']} were taken before" if row["num_before"] else ""
             lines.append(f"  pack {row['pack_uri']}: {counted(row['num_documents'], 'document')}{before}")
@@ -211,6 +219,7 @@ class _Attempt:
             num_clips,
             clip_h,
             others,
+            self._copies(),
             [
                 {"pack_uri": row.pack_uri, "num_documents": len(row.keys), "num_before": row.num_before, "keys": row.keys}
                 for row in taken
@@ -248,6 +257,19 @@ class _Attempt:
             for clip in clips.filter(gone).to_pylist():
                 lengths_s[clip["clip_id"]] = (clip["end_sample"] - clip["start_sample"]) / clip["sample_rate_hz"]
         return len(lengths_s), sum(lengths_s.values()) / 3600, sorted(others)
+
+    def _copies(self) -> list[str]:
+        """Clips that readers still see, of a group of copies of which some clip goes."""
+        corpus, gone = self.corpus, pa.array(sorted(self.after.ids("clip")), ID)
+        if DUPLICATES not in corpus.snapshot.tables:
+            return []
+        head = corpus.decision_table(DUPLICATES)
+        places = [place for unit in corpus.snapshot.units if (place := head.held(head.roles[0], unit))]
+        rows = pa.concat_tables([corpus.tables.row_group(place, ["clip_id", "group_id"]) for place in places])
+        is_gone = pc.is_in(rows["clip_id"], value_set=gone)
+        groups = rows.filter(is_gone)["group_id"].drop_null().unique()
+        left = rows.filter(pc.and_(pc.invert(is_gone), pc.is_in(rows["group_id"], value_set=groups)))
+        return sorted(clip.hex() for clip in left["clip_id"].to_pylist())
 
 
 def _trained_on(checkpoint: TrainedCheckpoint, packs: Sequence[TakenFromPack]) -> dict[str, Any]:

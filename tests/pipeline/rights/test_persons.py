@@ -105,5 +105,27 @@ def test_a_person_goes_with_its_clips_and_the_others_keep_theirs(corpus, asked, 
     )
 
 
+def test_copies_with_other_bytes_are_named_and_the_table_is_to_be_made_again(corpus):
+    opened = Corpus.open(corpus)
+    schema = pa.schema([pa.field("clip_id", pa.binary(16), nullable=False), pa.field("group_id", pa.binary(16))])
+    first, second = (recording(corpus, f"BAC009S0764W012{n}.wav") for n in (1, 2))
+    clips = [row for row in opened.clips().to_pylist() if row["recording_id"] in (first, second)]
+    group = clips[0]["clip_id"]  # of what goes: the copies must not keep its name
+    clips_of = clips_output(opened.clip_set)
+    reads, snapshot = {clips_of: opened.fingerprint(clips_of)}, opened.snapshot
+    draft = Draft(opened.store, DecisionTable("duplicates", "d" * 16, snapshot.number, reads, {}, None, snapshot.shadowed))
+    for view in opened.views():
+        rows = [(row["clip_id"], group if row in clips else None) for row in view.clips().to_pylist()]
+        draft.append("clips", view.unit_id, pa.table(list(map(list, zip(*rows, strict=True))), schema=schema), schema)
+    draft.publish(None)
+    done = take_down(corpus, [Rule.parse("recording", first.hex())], "r")
+    assert done.copies == sorted(row["clip_id"].hex() for row in clips if row["recording_id"] == second)
+    assert any("are copies of it and stay" in line for line in done.lines())
+    assert rewrite(corpus).tables == ["duplicates", "speaker_id"]
+    left = Corpus.open(corpus)
+    assert left.decisions("duplicates", "clips")["group_id"].null_count == left.clips().num_rows
+    assert prove(left, []).num_findings == 0
+
+
 def said_by(view):
     return zip(view.clips().to_pylist(), clip_speakers(view), strict=True)
