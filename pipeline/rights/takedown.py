@@ -60,10 +60,8 @@ class TakedownResult:
         counts = ", ".join(counted(num, noun) for noun, num in what)
         lines = [f"corpus {self.corpus_uri}, snapshot {self.snapshot}: {does} {counts}, {hours(self.hours)} of clips"]
         for row in self.rules:
-            known = ", known already" if row["is_known"] else ""
-            lines.append(
-                f"  {row['asked']}: {row['num_recordings']} recordings, {row['num_inputs']} inputs, {row['num_clips']} clips{known}"
-            )
+            takes = [counted(num, noun) for noun in ("recording", "input", "clip") if (num := row[f"num_{noun}s"])]
+            lines.append(f"  {row['asked']}: {', '.join([*takes, *(['known already'] if row['is_known'] else [])])}")
         if self.other_sources:
             lines.append(f"  the same bytes came from {', '.join(map(repr, self.other_sources))} too: they go there as well")
         if self.copies:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from pipeline.rights.matching import Rule
 from pipeline.rights.pack_takedown import rewrite_pack
 from pipeline.rights.rewriting import rewrite
 from pipeline.rights.takedown import take_down
+from training.checkpoint import STATE, CheckpointState, Identity
 
 RECIPE = {"clip_set": {"turns": None, "max_s": 2.0}, "units": {"max_inputs": 2}}
 ANN, BOB, TALK = "BAC009S0764W0121.wav", "BAC009S0764W0122.wav", "conversation.wav"
@@ -223,12 +225,13 @@ def pack_recipe(**changes) -> PackRecipe:
 
 
 def make_run(path, pack_id: str, steps=(10, 20)) -> str:
-    """The JSON of a training run's checkpoints."""
+    """A training run, as far as its checkpoints' JSON goes."""
     for step in steps:
-        folder = path / "checkpoints" / f"00-align-{step:07d}"
+        identity = Identity("recipe", "tokenizer", "vocabulary", "codec", pack_id)
+        state = CheckpointState(identity, 0, "align", step, step, {}, None, [], 2.0, 1.0, 0.5)
+        folder = path / "checkpoints" / state.name
         folder.mkdir(parents=True)
-        state = {"identity": {"pack_id": pack_id}, "stage": "align", "step": step, "global_step": step}
-        (folder / "state.json").write_text(json.dumps(state))
+        (folder / STATE).write_text(json.dumps(asdict(state)))
     return str(path)
 
 
