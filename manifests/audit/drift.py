@@ -70,18 +70,17 @@ class Compared:
 
 @dataclass
 class Periods:
-    """Tally: histograms by source and span of time, and how many recordings each has. Units come in order of time."""
+    """Tally: histograms by source and span of time, and how many recordings each has.
+
+    ``edges`` are the first units of all periods but the first: units come in order of time, and so do their names.
+    """
 
     distributions: list[Distribution]
-    units: Sequence[str]
+    edges: Sequence[str]
     rules: Drift
     has_source: bool
     counts: dict[tuple[str, int], list[np.ndarray]] = field(default_factory=dict)
     num_recordings: dict[tuple[str, int], int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        num = min(self.rules.num_periods, max(1, len(self.units)))
-        self.edges = [self.units[len(self.units) * place // num] for place in range(1, num)] if self.units else []
 
     @property
     def columns(self) -> Sequence[str]:
@@ -139,6 +138,12 @@ class Periods:
             for mine, more in zip(self._held(other), self.counts.pop(key), strict=True):
                 mine += more
             self.num_recordings[other] = self.num_recordings.get(other, 0) + self.num_recordings.pop(key)
+
+
+def period_edges(units: Sequence[str], num_periods: int) -> list[str]:
+    """Where units in plan order are cut into so many spans, as long as there are as many."""
+    num = max(1, min(num_periods, len(units)))
+    return [units[len(units) * place // num] for place in range(1, num)]
 
 
 def compare_periods(periods: Periods) -> list[Compared]:

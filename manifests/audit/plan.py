@@ -9,7 +9,7 @@ from typing import Self
 import pyarrow as pa
 
 from manifests.audit.distributions import Spread
-from manifests.audit.drift import SOURCE, Periods
+from manifests.audit.drift import SOURCE, Periods, period_edges
 from manifests.audit.funnel import MOST_FILTERS, Funnel, TextNeed
 from manifests.audit.outliers import Ends
 from manifests.audit.recipe import AuditRecipe, Band, Distribution, Threshold
@@ -72,7 +72,7 @@ class Plan:
 
 
 def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
-    """Raises RequestError where the table has no durations, or a filter's column is not there or holds no numbers."""
+    """Raises RequestError where the table has no durations, or a column holds something else than it is asked for."""
     schema = rows.schema
     names = {*schema.names}
     left_out: list[dict[str, str]] = []
@@ -85,6 +85,16 @@ def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
             left_out.append({"what": what, "name": name, "why": f"there is no {', '.join(missing)}"})
         return not missing
 
+    numeric = [band.column for band in recipe.bands] + [d.column for d in recipe.distributions] + recipe.outliers
+    numeric += [f.column for f in recipe.filters] + [name for limit in recipe.limits for name in limit.columns]
+    for name in numeric:
+        if name in names and not _is_number(kind := schema.field(name).type):
+            raise RequestError(
+                f"recipe {recipe.name!r}: column {name!r} holds {kind}, and is asked for numbers; name another one"
+            )
+    for name in (name for group in recipe.groups for name in group.columns):
+        if name in names and not _is_key(kind := schema.field(name).type):
+            raise RequestError(f"recipe {recipe.name!r}: column {name!r} holds {kind}, which nothing can be grouped by")
     bands = [band for band in recipe.bands if there("band", band.name, [band.column])]
     banded_columns = {band.name: band.column for band in recipe.bands}
     wanted = [group for group in recipe.groups if there("group", group.name, [banded_columns.get(c, c) for c in group.columns])]
@@ -109,16 +119,20 @@ def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
 
 def _measured(schema: pa.Schema, layer: str) -> list[str]:
     """Columns of a layer that hold numbers or yes and no."""
-    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
-    return [f.name for f in schema if f.name.startswith(f"{layer}.") and any(is_kind(f.type) for is_kind in kinds)]
+    return [f.name for f in schema if f.name.startswith(f"{layer}.") and _is_number(f.type)]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_key(kind: pa.DataType) -> bool:
+    """A tag is one by its ``value``."""
+    return not pa.types.is_nested(kind) or (pa.types.is_struct(kind) and kind.get_field_index("value") >= 0)
 
 
 def _funnel(recipe: AuditRecipe, rows: Rows, there: Callable[[str, str, Sequence[str]], bool]) -> Funnel | None:
     kept = [f for f in recipe.filters if there("filter", f.drop_reason, [f.column])]
-    for f in kept:
-        kind = rows.schema.field(f.column).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            raise RequestError(f"filter: column {f.column!r} holds {kind}; min and max bound numbers, name another column")
     text = None
     if recipe.require_text:
         layers = [name for name in recipe.text_from if name != "source" and there("text", name, [f"{name}.text"])]
@@ -136,7 +150,7 @@ def _scale(f: Threshold, distributions: Sequence[Distribution]) -> Bounds:
     for d in distributions:
         if d.column == f.column:
             return bounds_of(d)
-    bounds = [value for value in (f.min, f.max) if value is not None]
+    bounds = [value for value in (f.min, f.max) if value is not None] or [0.0]  # without bounds it is of nulls alone
     low, high = min([*bounds, 0.0]), max(bounds)
     reach = max(abs(low), abs(high), 1e-3)
     return low - reach * (low < 0), high + reach, WHAT_IF_BINS
@@ -148,4 +162,4 @@ def _periods(
     if not spreads or not there("drift", "over time", ["clip.unit", "clip.recording_id"]):
         return None
     units = [unit for part in rows.slices for unit in part.units]
-    return Periods(spreads, units, recipe.drift, SOURCE in rows.schema.names)
+    return Periods(spreads, period_edges(units, recipe.drift.num_periods), recipe.drift, SOURCE in rows.schema.names)

@@ -126,8 +126,11 @@ class AuditRecipe(RecipeModel):
     listen: Listen = Listen()
 
     @model_validator(mode="after")
-    def _names_are_known(self) -> AuditRecipe:
+    def _names_fit(self) -> AuditRecipe:
         bands = {band.name for band in self.bands}
+        names = [group.name for group in self.groups]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two groups are named {twice[0]!r}; give each a name of its own")
         for group in self.groups:
             if unknown := [name for name in group.columns if "." not in name and name not in bands]:
                 raise ValueError(f"group {group.name!r} names {unknown[0]!r}, which is no band; bands are {sorted(bands)}")

@@ -14,12 +14,12 @@ from benchmarks import made_manifests
 from benchmarks.made_manifests import DEFECTS, make_corpus
 from manifests import rows as scan
 from manifests.audit.figures import AuditFigures, audit, parse_figures
-from manifests.audit.recipe import AuditRecipe, Threshold
+from manifests.audit.recipe import AuditRecipe, Group, Threshold
 from manifests.audit.work import audit_uri, lines_of, rows_at, with_filters
 from manifests.cli import app
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
-from manifests.recipes import load_recipe
+from manifests.recipes import decode_recipe, load_recipe
 
 RECIPE = load_recipe(AuditRecipe, "manifests", "audit")
 NUM_CLIPS, CAP_H = 4_000, 0.3
@@ -222,10 +222,33 @@ def test_a_pack_recipe_that_is_wrong_is_refused(tmp_path, text, message):
         with_filters(RECIPE, str(path))
 
 
-def test_a_filter_on_words_is_refused(made):
-    words = RECIPE.model_copy(update={"filters": [Threshold(column="asr.text", min=1)]})
-    with pytest.raises(RequestError, match=r"'asr\.text' holds string"):
-        audit(rows_at(made), words)
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"filters": [Threshold(column="asr.text", min=1)]}, r"'asr\.text' holds string, and is asked for numbers"),
+        ({"outliers": ["asr.language"]}, r"'asr\.language' holds string, and is asked for numbers"),
+        ({"groups": [Group(name="spans", columns=["clip.speech_spans"])]}, r"'clip\.speech_spans' holds list.* grouped by"),
+        ({"filters": [Threshold(column="signal.snr_db", min=1)] * 17}, "at most 16"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_columns_is_refused(made, changed, message):
+    with pytest.raises(RequestError, match=message):
+        audit(rows_at(made), RECIPE.model_copy(update=changed))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("groups: [{name: a, columns: [x.y]}, {name: a, columns: [x.z]}]", "two groups are named 'a'"),
+        ("groups: [{name: a, columns: [quality]}]", "'quality', which is no band"),
+        ("bands: [{name: a, column: x.y, edges: [2, 1]}]", "must rise"),
+        ("distributions: [{column: x.y, title: t, low: 1, high: 1}]", "is not below high"),
+        ("speaker_cap_s: 1", "'speaker_cap_s' is unknown"),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused(text, message):
+    with pytest.raises(RequestError, match=message):
+        decode_recipe(AuditRecipe, f"name: mine\n{text}", "mine.yaml")
 
 
 def test_bad_requests_are_one_line_and_exit_code_2(made, tmp_path):

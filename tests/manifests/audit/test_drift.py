@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -20,6 +21,7 @@ from manifests.audit.drift import (
     judged,
     ks_distance,
     ks_p_value,
+    period_edges,
     shift_std,
     stability_index,
 )
@@ -27,6 +29,8 @@ from manifests.audit.recipe import Distribution, Drift
 from manifests.audit.slices import SliceColumns, bins_of, bounds_of
 
 SCORE = Distribution(column="dnsmos.dnsmos_ovrl", title="score", low=1, high=5, num_bins=80)
+
+PERIOD_EDGES = period_edges([f"u{number:02d}" for number in range(20)], 10)
 
 
 def counts_of(values: np.ndarray) -> np.ndarray:
@@ -104,13 +108,19 @@ def made_periods(shift: float, cuts: tuple[int, ...] = ()) -> list[Compared]:
             "clip.speech_share": np.ones(len(rows)),
         }
     )
-    total = Periods([SCORE], [f"u{number:02d}" for number in range(20)], Drift(), has_source=True)
+    total = Periods([SCORE], PERIOD_EDGES, Drift(), has_source=True)
     edges = [0, *(cut * 120 for cut in cuts), len(rows)]  # slices are whole units
     for start, stop in itertools.pairwise(edges):
-        part = Periods([SCORE], [f"u{number:02d}" for number in range(20)], Drift(), has_source=True)
+        part = Periods([SCORE], PERIOD_EDGES, Drift(), has_source=True)
         part.add(SliceColumns(table.slice(start, stop - start)))
         total.merge(part)
     return judged(compare_periods(total), Drift())
+
+
+def test_periods_are_spans_of_about_as_many_units():
+    assert PERIOD_EDGES == ["u02", "u04", "u06", "u08", "u10", "u12", "u14", "u16", "u18"]
+    assert period_edges(["a", "b", "c"], 10) == ["b", "c"]
+    assert period_edges(["a"], 10) == period_edges([], 10) == []
 
 
 def test_what_moved_is_found_and_what_did_not_is_not():
