@@ -30,8 +30,11 @@ TABLES = (
     ("source", "source"),
     ("licence", "licence"),
     ("consent", "consent"),
+    ("terms of use", "terms"),
+    ("attribution", "attribution"),
     ("origin of the text", "text_source"),
 )
+RARE = ("terms", "attribution")  # few sources state them: no table that says only so
 MANY = (1, 10, 100, 1000)  # speakers whose hours are told together: a card names nobody
 TITLES = {"hours-by-language.png": "Hours by language", "lengths.png": "Rows by length", "funnel.png": "What was left out"}
 LANGUAGE = re.compile(r"[a-z]{2,3}")  # ISO 639, as the hub takes it
@@ -201,7 +204,7 @@ def _page(facts: CardFacts, title: str, pictures: Mapping[str, bytes], beside: s
         mark=MARK,
         beside=beside,
         pictures=[(TITLES[path.rpartition("/")[2]], path) for path in pictures],
-        tables=TABLES,
+        tables=[(title, fact) for title, fact in TABLES if fact not in RARE or facts.known(fact)],
         most=MOST_ROWS,
         row_word="clip" if facts.kind == "corpus" else "document",
         licences=[_licence_line(text) for text in facts.known("licence")],

@@ -26,6 +26,8 @@ CORPUS_COLUMNS = {
     "source": "input.source",
     "licence": "input.licence",
     "consent": "input.consent",
+    "terms": "input.terms",
+    "attribution": "input.attribution",
     "speaker": "clip.speaker",
     "synthesizer": "input.synthesizer",
 }

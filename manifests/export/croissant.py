@@ -1,7 +1,7 @@
 """Croissant 1.0 (MLCommons): the facts of a card as JSON-LD, and where its records are, so that `mlcroissant` loads them.
 
-Records are those of files that no longer change: the Parquet of an export beside the card, or the manifest of a pack. The tables of a corpus
-hold rows that readers hide, so its card describes and does not lead to them: an export does.
+Records are those of files that no longer change: the Parquet of an export beside the card, or the manifest of a pack. The tables of a corpus,
+and the manifest of a pack that documents were taken out of, hold rows that readers hide: their cards do not lead there, an export does.
 https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 """
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from manifests.export.card_facts import CardFacts
 from manifests.licences import find_licence
+from manifests.packs import Pack
 from manifests.store import COPY_BYTES, Store
 from manifests.tables import open_part
 
@@ -126,8 +127,10 @@ def _exported(store: Store) -> tuple[list[Json], list[Json]]:
 
 def _manifests(facts: CardFacts, store: Store) -> tuple[list[Json], list[Json]]:
     """(distribution, record sets) of a pack: its manifest, a file a split. Relative where the card lies in the pack."""
-    pack = Store(facts.uri)
-    files, records = [], []
+    opened_pack = Pack.open(facts.uri)
+    if opened_pack.taken_keys:  # the manifest still has rows that readers hide
+        return [], []
+    pack, files, records = opened_pack.store, list[Json](), list[Json]()
     for split in facts.known("split"):
         path, key = f"manifest/{split}.parquet", f"documents_{split}"
         with pack.open(path) as file:

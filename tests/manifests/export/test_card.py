@@ -22,7 +22,7 @@ from manifests.export.card import front_matter, write_card
 from manifests.export.card_facts import CardFacts, Group, corpus_facts
 from manifests.export.card_limits import limits
 from manifests.export.work import export
-from manifests.packs import Pack
+from manifests.packs import Pack, TakenDocuments, write_taken
 from manifests.parts import PartFacts
 from manifests.store import Store
 
@@ -83,6 +83,8 @@ def test_the_card_of_a_corpus_is_what_its_rows_say(tiny_corpus: str, out: str) -
     assert "6 clips, 21.5 s of audio" in card.text
     assert "3 (50.0%) of the clips are of recordings whose source has no transcript." in card.text
     assert "No recipe is stored with it." in card.text
+    assert "### By consent" in card.text
+    assert "### By attribution" not in card.text  # nobody states any
 
 
 def test_models_and_their_licences_are_named(tiny_corpus: str, out: str, tmp_path: Path) -> None:
@@ -125,6 +127,15 @@ def test_croissant_leads_to_the_documents_of_a_pack(packed: str, out: str) -> No
         assert [record["key"] for record in records] == [document["key"] for document in documents]
         assert [record["num_samples"] for record in records] == [document["num_samples"] for document in documents]
         assert [record["tasks"] for record in records] == [[b"asr", b"text"]] * len(documents)
+
+
+def test_croissant_does_not_lead_to_documents_that_were_taken_down(packed: str, out: str, tmp_path: Path) -> None:
+    pack = Pack.open(shutil.copytree(packed, str(tmp_path / "pack")))
+    key = pack.documents("test")["key"][0].as_py()
+    write_taken(pack.store, [TakenDocuments(["t0"], "asked to", "2026-11-26T12:00:00Z", pack.pack_id, [key])])
+    write_card(pack.store.uri, out)
+    assert croissant_of(out).metadata.record_sets == []
+    assert "5 documents" in page(out).text
 
 
 def test_a_card_in_an_export_keeps_its_files_and_leads_to_its_audio(
