@@ -137,3 +137,28 @@ def diff(
 
     value = compare(open_side(before), open_side(after), table, names_in(columns) if columns else ())
     answer(value, as_json, diff_lines(value))
+
+
+@app.command(epilog="Example: stepwell manifest lineage ./corpus 9cebbebca13a5c176466c9448fe300c5 --pack ./packs")
+def lineage(
+    uri: Annotated[str, typer.Argument(help="URI of a corpus.")],
+    key: Annotated[
+        str,
+        typer.Argument(help="Key of a document, id of a clip, recording or input, URI of an input, or source:NAME."),
+    ],
+    pack: Annotated[
+        list[str] | None, typer.Option("--pack", help="A pack, or a folder that holds packs; may be repeated.")
+    ] = None,
+    run: Annotated[list[str] | None, typer.Option("--run", help="A training run; may be repeated.")] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Recordings, inputs, clips and documents to print.")] = 5,
+    snapshot: SnapshotNumber = None,
+    as_json: Json = False,
+) -> None:
+    """Say where one thing came from (recording, source, licence, models, parameters, run) and where it went (clips, packs)."""
+    from manifests import provenance
+    from manifests.corpus import Corpus
+    from manifests.provenance_tree import lineage_lines
+
+    packs = [found for place in pack or () for found in provenance.packs_below(place)]
+    value = provenance.lineage(Corpus.open(uri, snapshot), key, packs, run or (), rows)
+    answer(value, as_json, lineage_lines(value))
