@@ -37,6 +37,7 @@ FORMAT_VERSION = 1
 FOLDER = "proofs"
 LEFT_OUT = (f"{DECISIONS}/{TABLE}/", f"{FOLDER}/")
 ID_KINDS = ("recording", "clip", "input")
+_BETWEEN = re.compile(r"[\s'\"(),;<>]+")
 _HEX_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
@@ -228,8 +229,9 @@ class _ObjectScan:
                 self._found(f"{kind} id")
 
     def _look_at_text(self, text: str) -> None:
-        """For a whole text, address or name, or a name behind its source."""
-        for part in {text, text.rpartition(":")[2]}:
+        """For a whole text, address or name, a name behind its source, or an address among other words."""
+        addresses = [word for word in _BETWEEN.split(text) if "/" in word]
+        for part in {text, text.rpartition(":")[2], *addresses}:
             kind = self._needles.words.get(name_digest(part))
             if kind == "text":
                 self._scanned.same_words[self._path] += 1

@@ -111,12 +111,14 @@ def test_what_somebody_put_back_is_found_by_its_bytes_and_by_its_text(both):
     store.write("notes/kept.flac", data)
     store.write("notes/kept.txt", f"see {row['recording_id'].hex()}.wav".encode())
     store.write("notes/kept.json", json.dumps({"who": [{"uri": row["uri"]}]}).encode())
+    store.write("notes/said.json", json.dumps(f"cannot decode '{row['uri']}': torn").encode())
     store.write("notes/torn.parquet", b"PAR1")
     proof = prove(Corpus.open(corpus), [])
     assert {(f["path"], f["what"]) for f in proof.value["stores"][0]["findings"]} == {
         ("notes/kept.flac", "audio"),
         ("notes/kept.txt", "recording id"),
         ("notes/kept.json", "uri"),
+        ("notes/said.json", "uri"),
         ("notes/torn.parquet", "cannot be read (ArrowInvalid)"),
     }
 

@@ -71,7 +71,7 @@ def test_a_consent_outside_the_closed_set_is_refused_by_its_row(tmp_path, record
     manifest = tmp_path / "m.jsonl"
     rows = [{"uri": str(recordings / "tone.flac"), "consent": consent} for consent in ("granted", "maybe")]
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(RequestError, match=r"m\.jsonl' line 2: consent 'maybe' is not one of granted, withheld"):
+    with pytest.raises(RequestError, match=r"m\.jsonl' line 2: consent 'maybe' is not one of withheld, unknown, granted"):
         list_inputs([str(manifest)])
 
 
