@@ -6,13 +6,14 @@ counts as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.corpus import Corpus, UnitView
-from manifests.schema import INPUTS
+from manifests.errors import RequestError
+from manifests.schema import CONSENTS, INPUTS
 from manifests.snapshots import INGEST
 
 
@@ -28,11 +29,12 @@ class FactsReader:
                 self._guests.setdefault(bytes.fromhex(recording), []).append(unit)
 
     def of_units(self, units: Sequence[str], columns: Sequence[str]) -> pa.Table:
-        """``recording_id`` and ``columns`` of INPUTS, a row a recording that the units own or hold inputs of.
+        """``first_known`` of the inputs of the recordings that the units own or hold inputs of, a row a recording."""
+        return first_known(self.inputs(units, ["recording_id", *columns]), columns)
 
-        Of each fact the first that is known, in plan order.
-        """
-        read = ["recording_id", *columns]
+    def inputs(self, units: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        """``columns`` of INPUTS, ``recording_id`` among them, of all inputs that speak of those recordings, in plan order."""
+        read = list(columns)
         rows = self._inputs(units, read)
         if self._guests:
             owned = set(rows["recording_id"].to_pylist())
@@ -41,10 +43,7 @@ class FactsReader:
             if held:
                 own = {unit: UnitView(self._corpus, unit).inputs(read) for unit in units}
                 rows = pa.concat_tables([table for _, table in sorted((held | own).items())])  # the order of ids is plan order
-        rows = rows.filter(pc.is_valid(rows["recording_id"]))
-        # One thread: only then is the first of a group the first of the table.
-        grouped = rows.group_by("recording_id", use_threads=False).aggregate([(name, "first") for name in columns])
-        return grouped.rename_columns({f"{name}_first": name for name in columns})
+        return rows.filter(pc.is_valid(rows["recording_id"]))
 
     def _inputs(self, units: Sequence[str], columns: list[str]) -> pa.Table:
         corpus = self._corpus
@@ -54,3 +53,39 @@ class FactsReader:
             parts = [UnitView(corpus, unit).inputs(columns) for unit in units]
             return pa.concat_tables([INPUTS.empty_table().select(columns), *parts])
         return corpus.tables.read_many(INGEST, corpus.fingerprint(INGEST), committed, "inputs", columns)[0]
+
+
+def first_known(inputs: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """``recording_id`` and ``columns``, a row a recording: of each fact the first that is known; of consent, as CONSENTS says."""
+    # One thread: only then is the first of a group the first of the table.
+    grouped = inputs.group_by("recording_id", use_threads=False).aggregate([(name, "first") for name in columns])
+    facts = grouped.rename_columns({f"{name}_first": name for name in columns})
+    if "consent" not in columns:
+        return facts
+    ranks = pa.table([inputs["recording_id"], pc.index_in(inputs["consent"], pa.array(CONSENTS))], ["recording_id", "rank"])
+    first = ranks.group_by("recording_id", use_threads=False).aggregate([("rank", "min")])  # groups in the order of before
+    consents = pa.array(CONSENTS).take(first["rank_min"].combine_chunks())
+    return facts.set_column(facts.column_names.index("consent"), "consent", consents)
+
+
+def consent_of(said: Iterable[str | None]) -> str | None:
+    """What several inputs of one recording say together: the first of CONSENTS that any of them says."""
+    known = set(said)
+    return next((value for value in CONSENTS if value in known), None)
+
+
+def check_licences(inputs: pa.Table) -> None:
+    """Raises RequestError where inputs (``recording_id``, ``licence``, ``uri``) of the same bytes state different licences.
+
+    Nobody may choose one: not a pack, not an export.
+    """
+    stated = inputs.filter(pc.fill_null(pc.not_equal(inputs["licence"], ""), False)).select(["recording_id", "licence", "uri"])
+    pairs = stated.group_by(["recording_id", "licence"], use_threads=False).aggregate([("uri", "first")])
+    counts = pairs.group_by("recording_id", use_threads=False).aggregate([([], "count_all")])
+    torn = counts.filter(pc.greater(counts["count_all"], 1))["recording_id"]
+    if len(torn):
+        one, other = pairs.filter(pc.equal(pairs["recording_id"], torn[0])).slice(0, 2).to_pylist()
+        raise RequestError(
+            f"{one['uri_first']!r} and {other['uri_first']!r} hold the same bytes under licences {one['licence']!r} and "
+            f"{other['licence']!r}; settle which one holds"
+        )

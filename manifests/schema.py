@@ -26,7 +26,8 @@ def required(name: str, kind: pa.DataType, description: str) -> pa.Field:
 
 
 # What a source may say of the consent of those who speak. Whatever else it says is refused: nobody could act on it.
-CONSENTS = ("granted", "withheld", "not_needed", "unknown")
+# Where inputs of the same bytes say different things, the first of these that any of them says holds.
+CONSENTS = ("withheld", "unknown", "granted", "not_needed")
 
 INPUTS = pa.schema(
     [
@@ -198,6 +199,51 @@ TOMBSTONES = pa.schema(
         field("channel", pa.int16(), "of a clip: channel of the recording"),
         field("start_sample", pa.int64(), "of a clip: first sample, at the recording's stored rate"),
         field("end_sample", pa.int64(), "of a clip: one past the last sample"),
+    ]
+)
+
+DUPLICATES = pa.schema(
+    [
+        required("clip_id", ID, "clip; rows stand in the order of the unit's clips"),
+        field("group_id", ID, "smallest clip_id of the clips that are copies of one another; null for a clip without copies"),
+        field("kept_clip_id", ID, "the copy that stays, of a clip that is left out"),
+        field("drop_reason", pa.string(), "exact_copy | near_copy | same_text; null for a clip that stays"),
+        field("overlap_s", pa.float32(), "seconds that the clip shares with the copy that shares most with it"),
+        field("bit_error_rate", pa.float32(), "of the acoustic fingerprints over those seconds; 0 for equal samples"),
+        field("text_group_id", ID, "smallest clip_id of the clips that say the same text; null where no other clip does"),
+    ]
+)
+
+COPY_PAIRS = pa.schema(
+    [
+        required("clip_id", ID, "the earlier clip"),
+        field("other_clip_id", ID, "the later clip"),
+        required("kind", pa.string(), "exact | near | text"),
+        required("is_whole", pa.bool_(), "one of the two can be left out for the other: what they share is nearly all of it"),
+        field("start_sample", pa.int64(), "first sample that they share, relative to the start of the clip; null of text"),
+        field("end_sample", pa.int64(), "one past the last"),
+        field("other_start_sample", pa.int64(), "first sample that they share, relative to the start of the other clip"),
+        field("other_end_sample", pa.int64(), "one past the last"),
+        field("overlap_s", pa.float32(), "seconds that they share"),
+        field("share", pa.float32(), "part of the clip's audible frames in what they share"),
+        field("other_share", pa.float32(), "part of the other clip's"),
+        field("bit_error_rate", pa.float32(), "of the acoustic fingerprints over what they share; 0 for equal samples"),
+        field("text_similarity", pa.float32(), "Jaccard similarity of the character n-grams of the normalised texts"),
+    ]
+)
+
+CONTAMINATION = pa.schema(
+    [
+        required("clip_id", ID, "clip; rows stand in the order of the unit's clips"),
+        field("drop_reason", pa.string(), "contaminated_audio | contaminated_text; null for a clip that stays"),
+        field("evaluation_set", pa.string(), "source of the registry's clip"),
+        field("registry_clip_id", pa.string(), "hex, the clip of the registry that shares most with it"),
+        field("start_sample", pa.int64(), "first sample that they share, relative to the start of the clip; null of text"),
+        field("end_sample", pa.int64(), "one past the last"),
+        field("registry_start_s", pa.float64(), "where that begins in the registry's clip"),
+        field("overlap_s", pa.float32(), "seconds that they share"),
+        field("bit_error_rate", pa.float32(), "of the acoustic fingerprints over what they share"),
+        field("ngram_share", pa.float32(), "part of the n-grams of the registry's text that the clip's text has"),
     ]
 )
 

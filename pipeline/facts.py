@@ -11,8 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from manifests.corpus import Corpus, UnitView
-from manifests.errors import RequestError
+from manifests.facts import FactsReader, check_licences, first_known
+from manifests.schema import INPUTS
 from pipeline.speaker_ids import clip_speakers
 
 # Tasks that the units of a corpus are handed out in, at most: enough for every worker of a cluster, few enough that each
@@ -49,20 +53,12 @@ def unit_facts(
     ``speakers_from`` is that of a pack's recipe. Raises RequestError where two inputs of the same bytes state different
     licences: a pack must not choose one.
     """
-    guests: dict[bytes, list[str]] = {}
-    for unit, recordings in corpus.snapshot.shadowed.items():
-        for recording in recordings:
-            guests.setdefault(bytes.fromhex(recording), []).append(unit)
+    reader = FactsReader(corpus)
     for unit in units:
         owner = UnitView(corpus, unit)
-        owned = set(owner.recordings(["recording_id"])["recording_id"].to_pylist())
-        others = {other for recording in owned & guests.keys() for other in guests[recording]}
-        inputs: dict[bytes, list[dict[str, Any]]] = {}
-        for holder in sorted({unit, *others}):  # the order of ids is plan order
-            for row in UnitView(corpus, holder).inputs().to_pylist():
-                if row["recording_id"] in owned:
-                    inputs.setdefault(row["recording_id"], []).append(row)
-        facts = {recording: merged(rows) for recording, rows in inputs.items()}
+        inputs = reader.inputs([unit], INPUTS.names)
+        owned = owner.recordings(["recording_id"])["recording_id"].combine_chunks()
+        facts = merged(inputs.filter(pc.is_in(inputs["recording_id"], value_set=owned)))
         yield owner, _with_speaker_ids(owner, facts) if speakers_from == "speaker_id" else facts
 
 
@@ -74,24 +70,18 @@ def _with_speaker_ids(view: UnitView, facts: Mapping[bytes, RecordingFacts]) -> 
     return {r: replace(fact, speakers=tuple(sorted({*fact.speakers, *heard[r]}))) for r, fact in facts.items()}
 
 
-def consent_of(said: Iterable[str | None]) -> str | None:
-    """What several inputs of one recording say together: whoever withholds it is heard first, then whoever does not know."""
-    known = set(said)
-    return next((value for value in ("withheld", "unknown", "granted", "not_needed") if value in known), None)
-
-
-def merged(inputs: Sequence[Mapping[str, Any]]) -> RecordingFacts:
-    """The facts of one recording from its inputs (INPUTS rows, in plan order)."""
-    licensed = [row for row in inputs if row["licence"]]
-    for row in licensed:
-        if row["licence"] != licensed[0]["licence"]:
-            raise RequestError(
-                f"{licensed[0]['uri']!r} and {row['uri']!r} hold the same bytes under licences {licensed[0]['licence']!r} and "
-                f"{row['licence']!r}; settle which one holds"
-            )
-    first = {name: next((row[name] for row in inputs if row[name] is not None), None) for name in inputs[0]}
-    first["consent"] = consent_of(row.get("consent") for row in inputs)
-    return RecordingFacts(first, tuple(sorted({f"{r['source']}:{r['speaker_label']}" for r in inputs if r["speaker_label"]})))
+def merged(inputs: pa.Table) -> dict[bytes, RecordingFacts]:
+    """The facts of each recording from its inputs (INPUTS rows, in plan order). Raises RequestError as ``check_licences`` does."""
+    check_licences(inputs)
+    speakers: dict[bytes, set[str]] = {}
+    for row in inputs.select(["recording_id", "source", "speaker_label"]).to_pylist():
+        if row["speaker_label"]:
+            speakers.setdefault(row["recording_id"], set()).add(f"{row['source']}:{row['speaker_label']}")
+    facts = first_known(inputs, [name for name in inputs.column_names if name != "recording_id"])
+    return {
+        row["recording_id"]: RecordingFacts(row, tuple(sorted(speakers.get(row["recording_id"], ()))))
+        for row in facts.to_pylist()
+    }
 
 
 def speaker_groups(links: Iterable[Sequence[str]]) -> dict[str, str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.facts import consent_of
 from manifests.schema import INPUTS
 from pipeline.facts import LinksTask, find_links, group_of, merged, speaker_groups, unit_facts
 from pipeline.recipe import PackRecipe
@@ -21,21 +23,28 @@ inputs = st.lists(
 
 
 def row(recording: int, source: str = "a", speaker_label: str | None = None, **facts: Any) -> dict[str, Any]:
-    known = {"uri": f"{source}/{recording}", "source": source, "speaker_label": speaker_label, "recording_id": bytes([recording])}
+    known = {
+        "uri": f"{source}/{recording}",
+        "source": source,
+        "speaker_label": speaker_label,
+        "recording_id": bytes([recording] * 16),
+    }
     return {**dict.fromkeys(INPUTS.names), **known, **facts}
+
+
+def table_of(*rows: dict[str, Any]) -> pa.Table:
+    """Of INPUTS columns, null where a row says nothing."""
+    return pa.Table.from_pylist(list(rows), pa.schema([column.with_nullable(True) for column in INPUTS]))
 
 
 @given(inputs, st.integers(1, 4))
 def test_no_speaker_and_no_recording_is_in_two_splits(listed, num_splits: int) -> None:
     recipe = PackRecipe(name="t", splits={f"s{i}": 1 / num_splits for i in range(num_splits)})
-    by_recording: dict[int, list[dict[str, Any]]] = {}
-    for recording, source, speaker in listed:
-        by_recording.setdefault(recording, []).append(row(recording, source, speaker))
-    facts = {recording: merged(rows) for recording, rows in by_recording.items()}
+    facts = {identity[0]: fact for identity, fact in merged(table_of(*(row(*one) for one in listed))).items()}
     groups = speaker_groups(fact.speakers for fact in facts.values() if len(fact.speakers) > 1)
     splits_of: dict[str, set[str]] = {}
     for recording, fact in facts.items():
-        split = recipe.split_of(group_of(bytes([recording]), fact.speakers, groups))
+        split = recipe.split_of(group_of(bytes([recording] * 16), fact.speakers, groups))
         for _, source, speaker in (one for one in listed if one[0] == recording and one[2]):
             splits_of.setdefault(f"{source}:{speaker}", set()).add(split)
     assert all(len(splits) == 1 for splits in splits_of.values())
@@ -60,10 +69,25 @@ def test_without_a_speaker_the_recording_is_the_group() -> None:
 
 
 def test_of_each_fact_the_first_that_is_known() -> None:
-    fact = merged([row(1, text=None, licence="MIT"), row(1, "b", "ann", text="hello"), row(1, text="other", licence="MIT")])
+    rows = [row(1, text=None, licence="MIT"), row(1, "b", "ann", text="hello"), row(1, text="other", licence="MIT")]
+    (fact,) = merged(table_of(*rows)).values()
     assert (fact["text"], fact["licence"], fact["source"], fact.speakers) == ("hello", "MIT", "a", ("b:ann",))
     with pytest.raises(RequestError, match="'a/1' and 'b/1' hold the same bytes under licences 'MIT' and 'CC0'"):
-        merged([row(1, licence="MIT"), row(1, "b", licence="CC0")])
+        merged(table_of(row(1, licence="MIT"), row(1, "b", licence="CC0")))
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [
+        (["granted", "withheld"], "withheld"),
+        ([None, "granted"], "granted"),
+        (["not_needed", "unknown"], "unknown"),
+        ([None], None),
+    ],
+)
+def test_the_most_careful_word_on_consent_holds(said, holds) -> None:
+    (fact,) = merged(table_of(*(row(1, consent=word) for word in said))).values()
+    assert fact["consent"] == holds == consent_of(said)
 
 
 def test_inputs_of_all_units_that_hold_a_recording_speak_of_it(twice) -> None:
