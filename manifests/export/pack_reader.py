@@ -87,4 +87,6 @@ class PackReader:
         }
         chosen = {**document, "tags": json.dumps(told.get("tags"), ensure_ascii=False)}
         facts |= {name: chosen[name] for name in self._columns}
-        return ExportRow(facts, members.get(FLAC) if with_audio else None, members)
+        if not with_audio:
+            members.pop(FLAC, None)
+        return ExportRow(facts, members.get(FLAC), members)

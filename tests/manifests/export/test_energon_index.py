@@ -77,3 +77,10 @@ def test_documents_keep_their_members_byte_for_byte(packed: str, out: str) -> No
         (shard,) = {*pack.documents(split)["shard"].to_pylist()}
         copy = next(Path(out).glob(f"shards/{split}-*.tar"))
         assert copy.read_bytes() == pack.store.read(f"shards/{shard}")
+
+
+def test_without_audio_none_leaves(packed: str, out: str) -> None:
+    export(packed, "energon", out, with_audio=False)
+    found = [sample for split in ("train", "test") for sample in samples(out, split)]
+    assert len(found) == 6
+    assert all("json" in sample and "0.flac" not in sample for sample in found)
