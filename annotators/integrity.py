@@ -28,8 +28,8 @@ FRAME_S = 0.032
 LOUD_WITHIN_DB = 30.0  # of the 95th percentile
 MIN_GARBLED_S = 0.25
 # Means and weights of ln(pitch) and ln(syllable rate), fitted with the limits (benchmarks/quality/speed_limit.py).
-MEAN_PITCH_HZ, PITCH_WEIGHT = 194.6, 0.441
-MEAN_RATE_HZ, RATE_WEIGHT = 3.01, 0.559
+MEAN_PITCH_HZ, PITCH_WEIGHT = 194.2, 0.438
+MEAN_RATE_HZ, RATE_WEIGHT = 2.99, 0.562
 
 ADDS = pa.schema(
     [
@@ -53,7 +53,7 @@ class IntegrityConfig(AnnotatorConfigBase):
     garbled_flatness: float = Field(default=0.08, gt=0, lt=1, description="loud frames at least this flat, and")
     garbled_dbfs: float = Field(default=-12.0, le=0, description="a level at least this high: garbled")
     min_voiced_ratio: float = Field(default=0.2, ge=0, le=1, description="with fewer voiced frames no speed is told")
-    wrong_speed: float = Field(default=1.75, gt=1, description="speeds above this, or below its inverse, are wrong")
+    wrong_speed: float = Field(default=1.65, gt=1, description="speeds above this, or below its inverse, are wrong")
     narrowband_hz: float = Field(default=4700.0, gt=0, description="a bandwidth below this is a telephone's")
 
     def build(self) -> Integrity:
@@ -64,7 +64,7 @@ class Integrity:
     """Annotator: five facts a clip about header and signal; abstains on a clip without samples."""
 
     name = "integrity"
-    version = "2"
+    version = "3"
     hears = Hearing.NATIVE
     adds = ADDS
     batch_tolerance = 0.0

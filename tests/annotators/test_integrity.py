@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from annotators.integrity import IntegrityConfig, speed_ratio
+from annotators.integrity import MEAN_PITCH_HZ, MEAN_RATE_HZ, IntegrityConfig, speed_ratio
 from annotators.prosody import ProsodyConfig
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch
@@ -55,7 +55,7 @@ def test_speech_at_another_rate_than_it_was_spoken(speech: Audio, declared_hz: i
 
 
 def test_speed_moves_with_both_facts_and_needs_them() -> None:
-    assert speed_ratio(2 * 194.6, 2 * 3.01) == pytest.approx(2.0)
+    assert speed_ratio(2 * MEAN_PITCH_HZ, 2 * MEAN_RATE_HZ) == pytest.approx(2.0)
     assert (speed_ratio(None, 3.0), speed_ratio(100.0, None), speed_ratio(100.0, 0.0)) == (None, None, None)
 
 
