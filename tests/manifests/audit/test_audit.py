@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import made_manifests
-from benchmarks.made_manifests import DEFECTS, make_corpus
+from benchmarks.made_manifests import make_corpus
+from benchmarks.made_plan import DEFECTS, Plan, planted_at
 from manifests import rows as scan
 from manifests.audit.figures import AuditFigures, audit, parse_figures
 from manifests.audit.recipe import AuditRecipe, Group, Threshold
@@ -26,16 +26,11 @@ NUM_CLIPS, CAP_H = 4_000, 0.3
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> str:
     """URI of a corpus of 20 units, every fourth with a row of each defect."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(made_manifests, "UNIT_CLIPS", 200)
-        patch.setattr(made_manifests, "PLANT_EVERY", 4)
-        patch.setattr(made_manifests, "CLIPS_A_RECORDING", 5)
-        patch.setattr(made_manifests, "LACKING", 0.1)
-        uri = str(tmp_path_factory.mktemp("made") / "corpus")
-        make_corpus(uri, NUM_CLIPS, num_processes=1)
-        yield uri
+    uri = str(tmp_path_factory.mktemp("made") / "corpus")
+    make_corpus(uri, Plan(NUM_CLIPS, unit_clips=200, clips_a_recording=5, plant_every=4, lacking=0.1), num_processes=1)
+    return uri
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +55,7 @@ def test_every_planted_row_is_found_and_no_other(figures, made, defect):
     planted = [corpus.snapshot.units[number] for number in range(0, 20, 4)]
     assert [row["unit"] for row in rows] == planted
     ids = corpus.clips()["clip_id"].to_pylist()
-    place = made_manifests.planted_at()[defect]
+    place = planted_at()[defect]
     assert [row["clip_id"] for row in rows] == [ids[200 * number + place].hex() for number in range(0, 20, 4)]
     assert all(row["uri"].startswith("s3://speech/") and row["end_s"] - row["start_s"] < 31 for row in rows)
 
