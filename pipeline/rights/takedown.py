@@ -89,7 +89,7 @@ def take_down(
 ) -> TakedownResult:
     """Put tombstones on what the rules take, and have the packs' readers refuse its documents.
 
-    Asked again, it finds what has come since and leaves the rest as it is. Raises RequestError, with nothing written, where
+    Asked again, it finds what has come since and leaves the rest as it is; without rules, packs get what has tombstones already. Raises RequestError, with nothing written, where
     a rule takes nothing that is or was there, or a pack or run is none.
     """
     opened = [Pack.open(pack) for pack in packs]
@@ -187,7 +187,8 @@ class _Attempt:
             if published is None:
                 return None
             snapshot = published
-        drop_snapshots(corpus.store, snapshot.number)
+        if self._rules:
+            drop_snapshots(corpus.store, snapshot.number)
         return snapshot
 
     def _hiding(self, made: Snapshot) -> Snapshot:
@@ -203,8 +204,11 @@ class _Attempt:
     def result(self, snapshot: int, trained: Sequence[TrainedCheckpoint], is_dry: bool) -> TakedownResult:
         matched = list(self._matches.values())
         recordings = {r for match in matched for r in match.recordings}
-        ids = [rule.takedown_id.hex() for rule in self._rules]
-        why = TakenDocuments(ids, self._reason, self._decided_at.isoformat(), "", [])
+        rules = self.after.rules.to_pylist()
+        asked = {rule.takedown_id for rule in self._rules} or {row["takedown_id"] for row in rules}
+        told = [row for row in rules if row["takedown_id"] in asked]
+        reason = self._reason or "; ".join(dict.fromkeys(row["reason"] for row in told))
+        why = TakenDocuments([row["takedown_id"].hex() for row in told], reason, self._decided_at.isoformat(), "", [])
         taken = [take_documents(*found, why, is_dry=is_dry) for found in zip(self._packs, self._keys, strict=True)]
         num_clips, clip_h, others = self._lost(recordings)
         return TakedownResult(

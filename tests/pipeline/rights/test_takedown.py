@@ -269,3 +269,15 @@ def test_damaged_tombstones_are_never_repaired_away(corpus):
     with pytest.raises(WorkError, match="put it back from a backup"):
         repair(found, 0)
     assert latest_snapshot_number(store) == number
+
+
+def test_a_pack_that_was_forgotten_gets_the_tombstones_that_are_there(corpus, tmp_path):
+    made = pack(corpus, str(tmp_path / "pack"), pack_recipe())
+    done = take_down(corpus, [Rule.parse("speaker", "Ann")], "asked to")
+    later = take_down(corpus, [], "", [made.pack_uri])
+    assert later.packs[0]["num_documents"] == done.num_clips
+    (taken,) = Pack.open(made.pack_uri).taken
+    assert (taken.reason, taken.takedown_ids) == ("asked to", [done.rules[0]["takedown_id"]])
+    before, after = Corpus.open(corpus, done.snapshot).tombstones, Corpus.open(corpus).tombstones
+    assert after.rules == before.rules
+    assert len(after.ids("audio") - before.ids("audio")) == done.num_clips  # the bytes that the pack has of them
