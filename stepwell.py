@@ -22,6 +22,7 @@ try:
 
     import manifests.cli
     import pipeline.cli
+    import pipeline.copies.cli
     import pipeline.cli_build
     import pipeline.rights.cli
     import tokenization.cli
@@ -50,6 +51,8 @@ tokenization.cli.app.command("encode", epilog="Example: stepwell tokenizer encod
 # What changes a corpus needs the pipeline; a user looks for it beside the other verbs of manifests.
 manifests.cli.app.command("rights", epilog=pipeline.rights.cli.RIGHTS_EXAMPLE)(pipeline.rights.cli.rights)
 manifests.cli.app.command("takedown", epilog=pipeline.rights.cli.TAKEDOWN_EXAMPLE)(pipeline.rights.cli.takedown)
+manifests.cli.app.command("dedup", epilog=pipeline.copies.cli.DEDUP_EXAMPLE)(pipeline.copies.cli.dedup)
+manifests.cli.app.command("decontaminate", epilog=pipeline.copies.cli.DECONTAMINATE_EXAMPLE)(pipeline.copies.cli.decontaminate)
 
 
 @app.command(epilog="Example: stepwell demo     or, on your own recordings: stepwell demo ./recordings --out ./demo-of-mine")

@@ -18,6 +18,7 @@ from manifests.gates import CLIP_COLUMNS, longest_pause_s
 from manifests.snapshots import INGEST, clips_output, layer_output
 from pipeline.annotate_work import AnnotateWork
 from pipeline.facts import RecordingFacts, group_of, unit_facts, unit_groups
+from pipeline.leave_out import check_tables, drop_reasons
 from pipeline.recipe import FilterConfig, PackRecipe
 from pipeline.shards import members_of, tarred
 from pipeline.speaker_ids import TABLE, clip_speakers
@@ -39,6 +40,7 @@ class Candidate:
     layers: Mapping[str, Mapping[str, Any]]  # name -> its row
     group: str  # what a split keeps together
     speaker_id: str | None = None  # hex; None unless the recipe takes speakers from the table, and it knows who speaks
+    left_out: str | None = None  # what a decision table of the recipe has against it
 
     @property
     def num_samples(self) -> int:
@@ -134,6 +136,7 @@ def check_recipe(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> N
             raise RequestError(
                 f"decision table {TABLE!r} lacks {lacking} of {len(units)} units; run `stepwell corpus link-speakers {corpus.store.uri}`"
             )
+    check_tables(corpus, recipe.leave_out)
     for config in recipe.filters if units else ():
         layer, column = config.column.split(".")
         columns = CLIP_COLUMNS if layer == "clip" else UnitView(corpus, units[0]).layer(layer).column_names
@@ -164,12 +167,13 @@ def candidates(
     for clip in clips:
         num_clips[clip["recording_id"]] = num_clips.get(clip["recording_id"], 0) + 1
     speakers = clip_speakers(view) if recipe.speakers_from == "speaker_id" else [None] * len(clips)
-    for i, (clip, speaker) in enumerate(zip(clips, speakers, strict=True)):
+    reasons = drop_reasons(view, recipe.leave_out)
+    for i, (clip, speaker, left_out) in enumerate(zip(clips, speakers, reasons, strict=True)):
         own = {name: rows[i] for name, rows in layers.items()}
         fact = facts[clip["recording_id"]]
         text, origin = _text(fact, own, recipe, is_whole=num_clips[clip["recording_id"]] == 1)
         group = group_of(clip["recording_id"], fact.speakers, groups)
-        yield Candidate(clip, text, origin, fact, own, group, speaker.hex() if speaker else None)
+        yield Candidate(clip, text, origin, fact, own, group, speaker.hex() if speaker else None, left_out)
 
 
 def _layer_rows(table: pa.Table, is_codes: bool) -> list[dict[str, Any]]:
@@ -220,6 +224,8 @@ def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
         return "no_consent"
     if recipe.licences and licence not in recipe.licences:
         return "licence_not_allowed" if licence else "no_licence"
+    if candidate.left_out is not None:
+        return candidate.left_out
     if recipe.require_text and candidate.text is None:
         return "no_text"
     if recipe.codes_from and candidate.layers[recipe.codes_from]["status"] != "ok":

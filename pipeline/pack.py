@@ -104,7 +104,7 @@ def pack(
 
 
 def _corpus_lineage(corpus: Corpus, recipe: PackRecipe) -> dict[str, Any]:
-    tables: list[str] = [recipe.speakers_from] if recipe.speakers_from != "source" else []
+    tables = [*([recipe.speakers_from] if recipe.speakers_from != "source" else []), *recipe.leave_out]
     tables += [TAKEDOWNS] if TAKEDOWNS in corpus.snapshot.tables else []
     return {
         "corpus_id": corpus.corpus_id,

@@ -74,6 +74,8 @@ class PackRecipe(RecipeModel):
     licences: list[str] = []
     # Take only clips to which consent was granted or is not needed. Where it was withheld, no pack takes them.
     require_consent: bool = False
+    # Decision tables with a drop_reason a clip: what they say is left out (duplicates, contamination).
+    leave_out: list[str] = []
     # Layers whose columns go into K.json as they are.
     tags_from: list[str] = []
     include_audio: bool = True
