@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from manifests.audio import AudioReader
 from manifests.conditions import parse_condition
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
 from manifests.export.row import FACTS, ExportRow, Part, exact_flac, words_in_seconds
+from manifests.facts import FactsReader, check_licences
 from manifests.rows import Slice, corpus_rows, resolve
-from manifests.schema import ID
 
 SPLIT = "train"  # a corpus has none; it is the name that a library asks for first
 TEXT_FROM = ("source", "asr")
@@ -46,7 +45,9 @@ class CorpusReader:
         where: str | None = None,
     ) -> None:
         self._corpus, self._rows = corpus, corpus_rows(corpus)
-        check_licences(corpus)
+        facts = FactsReader(corpus)
+        for part in self._rows.slices:
+            check_licences(facts.inputs(part.units, ["recording_id", "licence", "uri"]))
         self._text_from = tuple(text_from or (name for name in TEXT_FROM if name == "source" or name in corpus.layers()))
         for name in self._text_from:
             if name != "source" and f"{name}.text" not in self._rows.schema.names:
@@ -112,31 +113,6 @@ class CorpusReader:
             if text and text.strip():
                 return text.strip(), origin
         return None, None
-
-
-def check_licences(corpus: Corpus) -> None:
-    """Raises RequestError where inputs of the same bytes state different licences: an export must not choose one.
-
-    One pass over the inputs; in memory are a slice and the recordings that several units hold.
-    """
-    rows, columns = corpus_rows(corpus, "inputs"), ["recording_id", "licence", "uri"]
-    shared = {bytes.fromhex(recording) for hidden in corpus.snapshot.shadowed.values() for recording in hidden}
-    held: dict[bytes, tuple[str, str]] = {}  # recording that several units hold -> licence, and an input that states it
-    for part in rows.slices:
-        table = rows.read(part, columns)
-        stated = table.filter(pc.and_(pc.is_valid(table["recording_id"]), pc.is_valid(table["licence"])))
-        pairs = stated.group_by(columns[:2], use_threads=False).aggregate([("uri", "first")])
-        counts = pairs.group_by("recording_id", use_threads=False).aggregate([([], "count_all")])
-        twice = counts.filter(pc.greater(counts["count_all"], 1))["recording_id"].to_pylist()
-        looked_at = pa.array(sorted({*twice, *shared}), ID)
-        own: dict[bytes, tuple[str, str]] = {}
-        for row in pairs.filter(pc.is_in(pairs["recording_id"], value_set=looked_at)).to_pylist():
-            recording, licence, uri = row["recording_id"], row["licence"], row["uri_first"]
-            other, other_uri = (held if recording in shared else own).setdefault(recording, (licence, uri))
-            if other != licence:
-                raise RequestError(
-                    f"{other_uri!r} and {uri!r} hold the same bytes under licences {other!r} and {licence!r}; settle which one holds"
-                )
 
 
 def _is_whole(recordings: pa.ChunkedArray) -> pa.Array:
