@@ -96,11 +96,20 @@ def clip_column(clips: pa.Table, name: str) -> pa.Array:
     if name == "duration_s":
         return pa.array(lengths / np.maximum(1, np.asarray(clips["sample_rate_hz"])))
     if name == "longest_pause_s":
-        return pa.array(
-            [longest_pause_s(clip) for clip in clips.select(["sample_rate_hz", "speech_spans"]).to_pylist()], pa.float64()
-        )
+        return _longest_pauses_s(clips)
     part = {"speech_share": "speech_samples", "overlap_share": "overlap_samples"}[name]
     return pa.array(np.asarray(clips[part]) / np.maximum(1, lengths))
+
+
+def _longest_pauses_s(clips: pa.Table) -> pa.Array:
+    """``longest_pause_s`` of every clip at once: an audit has a hundred million of them."""
+    spans = clips["speech_spans"].combine_chunks()
+    of, flat = np.asarray(pc.list_parent_indices(spans)), spans.flatten()
+    starts, ends = (np.asarray(pc.struct_field(flat, name)) for name in ("start_sample", "end_sample"))
+    is_next = of[1:] == of[:-1]
+    longest = np.zeros(len(spans), np.int64)
+    np.maximum.at(longest, of[1:][is_next], (starts[1:] - ends[:-1])[is_next])
+    return pa.array(longest / np.maximum(1, np.asarray(clips["sample_rate_hz"])))
 
 
 def longest_pause_s(clip: Mapping[str, Any]) -> float:
