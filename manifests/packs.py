@@ -38,7 +38,7 @@ class Document:
 
 @dataclass(frozen=True)
 class TakenDocuments:
-    """Documents that one takedown took out of a pack, in ``takedowns.json`` beside ``pack.json``; their shards still hold them."""
+    """Documents that one takedown took out of a pack, in ``takedowns.json`` beside ``pack.json``; the shards still hold them."""
 
     takedown_ids: list[str]
     reason: str

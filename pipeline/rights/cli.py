@@ -12,7 +12,9 @@ from manifests.errors import RequestError
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RIGHTS_EXAMPLE = "Example: stepwell manifest rights ./corpus"
-TAKEDOWN_EXAMPLE = 'Example: stepwell manifest takedown ./corpus --speaker "Jane Doe" --reason "asked to, 2026-11-26" --pack ./pack --rewrite --prove'
+TAKEDOWN_EXAMPLE = (
+    'Example: stepwell manifest takedown ./corpus --speaker "Jane Doe" --reason "asked to" --pack ./pack --rewrite --prove'
+)
 
 
 def rights(uri: Annotated[str, typer.Argument(help="URI of the corpus.")], as_json: Json = False) -> None:

@@ -29,7 +29,7 @@ AUDIO_SUFFIX = ".flac"
 
 @dataclass(frozen=True)
 class TakenFromPack:
-    """What a takedown finds in one pack. ``history`` are the ids that the pack had and has, each with what was taken of it next."""
+    """What a takedown finds in one pack. ``history`` are the ids that it had and has, each with what was taken of it next."""
 
     pack_uri: str
     keys: list[str]

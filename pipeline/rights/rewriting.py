@@ -47,9 +47,10 @@ class Rewritten:
 
     def lines(self) -> list[str]:
         """For people."""
-        what = f"{counted(self.num_units, 'unit')} written anew, {counted(self.num_objects, 'object')} removed, {volume(self.num_bytes)}"
+        removed = f"{counted(self.num_objects, 'object')} removed, {volume(self.num_bytes)}"
         lines = [
-            f"rewritten: {what}; snapshot {self.snapshot}. Nothing was kept back: who read an earlier snapshot opens the newest now"
+            f"rewritten: {counted(self.num_units, 'unit')} written anew, {removed}; snapshot {self.snapshot}",
+            "  nothing was kept back: whoever read an earlier snapshot opens the newest now",
         ]
         if self.tables:
             lines.append(

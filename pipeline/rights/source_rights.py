@@ -1,8 +1,8 @@
 """What a file says of the rights of whole sources, so that nobody repeats it in every row of a manifest.
 
     sources:
-      librispeech: {licence: CC-BY-4.0, consent: not_needed, origin_uri: https://www.openslr.org/12, attribution: Panayotov et al.}
-      /data/calls/*: {licence: proprietary, consent: granted, terms: contract 2031, appendix B}
+      librispeech: {licence: CC-BY-4.0, consent: not_needed, origin_uri: "https://www.openslr.org/12", attribution: V. Panayotov}
+      /data/calls/*: {licence: proprietary, consent: granted, terms: "contract 2031, appendix B"}
 
 A source is named as inputs name it (``source`` of a manifest, else the folder), or by a pattern; a name goes before
 patterns, and of two patterns the first.
@@ -82,8 +82,8 @@ class RightsFile(RecipeModel):
             for name in facts.keys() & item.facts.keys():
                 if item.facts[name] != facts[name]:
                     raise RequestError(
-                        f"input {item.uri!r}: its row says {name} {item.facts[name]!r}, the rights file {facts[name]!r} for source {key!r}; "
-                        "settle which one holds"
+                        f"input {item.uri!r}: its row says {name} {item.facts[name]!r}, the rights file {facts[name]!r} for source "
+                        f"{key!r}; settle which one holds"
                     )
             fresh = [name for name in facts if name not in item.facts]
             told = f"rights file ({', '.join(f'{name} of {key}' for name in fresh)})" if fresh else ""

@@ -89,8 +89,8 @@ def take_down(
 ) -> TakedownResult:
     """Put tombstones on what the rules take, and have the packs' readers refuse its documents.
 
-    Asked again, it finds what has come since and leaves the rest as it is; without rules, packs get what has tombstones already. Raises RequestError, with nothing written, where
-    a rule takes nothing that is or was there, or a pack or run is none.
+    Asked again, it finds what has come since and leaves the rest as it is; without rules, packs get the tombstones that are
+    there. Raises RequestError, with nothing written, where a rule takes nothing that is or was there, or a pack or run is none.
     """
     opened = [Pack.open(pack) for pack in packs]
     trained = [checkpoint for run in runs for checkpoint in read_checkpoints(run)]

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 import yaml
 
 from manifests.corpus import Corpus
@@ -24,6 +25,7 @@ from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
 from pipeline.rights.matching import Rule
 from pipeline.rights.pack_takedown import rewrite_pack
+from pipeline.rights.proof import prove
 from pipeline.rights.rewriting import rewrite
 from pipeline.rights.takedown import take_down
 from training.checkpoint import STATE, CheckpointState, Identity
@@ -300,3 +302,31 @@ def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path, state):
         list(read_checkpoints(run))
     with pytest.raises(RequestError, match="no run at"):
         list(read_checkpoints(str(tmp_path / "none")))
+
+
+def test_a_span_goes_from_its_channel_and_from_copies_of_it_and_from_no_other(recordings, light, tmp_path):
+    """Stereo of two microphones keeps the second; stereo of one microphone loses the span on both sides."""
+    spoken, rate = soundfile.read(recordings / TALK, dtype="float32")
+    soundfile.write(tmp_path / "two.wav", np.stack([spoken, spoken[::-1]], axis=1), rate)
+    soundfile.write(tmp_path / "one.wav", np.stack([spoken, spoken], axis=1), rate)
+    uri = str(tmp_path / "corpus")
+    build([str(tmp_path / "two.wav"), str(tmp_path / "one.wav")], uri, light(**RECIPE, annotators={}))
+
+    def channels(name: str) -> np.ndarray:
+        reader = Corpus.open(uri).audio()
+        return np.stack([reader.read(recording(uri, name), channel, rate, 0, len(spoken)) for channel in (0, 1)])
+
+    before = {name: channels(name) for name in ("two.wav", "one.wav")}
+    clips = Corpus.open(uri).clips().to_pylist()
+    first = {name: next(c for c in clips if c["recording_id"] == recording(uri, name) and c["channel"] == 0) for name in before}
+    take_down(uri, [Rule.parse("clip", clip["clip_id"].hex()) for clip in first.values()], "r")
+    rewrite(uri)
+    for name, silenced in (("two.wav", [0]), ("one.wav", [0, 1])):
+        span = np.s_[first[name]["start_sample"] : first[name]["end_sample"]]
+        for channel, sound in enumerate(channels(name)):
+            assert sound[span].any() == (channel not in silenced)
+            expected = before[name][channel].copy()
+            expected[span] *= channel not in silenced
+            assert np.array_equal(sound, expected)
+    assert prove(Corpus.open(uri), []).num_findings == 0
+    assert check(uri, grace_s=0).faults == []
