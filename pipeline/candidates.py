@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from manifests.contracts import Audio
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import MismatchError, RequestError
 from manifests.gates import CLIP_COLUMNS, longest_pause_s
+from manifests.licences import find_licence
 from manifests.snapshots import INGEST, clips_output, layer_output
 from pipeline.annotate_work import AnnotateWork
 from pipeline.facts import RecordingFacts, group_of, unit_facts, unit_groups
@@ -222,7 +223,7 @@ def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
         return "consent_withheld"
     if recipe.require_consent and consent not in ("granted", "not_needed"):
         return "no_consent"
-    if recipe.licences and licence not in recipe.licences:
+    if recipe.licences and not _is_among(licence, recipe.licences):
         return "licence_not_allowed" if licence else "no_licence"
     if candidate.left_out is not None:
         return candidate.left_out
@@ -231,6 +232,12 @@ def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
     if recipe.codes_from and candidate.layers[recipe.codes_from]["status"] != "ok":
         return f"{recipe.codes_from}.error"
     return next((config.drop_reason for config in recipe.filters if _is_outside(candidate.value(config.column), config)), None)
+
+
+def _is_among(licence: str | None, allowed: Sequence[str]) -> bool:
+    """Whether it is one of them, as it is written or as a known licence in another spelling."""
+    known = find_licence(licence)
+    return licence in allowed or (known is not None and any(find_licence(text) == known for text in allowed))
 
 
 def _is_outside(value: float | None, config: FilterConfig) -> bool:

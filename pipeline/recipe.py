@@ -70,7 +70,7 @@ class PackRecipe(RecipeModel):
     # A document without text serves no task of the curriculum yet.
     require_text: bool = True
     filters: list[FilterConfig] = []
-    # Licences, as the inputs write them, of which alone clips are taken; empty takes any, also none.
+    # Licences of which alone clips are taken, as inputs write them or by SPDX id; empty takes any, also none.
     licences: list[str] = []
     # Take only clips to which consent was granted or is not needed. Where it was withheld, no pack takes them.
     require_consent: bool = False

@@ -54,7 +54,7 @@ class Rewritten:
         ]
         if self.tables:
             lines.append(
-                f"{', '.join(self.tables)} lost rows: what a table sums and compares is of the day it was made; make it again"
+                f"  {', '.join(self.tables)} lost rows: what a table sums and compares is of the day it was made; make it again"
             )
         return lines
 

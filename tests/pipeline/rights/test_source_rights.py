@@ -98,6 +98,7 @@ def test_facts_of_rights_reach_the_corpus_and_decide_who_enters_a_pack(tmp_path,
     assert packed("any", require_text=False) == ({"talks", "other"}, {"consent_withheld"})
     assert packed("consent", require_text=False, require_consent=True) == ({"talks"}, {"consent_withheld", "no_consent"})
     assert packed("licence", require_text=False, licences=["CC-BY-4.0"]) == ({"talks"}, {"consent_withheld", "no_licence"})
+    assert packed("spelt", require_text=False, licences=["cc by 4.0"])[0] == {"talks"}
     assert packed("other", require_text=False, licences=["MIT"])[1] == {"consent_withheld", "no_licence", "licence_not_allowed"}
 
 
