@@ -47,7 +47,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.audit.drift import TEST, Compared, compare_periods, compare_runs, judged
-from manifests.audit.holdings import Disagreements, Sums
+from manifests.audit.holdings import RECORDING_H, Disagreements, Sums
 from manifests.audit.places import add_places
 from manifests.audit.plan import plan_audit
 from manifests.audit.recipe import AuditRecipe
@@ -282,7 +282,7 @@ class _Ingested:
         shared = frozenset(bytes.fromhex(r) for hidden in corpus.snapshot.shadowed.values() for r in hidden)
         tallies: dict[str, list[Any]] = {
             "inputs": [Sums(("source", "licence", "outcome"), "num_bytes"), Disagreements(shared, recipe.num_offenders)],
-            "recordings": [Sums(("codec", "sample_rate_hz", "num_channels", "is_truncated"), "duration_s")],
+            "recordings": [Sums(("codec", "sample_rate_hz", "num_channels", "is_truncated"), RECORDING_H)],
             "quarantine": [Sums(("stage", "reason", "outcome"))],
         }
         counted = {name: fold(corpus_rows(corpus, name), of, scheduler, name) for name, of in tallies.items()}

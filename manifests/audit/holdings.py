@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SUMS = ("num", "amount")
+RECORDING_H = "recording_h"
 
 
 @dataclass
 class Sums:
-    """Tally: rows, and the sum of ``amount``, by the values of ``keys``. ``amount``: duration_s, num_bytes or None."""
+    """Tally: rows by the values of ``keys``, and what ``amount`` adds up to: a column, ``recording_h``, or nothing."""
 
     keys: tuple[str, ...]
     amount: str | None = None
@@ -23,12 +23,13 @@ class Sums:
 
     @property
     def columns(self) -> Sequence[str]:
-        of = {"duration_s": ("num_samples", "sample_rate_hz"), None: ()}.get(self.amount, (self.amount,))
-        return [*self.keys, *of]
+        if self.amount == RECORDING_H:
+            return [*self.keys, "num_samples", *({"sample_rate_hz"} - {*self.keys})]
+        return [*self.keys, *([self.amount] if self.amount else [])]
 
     def add(self, table: pa.Table) -> None:
-        if self.amount == "duration_s":
-            amounts = table["num_samples"].to_numpy() / np.maximum(1, table["sample_rate_hz"].to_numpy())
+        if self.amount == RECORDING_H:
+            amounts = table["num_samples"].to_numpy() / np.maximum(1, table["sample_rate_hz"].to_numpy()) / 3600
         else:
             amounts = table[self.amount].to_numpy() if self.amount else np.zeros(table.num_rows)
         whole = table.select(list(self.keys)).append_column("amount", pa.array(amounts, pa.float64()))
@@ -41,11 +42,10 @@ class Sums:
             self._count(key, num, amount)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Keys, ``num`` and the amount (``clip_h``-like: hours of ``duration_s``), most rows first."""
-        name, scale = {"duration_s": ("recording_h", 1 / 3600), None: ("", 0.0)}.get(self.amount, (self.amount or "", 1.0))
+        """The keys, ``num`` and the amount; most rows first."""
         ordered = sorted(self.sums.items(), key=lambda item: (-item[1][0], [str(value) for value in item[0]]))
         return [
-            {**dict(zip(self.keys, key, strict=True)), "num": int(num), **({name: amount * scale} if name else {})}
+            {**dict(zip(self.keys, key, strict=True)), "num": int(num), **({self.amount: amount} if self.amount else {})}
             for key, (num, amount) in ordered
         ]
 
