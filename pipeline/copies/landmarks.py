@@ -28,6 +28,7 @@ NEAR_WORDS = (-FRAMES_A_WORD, KEY_GAP + 1)
 FAR_WORDS = ((-3 * FRAMES_A_WORD, -2 * FRAMES_A_WORD), (KEY_GAP + 1 + FRAMES_A_WORD, KEY_GAP + 1 + 2 * FRAMES_A_WORD))
 LOWEST_BITS = np.uint64(0x1111111111111111)
 MOST_NEAR_ERRORS = 28  # of 128 bits
+MOST_LONE_ERRORS = 60  # of 256, of a landmark that no other one supports
 MOST_ERRORS = 72  # of 256 bits: those, and the better of the two sides further out
 
 

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmarks.quality.copies import encoded
+from manifests.corpus import Corpus
+from manifests.errors import RequestError
+from manifests.recipes import load_recipe
+from pipeline.build import build
+from pipeline.copies.decontaminate import decontaminate
+from pipeline.copies.proof import check, proof_of
+from pipeline.copies.recipe import DecontaminateConfig
+from pipeline.recipe import BuildRecipe
+from tests.pipeline.copies.conftest import RATE_HZ, TEXTS, speak
+
+OTHER = "Twelve penguins marched past the research station and ignored the camera entirely this time around."
+CONFIG = DecontaminateConfig()
+
+
+def write_registry(folder: Path) -> Path:
+    """Three sets: one with audio of the corpus (as MP3), one with a text of it said by nobody there, one of neither."""
+    (folder / "asr.mp3").write_bytes(encoded(speak(TEXTS[7]), RATE_HZ, "libmp3lame", "mp3", 64_000))
+    soundfile.write(folder / "tts.wav", speak(TEXTS[9], "f5", 150), RATE_HZ)
+    soundfile.write(folder / "clean.wav", speak(OTHER, "m1", 150), RATE_HZ)
+    rows = [
+        {"path": "asr.mp3", "text": OTHER[:40], "language": "en", "source": "asr-test"},
+        {"path": "tts.wav", "text": TEXTS[9].upper(), "language": "en", "source": "tts-test"},
+        {"path": "clean.wav", "text": OTHER, "language": "en", "source": "clean-test"},
+    ]
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("registry")
+    out = str(folder / "registry")
+    build([str(write_registry(folder))], out, load_recipe(BuildRecipe, "pipeline", "registry"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def decontaminated(corpus, registry, tmp_path_factory):
+    uri = shutil.copytree(corpus, str(tmp_path_factory.mktemp("decontaminated") / "corpus"))
+    return uri, decontaminate(uri, [registry], CONFIG)
+
+
+def found(uri, names):
+    rows = Corpus.open(uri).decisions("contamination", "clips").to_pylist()
+    return {name: row for name, row in zip(names(uri), rows, strict=True) if row["drop_reason"]}
+
+
+def test_what_an_evaluation_set_holds_is_found_and_nothing_else(decontaminated, names):
+    uri, result = decontaminated
+    rows = found(uri, names)
+    reasons = {name: (row["drop_reason"], row["evaluation_set"]) for name, row in rows.items()}
+    # The text of the first set is another one's beginning; the second set's is said by both voices, but by neither as there.
+    assert reasons == {
+        "adam-7": ("contaminated_audio", "asr-test"),
+        "adam-9": ("contaminated_text", "tts-test"),
+        "beth-9": ("contaminated_text", "tts-test"),
+    }
+    audio, text = rows["adam-7"], rows["adam-9"]
+    assert audio["overlap_s"] > 2
+    assert audio["bit_error_rate"] < 0.1
+    assert audio["end_sample"] - audio["start_sample"] == pytest.approx(audio["overlap_s"] * RATE_HZ, abs=2)
+    assert text["ngram_share"] == 1.0
+    assert text["start_sample"] is None
+    assert result.contaminated == {"asr-test": {"contaminated_audio": 1}, "tts-test": {"contaminated_text": 2}}
+    assert result.registries[0].clips == {"asr-test": 1, "clean-test": 1, "tts-test": 1}
+
+
+def test_a_part_of_an_evaluation_file_in_a_long_recording_is_found(registry, recipe, tmp_path, names):
+    before, after = speak(TEXTS[0], "f4", 140), speak(TEXTS[1], "f4", 140)
+    heard_S = speak(TEXTS[7])[8000:-8000]
+    soundfile.write(tmp_path / "long.wav", np.concatenate([before, heard_S, after]), RATE_HZ)
+    uri = str(tmp_path / "corpus")
+    build([str(tmp_path / "long.wav")], uri, recipe)
+    decontaminate(uri, [registry], DecontaminateConfig(by=("near",)))
+    (row,) = found(uri, names).values()
+    assert row["start_sample"] == pytest.approx(len(before), abs=RATE_HZ)
+    assert row["registry_start_s"] == pytest.approx(0.5, abs=0.8)
+
+
+def test_again_there_is_nothing_to_do(decontaminated, registry):
+    uri, result = decontaminated
+    again = decontaminate(uri, [registry], CONFIG)
+    assert not again.is_new
+    assert (again.contaminated, again.table_digest) == (result.contaminated, result.table_digest)
+
+
+def test_a_proof_holds_until_something_changes(decontaminated, registry, recipe, planted, tmp_path):
+    uri, result = decontaminated
+    uri = shutil.copytree(uri, str(tmp_path / "corpus"))
+    path = tmp_path / "proof.json"
+    path.write_text(json.dumps(proof_of(result, CONFIG)))
+    assert check(str(path), uri) == []
+    build([str(planted.folder / "ad.mp3")], uri, recipe)
+    (fault,) = check(str(path), uri)
+    assert "1 units came" in fault
+    proof = json.loads(path.read_text())
+    proof["table"]["digest"] = "0" * 32
+    path.write_text(json.dumps(proof))
+    assert "rows of the table" in check(str(path), decontaminated[0])[0]
+    path.write_text("{}")
+    with pytest.raises(RequestError, match="cannot be read"):
+        check(str(path), uri)
+
+
+def test_a_registry_with_unreadable_audio_is_refused_and_nothing_changes(corpus, tmp_path):
+    write_registry(tmp_path)
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    uri = str(tmp_path / "registry")
+    build([str(tmp_path / "*.wav")], uri, load_recipe(BuildRecipe, "pipeline", "registry"))
+    copied = shutil.copytree(corpus, str(tmp_path / "corpus"))
+    before = sorted(str(path) for path in Path(copied).rglob("*"))
+    with pytest.raises(RequestError, match=r"unreadable audio: '.*broken\.wav' \(\w+\); .*--allow-unreadable"):
+        decontaminate(copied, [uri], CONFIG)
+    assert sorted(str(path) for path in Path(copied).rglob("*")) == before
+    allowed = decontaminate(copied, [uri], CONFIG, allow_unreadable=True)
+    assert allowed.registries[0].num_unreadable == 1
+
+
+def test_without_a_registry_it_says_what_to_name(corpus):
+    with pytest.raises(RequestError, match="--registry"):
+        decontaminate(corpus, [], CONFIG)
