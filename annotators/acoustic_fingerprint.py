@@ -33,7 +33,7 @@ FRAMES_AT_ONCE = 1024  # bounds memory on long audio
 # A stretch goes on while its bit error rate stays below this: transformed copies lie under 0.25, strangers at 0.5.
 STRETCH_ERROR_RATE = 0.35
 # What a match must reach, as benchmarks/quality/content.py fits it; docs/quality.md says what it finds and misses.
-LEAST_EVIDENCE = 5.2
+LEAST_EVIDENCE = 5.3
 NUM_OFFSETS = 4
 MOST_REPEATS = 64  # a value that stands so often in a fingerprint is a hum: it tells no place
 

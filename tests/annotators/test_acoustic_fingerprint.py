@@ -190,7 +190,7 @@ def test_evidence_grows_with_agreement_and_length() -> None:
     assert evidence(0.5, 100) == 0.0
     assert evidence(0.25, 100) == 5.0
     assert evidence(0.1, 400) == pytest.approx(16.0)
-    assert not is_match(0.0, 27)
-    assert is_match(0.0, 28)  # 0.7 s
+    assert not is_match(0.0, 28)
+    assert is_match(0.0, 29)  # 0.7 s
     assert not is_match(0.26, 113)
     assert is_match(0.25, 113)
