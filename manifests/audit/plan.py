@@ -13,7 +13,7 @@ from manifests.audit.drift import SOURCE, Periods, period_edges
 from manifests.audit.funnel import MOST_FILTERS, Funnel, TextNeed
 from manifests.audit.outliers import Ends
 from manifests.audit.recipe import AuditRecipe, Band, Distribution, Threshold
-from manifests.audit.rules import Offenders, rules_for
+from manifests.audit.rules import LEFT_OUT_FOR, Offenders, rules_for
 from manifests.audit.slices import DURATION, SPEECH_SHARE, Bounds, SliceColumns, bounds_of
 from manifests.audit.tallies import Distinct, GroupSums, LayerStatus, SliceTally, Totals, banded
 from manifests.errors import RequestError
@@ -82,7 +82,7 @@ def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
     def there(what: str, name: str, columns: Sequence[str]) -> bool:
         missing = [column for column in columns if column not in names]
         if missing:
-            left_out.append({"what": what, "name": name, "why": f"there is no {', '.join(missing)}"})
+            left_out.append({"what": what, "name": name, "why": f"{LEFT_OUT_FOR}{', '.join(missing)}"})
         return not missing
 
     numeric = [band.column for band in recipe.bands] + [d.column for d in recipe.distributions] + recipe.outliers

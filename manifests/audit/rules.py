@@ -15,6 +15,7 @@ from manifests.audit.recipe import AuditRecipe
 from manifests.audit.slices import SliceColumns
 from manifests.contracts import MODEL_RATE_HZ
 
+LEFT_OUT_FOR = "there is no "  # and then columns
 CLIP_ID, UNIT = "clip.clip_id", "clip.unit"
 START, END, RATE = "clip.start_sample", "clip.end_sample", "clip.sample_rate_hz"
 SPEECH, OVERLAP = "clip.speech_samples", "clip.overlap_samples"
@@ -67,7 +68,7 @@ def rules_for(recipe: AuditRecipe, schema: pa.Schema, prefix: str = "clip.") -> 
     asked.append(Rule("codes_against_duration", title, (recipe.codes, duration), frames, (recipe.codes, duration)))
     for rule in asked:
         if missing := [name for name in rule.columns if name not in schema.names]:
-            left_out.append({"what": "rule", "name": rule.name, "why": f"there is no {', '.join(missing)}"})
+            left_out.append({"what": "rule", "name": rule.name, "why": f"{LEFT_OUT_FOR}{', '.join(missing)}"})
         else:
             found.append(rule)
     for limit in recipe.limits:
@@ -76,7 +77,7 @@ def rules_for(recipe: AuditRecipe, schema: pa.Schema, prefix: str = "clip.") -> 
         if there:
             found.append(Rule(limit.rule, f"values outside {low:g} to {high:g}", there, Outside(low, high), there))
         else:
-            left_out.append({"what": "rule", "name": limit.rule, "why": f"there is no {', '.join(limit.columns)}"})
+            left_out.append({"what": "rule", "name": limit.rule, "why": f"{LEFT_OUT_FOR}{', '.join(limit.columns)}"})
     return found, left_out
 
 

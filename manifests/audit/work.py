@@ -13,6 +13,7 @@ from manifests.audit.listening import ListeningSample
 from manifests.audit.packs import DocumentRows
 from manifests.audit.page import Listening, render_audit
 from manifests.audit.recipe import AuditRecipe
+from manifests.audit.rules import LEFT_OUT_FOR
 from manifests.audit.tables import figure_tables
 from manifests.audit.verdicts import read_verdicts
 from manifests.console import aligned, counted, hours, number, say, share
@@ -157,7 +158,8 @@ def lines_of(made: AuditFigures) -> list[str]:
     ]
     lines += _table(f"drift: {len(drifts)} of {made.drift['num_tests']} tests", rows, len(drifts) - len(rows))
     if made.left_out:
-        lines.append(f"left out: {'; '.join(sorted({row['why'] for row in made.left_out}))}")
+        missing = dict.fromkeys(name for row in made.left_out for name in row["why"].removeprefix(LEFT_OUT_FOR).split(", "))
+        lines.append(f"left out, for there is no {', '.join(missing)}")
     return lines
 
 

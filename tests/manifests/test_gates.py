@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from manifests.gates import CLIP_COLUMNS, clip_column
+from manifests.gates import CLIP_COLUMNS, clip_column, longest_pause_s
 from manifests.schema import CLIP_SPANS
 
 CLIPS = pa.table(
@@ -36,6 +38,17 @@ CLIPS = pa.table(
 )
 def test_columns_of_the_clip_itself(name: str, values: list[float]) -> None:
     assert clip_column(CLIPS, name).to_pylist() == values
+
+
+@given(st.lists(st.lists(st.integers(0, 50), max_size=8, unique=True), max_size=6), st.integers(0, 3))
+def test_longest_pauses_of_a_table_are_those_of_its_rows(edges, start):
+    spans = [[*zip(sorted(row)[::2], sorted(row)[1::2], strict=False)] for row in edges]
+    clips = pa.table({"sample_rate_hz": pa.array([10] * len(spans), pa.int32()), "speech_spans": pa.array(spans, CLIP_SPANS)})
+    clips = clips.append_column("start_sample", pa.array([0] * len(spans))).append_column(
+        "end_sample", pa.array([50] * len(spans))
+    )
+    some = clips.slice(start)
+    assert clip_column(some, "longest_pause_s").to_pylist() == [longest_pause_s(row) for row in some.to_pylist()]
 
 
 @pytest.mark.parametrize("name", CLIP_COLUMNS)
