@@ -147,7 +147,7 @@ def test_the_command_maps_columns_and_names_one_that_is_missing(recordings, tmp_
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines()[-1].endswith("has no column 'transcript' (text=transcript); it has path, words")
     right = subprocess.run([*command, "--column", "text=words", "--dry-run"], capture_output=True, text=True)
-    assert right.stdout.startswith("1 inputs listed, 1 new")
+    assert right.stdout.startswith("1 input listed, 1 new")
     assert not (tmp_path / "corpus").exists()
 
 

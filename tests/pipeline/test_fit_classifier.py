@@ -11,7 +11,7 @@ import soundfile
 
 from annotators.fitted_classifier import FittedClassifierConfig
 from annotators.linear_classifier import CARD, WEIGHTS
-from annotators.spectrum import SpectrumConfig
+from annotators.spectrum import Spectrum, SpectrumConfig
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.corpus import Corpus
@@ -83,7 +83,7 @@ def test_the_folder_says_how_it_was_fitted(classifier: str, labelled: Path) -> N
     assert card["layers"]["spectrum"] == {
         "fingerprint": corpus.layers()["spectrum"],
         "part": "spectrum",
-        "version": "1",
+        "version": Spectrum.version,
         "models": [],
     }
     assert [feature["column"] for feature in card["features"]][-1] == "spectrum"
