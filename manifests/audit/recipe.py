@@ -116,6 +116,8 @@ class AuditRecipe(RecipeModel):
     codes: str = Field(default="codes.num_codes", description="column of the number of codes")
     codec_frame_hz: float = Field(default=25.0, gt=0)
     codes_tolerance: float = Field(default=2.0, ge=0, description="codes more or less than the duration has frames for")
+    text_tokens: str = Field(default="document.num_text_tokens", description="column of the number of text tokens")
+    most_text_tokens_hz: float = Field(default=30.0, gt=0, description="tokens a second of clip that nobody speaks")
     num_offenders: int = Field(default=20, ge=0, description="rows that are named of each rule")
     outliers: list[str] = []
     num_outliers: int = Field(default=5, ge=0, description="rows that are named at either end of a column")

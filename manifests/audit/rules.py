@@ -57,6 +57,16 @@ class CodesAgainstDuration:
         return np.abs(slice_.floats(columns[0]) - slice_.seconds * self.frame_hz) > self.tolerance
 
 
+@dataclass(frozen=True)
+class TokensAgainstDuration:
+    """Finds more tokens of text than so many a second."""
+
+    most_hz: float
+
+    def __call__(self, slice_: SliceColumns, columns: tuple[str, ...]) -> Mask:
+        return (slice_.floats(columns[0]) > slice_.seconds * self.most_hz) & (slice_.seconds > 0)
+
+
 def rules_for(recipe: AuditRecipe, schema: pa.Schema, prefix: str = "clip.") -> tuple[list[Rule], list[dict[str, str]]]:
     """(rules whose columns are there, what is left out and why)."""
     found, left_out = [], []
@@ -66,6 +76,9 @@ def rules_for(recipe: AuditRecipe, schema: pa.Schema, prefix: str = "clip.") -> 
     frames = CodesAgainstDuration(recipe.codec_frame_hz, recipe.codes_tolerance)
     title = f"codes do not match the duration at {recipe.codec_frame_hz:g} a second"
     asked.append(Rule("codes_against_duration", title, (recipe.codes, duration), frames, (recipe.codes, duration)))
+    tokens = (recipe.text_tokens, duration)
+    title = f"more than {recipe.most_text_tokens_hz:g} tokens of text a second"
+    asked.append(Rule("text_tokens_against_duration", title, tokens, TokensAgainstDuration(recipe.most_text_tokens_hz), tokens))
     for rule in asked:
         if missing := [name for name in rule.columns if name not in schema.names]:
             left_out.append({"what": "rule", "name": rule.name, "why": f"{LEFT_OUT_FOR}{', '.join(missing)}"})
