@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -183,9 +186,13 @@ def _row_lines(name: str, found: Selected) -> list[str]:
 
 
 def readable(value: Any) -> Any:
-    """The value as JSON can hold it: bytes as hex, in lists and structs too."""
+    """The value as JSON can hold it: bytes as hex, NaN and times as text, in lists and structs too."""
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, decimal.Decimal):  # what DuckDB makes of sums of integers
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, (datetime.date, datetime.time)) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value)
     if isinstance(value, list):
         return [readable(item) for item in value]
     if isinstance(value, dict):

@@ -121,3 +121,9 @@ def test_requests_that_make_no_sense_are_refused(tiny_corpus: str) -> None:
 @pytest.mark.parametrize("verb", ["show", "query"])
 def test_help_has_an_example(verb: str) -> None:
     assert f"Example: stepwell manifest {verb}" in runner.invoke(app, [verb, "--help"]).stdout
+
+
+def test_json_holds_every_value_that_sql_gives(tiny_corpus: str) -> None:
+    sql = "SELECT 'nan'::FLOAT AS n, DATE '2026-11-26' AS d, 1.50::DECIMAL(4, 2) AS e, clip_id, [1.5] AS l, sum(channel) OVER () AS s FROM clips LIMIT 1"
+    row = json.loads(run(tiny_corpus, sql, "--json", verb="query"))["rows"][0]
+    assert (row["n"], row["d"], row["e"], len(row["clip_id"]), row["l"], row["s"]) == ("nan", "2026-11-26", 1.5, 32, [1.5], 0)

@@ -38,6 +38,7 @@ def test_bare_names_mean_what_they_mean_elsewhere_and_full_names_need_no_quotes(
         "WITH loud AS (SELECT clip_id, snr_db FROM clips WHERE snr_db > 22) SELECT count(*), avg(b.duration_s) FROM loud JOIN clips b USING (clip_id)",
         "SELECT count(*) FROM clips a JOIN clips b ON a.num_peaks = b.num_peaks AND a.clip_id < b.clip_id",
         "SELECT count(*) FROM clips",
+        "SELECT max(clip_id) = unhex('') FROM clips WHERE clip_id > unhex('80')",
         "SELECT clip_id, row_number() OVER (ORDER BY duration_s) FROM clips WHERE language IN ('zh', 'de') ORDER BY 2",
     ],
 )
