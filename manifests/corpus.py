@@ -31,7 +31,8 @@ from manifests.snapshots import (
 )
 from manifests.store import Store
 from manifests.tables import UnitTables, open_part
-from manifests.tombstones import Tombstones
+from manifests.tombstones import TABLE as TAKEDOWNS
+from manifests.tombstones import WHOLE_KEYS, Tombstones
 
 Columns = list[str] | None
 
@@ -153,10 +154,20 @@ class Corpus:
         role = role or head.roles[0]
         if role in head.wholes:
             with open_part(self.store, head.wholes[role].path) as file:
-                return file.read(columns=columns, use_threads=False)
+                return self.shown_decisions(name, file.read(columns=self.deciding(columns), use_threads=False), columns)
         if role not in head.roles:
             raise RequestError(f"decision table {name!r} has no {role!r}; it has {', '.join(head.roles)}")
         return self._whole(lambda view: view.decisions(name, role, columns), pa.schema([]))
+
+    @staticmethod
+    def deciding(columns: Columns) -> Columns:
+        """The columns, and those by which rows of a decision table are shown or not."""
+        return None if columns is None else [*columns, *({*WHOLE_KEYS} - {*columns})]
+
+    def shown_decisions(self, name: str, rows: pa.Table, columns: Columns) -> pa.Table:
+        """Rows of a decision table of the whole corpus, read with ``deciding``, without those of what was taken down."""
+        shown = rows if name == TAKEDOWNS else self.tombstones.without(rows, WHOLE_KEYS)
+        return shown.select(shown.column_names if columns is None else columns)
 
     def audio(self) -> AudioReader:
         """Reader of the stored audio of all units; a unit whose inputs were taken again yields to those that took them."""
@@ -263,6 +274,8 @@ class UnitView:
         # The table may have been made before the takedown, or after it.
         read = None if columns is None else [*columns, *({"clip_id"} - {*columns})]
         rows, clips = self.corpus.tables.row_group(found, read), self.clips(["clip_id"])
+        if "clip_id" not in rows.column_names:
+            return rows
         kept = rows.filter(pc.is_in(rows["clip_id"], value_set=clips["clip_id"].combine_chunks()))
         return kept.select(rows.column_names if columns is None else columns)
 

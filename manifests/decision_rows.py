@@ -9,7 +9,7 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.corpus import Corpus
+from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
 from manifests.rows import INGESTED, Rows, Slice, open_rows
 from manifests.store import Store
@@ -53,12 +53,11 @@ class DecisionRows:
 
     def read(self, part: Slice, columns: Sequence[str]) -> pa.Table:
         if self._whole:
+            read = self.corpus.deciding(list(columns))
             with self._file(self._whole.path) as file:
-                return file.read_row_groups(range(part.start, part.stop), columns=list(columns), use_threads=False)
-        found = self._head.find(self._role, part.units[0], self.corpus.snapshot)
-        if found is None:  # slices are of units that have rows
-            raise RequestError(f"decision table {self._name!r} lacks unit {part.units[0]}; make it again")
-        return self.corpus.tables.row_group(found, list(columns))
+                rows = file.read_row_groups(range(part.start, part.stop), columns=read, use_threads=False)
+            return self.corpus.shown_decisions(self._name, rows, list(columns))
+        return UnitView(self.corpus, part.units[0]).decisions(self._name, self._role, list(columns))
 
     def _file(self, path: str) -> pq.ParquetFile:
         return open_part(self.corpus.store, path)

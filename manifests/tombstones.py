@@ -24,6 +24,9 @@ from manifests.store import Store
 from manifests.tables import open_part
 
 TABLE = "takedowns"
+# Columns that say whose a row of a decision table is -> kind of tombstone; a person has rows in tables of the whole corpus.
+KEYS = {"clip_id": "clip", "recording_id": "recording", "input_id": "input"}
+WHOLE_KEYS = {**KEYS, "speaker_id": "speaker", "alias": "speaker"}
 
 
 class Cut(NamedTuple):
@@ -123,6 +126,13 @@ class Tombstones:
             ],
             pa.bool_(),
         )
+
+    def without(self, table: pa.Table, keys: Mapping[str, str]) -> pa.Table:
+        """The rows of nothing that was taken down, by whichever of ``keys`` (column -> kind of tombstone) the table has."""
+        for name in keys.keys() & {*table.column_names} if self.rows.num_rows else ():
+            gone = pa.array(sorted(self.ids(keys[name])), ID)
+            table = table.filter(pc.invert(pc.is_in(table[name], value_set=gone)))
+        return table
 
     def outside(self, spans: pa.Table) -> pa.Table:
         """Rows of SPANS without what the cuts took of them: a row may become none, one or several."""

@@ -19,9 +19,7 @@ from manifests.ids import new_attempt_id
 from manifests.schema import ID
 from manifests.store import Store, json_bytes
 from manifests.tables import TableFile, open_part
-from manifests.tombstones import Tombstones
-
-KEYS = {"clip_id": "clip", "recording_id": "recording", "input_id": "input"}  # column -> kind of tombstone
+from manifests.tombstones import KEYS, WHOLE_KEYS, Tombstones
 
 
 def rewrite_head(store: Store, path: str, successors: Mapping[str, str], tombstones: Tombstones) -> str:
@@ -45,13 +43,10 @@ def rewrite_head(store: Store, path: str, successors: Mapping[str, str], tombsto
     return new_path
 
 
-def without_tombstones(table: pa.Table, tombstones: Tombstones) -> pa.Table:
+def without_tombstones(table: pa.Table, tombstones: Tombstones, keys: Mapping[str, str]) -> pa.Table:
     """The rows that are of nothing that was taken down; what others say of such a thing becomes null."""
-    for name in table.column_names:
-        if name in KEYS:
-            gone = pa.array(sorted(tombstones.ids(KEYS[name])), ID)
-            table = table.filter(pc.invert(pc.is_in(table[name], value_set=gone)))
-    every = pa.array(sorted(set[bytes]().union(*(tombstones.ids(kind) for kind in KEYS.values()))), ID)
+    table = tombstones.without(table, keys)
+    every = pa.array(sorted(set[bytes]().union(*(tombstones.ids(kind) for kind in keys.values()))), ID)
     for place, column in enumerate(table.schema):
         if column.type == ID and column.nullable:
             values = table[column.name]
@@ -69,7 +64,7 @@ def _rewritten_part(
     with open_part(store, part.path) as source:
         file = TableFile(source.schema_arrow)
         for number in part.row_groups:
-            table = without_tombstones(source.read_row_group(number, use_threads=False), tombstones)
+            table = without_tombstones(source.read_row_group(number, use_threads=False), tombstones, KEYS)
             row_groups.append(file.append(table))
             num_rows.append(table.num_rows)
     units = [successors.get(unit, unit) for unit in part.units]
@@ -82,7 +77,7 @@ def _rewritten_whole(store: Store, head: DecisionTable, role: str, tombstones: T
     fact = head.wholes[role]
     with open_part(store, fact.path) as source:
         schema, table = source.schema_arrow, source.read(use_threads=False)
-    left = without_tombstones(table, tombstones)
+    left = without_tombstones(table, tombstones, WHOLE_KEYS)
     if "speaker_id" in left.column_names:
         left = left.filter(pc.is_in(left["speaker_id"], value_set=_heard(store, head)))
     if left.num_rows == table.num_rows and left.equals(table):

@@ -62,6 +62,7 @@ class Match:
     recordings: set[bytes] = field(default_factory=set)
     inputs: set[bytes] = field(default_factory=set)
     clips: dict[bytes, tuple[bytes, Cut]] = field(default_factory=dict)  # clip -> recording, span
+    people: set[bytes] = field(default_factory=set)  # speaker ids, aliases too
 
     @property
     def is_empty(self) -> bool:
@@ -113,6 +114,7 @@ def _add_speech(view: UnitView, people: Mapping[bytes, Rule], found: Mapping[Rul
         heard = {speaker for speaker, _ in clips if speaker is not None}
         for person in heard & people.keys():
             match = found[people[person]]
+            match.people |= {person, *(alias for alias, now in aliases(view.corpus).items() if now == person)}
             if heard == {person}:
                 match.recordings.add(recording)
             else:
@@ -131,6 +133,7 @@ def tombstones_of(corpus: Corpus, rule: Rule, match: Match) -> Iterator[dict[str
             cut._asdict() if cut else {}
         )
 
+    yield from (row("speaker", person, None) for person in sorted(match.people))
     yield from (row("recording", recording, recording) for recording in sorted(match.recordings))
     for identity, (recording, cut) in sorted(match.clips.items()):
         if recording not in match.recordings:

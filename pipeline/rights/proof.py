@@ -36,7 +36,7 @@ from pipeline.rights.object_versions import Versions, find_versions
 FORMAT_VERSION = 1
 FOLDER = "proofs"
 LEFT_OUT = (f"{DECISIONS}/{TABLE}/", f"{FOLDER}/")
-ID_KINDS = ("recording", "clip", "input")
+ID_KINDS = ("recording", "clip", "input", "speaker")
 _BETWEEN = re.compile(r"[\s'\"(),;<>]+")
 _HEX_ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 

@@ -11,6 +11,7 @@ import pytest
 
 from manifests.compacted import CompactedPart
 from manifests.corpus import Corpus
+from manifests.decision_rows import DecisionRows
 from manifests.decision_tables import DecisionTable, Draft
 from manifests.schema import CLIP_SPEAKERS, SPEAKER_ALIASES, SPEAKERS
 from manifests.snapshots import clips_output
@@ -86,6 +87,11 @@ def test_a_person_goes_with_its_clips_and_the_others_keep_theirs(corpus, asked, 
         after = Corpus.open(corpus)
         assert after.clips().to_pylist() == of_bob
         assert after.recordings()["recording_id"].to_pylist().count(talk) == 1
+        for role, column in (("clips", "speaker_id"), ("speakers", "speaker_id"), ("aliases", "alias")):
+            rows = DecisionRows(after, "speaker_id", role)
+            shown = [who for part in rows.slices for who in rows.read(part, [column])[column].to_pylist()]
+            assert shown == after.decisions("speaker_id", role, [column])[column].to_pylist()
+            assert set(shown) <= {BOB}
         assert [who for view in after.views() for who in clip_speakers(view)] == [BOB] * len(of_bob)
         assert after.layer("signal")["clip_id"].to_pylist() == [row["clip_id"] for row in of_bob]
         assert check(corpus, grace_s=0).faults == []
