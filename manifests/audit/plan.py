@@ -52,6 +52,8 @@ class AuditTally:
         return list(dict.fromkeys([*own, *(name for tally in self.tallies for name in tally.columns)]))
 
     def add(self, table: pa.Table) -> None:
+        if not table.num_rows:  # units whose inputs were all refused
+            return
         slice_ = SliceColumns(table, DURATION, self.speech_share)
         for band in self.bands:
             slice_.put_coded(band.name, banded(slice_.floats(band.column), band))

@@ -14,6 +14,7 @@ from benchmarks.made_manifests import make_corpus
 from benchmarks.made_plan import DEFECTS, Plan, planted_at
 from manifests import rows as scan
 from manifests.audit.figures import AuditFigures, audit, parse_figures
+from manifests.audit.plan import plan_audit
 from manifests.audit.recipe import AuditRecipe, Group, Threshold
 from manifests.audit.work import audit_uri, lines_of, rows_at, with_filters
 from manifests.cli import app
@@ -175,6 +176,15 @@ def test_an_audit_against_itself_shows_no_drift_between_runs(made, tmp_path):
     runs = [row for row in again.drift["rows"] if row["kind"] == "run"]
     assert len(runs) == len(again.distributions)
     assert not any(row["is_drift"] or row["distance"] for row in runs)
+
+
+def test_units_without_clips_add_nothing(made):
+    rows = rows_at(made)
+    tally = plan_audit(rows, RECIPE).tally
+    tally.add(rows.read(rows.slices[0], tally.columns).slice(0, 0))
+    assert tally.totals.num_clips == 0
+    assert [group.rows().num_rows for group in tally.groups.values()] == [0] * len(tally.groups)
+    assert {spread.figures()["mean"] for spread in tally.spreads} == {None}
 
 
 def test_what_a_corpus_does_not_have_is_left_out_and_said(tiny_corpus):
