@@ -14,7 +14,7 @@ from manifests.diff.rows import Comparison, PartOfRows, compare
 from manifests.errors import RequestError
 from manifests.packs import Pack
 from manifests.rows import CorpusRows, PackRows, Rows, corpus_rows, resolve
-from manifests.selection import length_of, select
+from manifests.selection import Selected, length_of, select
 
 KEYS = {"clips": "clip.clip_id", "recordings": "recording_id", "inputs": "input_id", "documents": "key"}
 # Columns whose values are told: hours that moved from one to another.
@@ -52,12 +52,7 @@ def diff(a: Side, b: Side, table: str | None = None, columns: Sequence[str] = ()
         found = overlap(first, second, comparison.columns)
     differing = compare(first, second, found, comparison)
     alike = select(PartOfRows(first, list(found.alike)), None, [], limit=0)
-    sides = []
-    for side, rows, rest in ((a, first, found.rest_a), (b, second, found.rest_b)):
-        own = select(PartOfRows(rows, rest), None, [], limit=0)
-        total = None if own.hours is None or alike.hours is None else own.hours + alike.hours
-        number_ = {"snapshot": side.snapshot.number} if isinstance(side, Corpus) else {"pack_id": side.pack_id}
-        sides.append({"uri": side.store.uri, **number_, "num_rows": own.num_rows + alike.num_rows, "hours": total})
+    sides = [_side(a, PartOfRows(first, found.rest_a), alike), _side(b, PartOfRows(second, found.rest_b), alike)]
     names = [{*rows.schema.names} for rows in (first, second)]
     return {
         "table": first.table,
@@ -67,12 +62,22 @@ def diff(a: Side, b: Side, table: str | None = None, columns: Sequence[str] = ()
         "num_unchanged": sides[0]["num_rows"] - differing["removed"]["num_rows"] - differing["changed"]["num_rows"],
         "only_in_a": sorted(names[0] - names[1]),
         "only_in_b": sorted(names[1] - names[0]),
-        "reasons": corpus_reasons(a, b) if isinstance(a, Corpus) and isinstance(b, Corpus) else [],
-        "funnel": [],
-        **(
-            {"reasons": pack_reasons(a, b), "funnel": funnel_changes(a, b)} if isinstance(a, Pack) and isinstance(b, Pack) else {}
-        ),
+        **_reasons(a, b),
     }
+
+
+def _side(side: Side, rest: Rows, alike: Selected) -> dict[str, Any]:
+    """What one side is, and how much it holds: what both have alike and the rest."""
+    own = select(rest, None, [], limit=0)
+    total_h = None if own.hours is None or alike.hours is None else own.hours + alike.hours
+    mark = {"snapshot": side.snapshot.number} if isinstance(side, Corpus) else {"pack_id": side.pack_id}
+    return {"uri": side.store.uri, **mark, "num_rows": own.num_rows + alike.num_rows, "hours": total_h}
+
+
+def _reasons(a: Side, b: Side) -> dict[str, Any]:
+    if isinstance(a, Pack) and isinstance(b, Pack):
+        return {"reasons": pack_reasons(a, b), "funnel": funnel_changes(a, b)}
+    return {"reasons": corpus_reasons(a, b) if isinstance(a, Corpus) and isinstance(b, Corpus) else [], "funnel": []}
 
 
 def _rows(side: Side, table: str | None) -> Rows:

@@ -1,10 +1,12 @@
 """``manifest expect``: a file of rules that a table must keep, checked in one pass; what fails names its rows.
 
-rules:
-  - snr_db p05 >= 10
-  - share of language=zh between 0.3 and 0.5
-  - {rule: null share of asr.text <= 0.02, where: source = studio, severity: warning}
-  - {name: scores, every: dnsmos_ovrl between 1 and 5}
+    rules:
+      - snr_db p05 >= 10
+      - share of language=zh between 0.3 and 0.5
+      - {rule: null share of asr.text <= 0.02, where: source = studio, severity: warning}
+      - {name: scores, every: dnsmos_ovrl between 1 and 5}
+
+A text alone stands for ``rule``.
 """
 
 from __future__ import annotations
