@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.audit.recipe import AuditRecipe
-from manifests.audit.slices import SliceColumns
+from manifests.audit.slices import DURATION, SliceColumns
 from manifests.contracts import MODEL_RATE_HZ
 
 LEFT_OUT_FOR = "there is no "  # and then columns
@@ -67,16 +67,15 @@ class TokensAgainstDuration:
         return (slice_.floats(columns[0]) > slice_.seconds * self.most_hz) & (slice_.seconds > 0)
 
 
-def rules_for(recipe: AuditRecipe, schema: pa.Schema, prefix: str = "clip.") -> tuple[list[Rule], list[dict[str, str]]]:
+def rules_for(recipe: AuditRecipe, schema: pa.Schema) -> tuple[list[Rule], list[dict[str, str]]]:
     """(rules whose columns are there, what is left out and why)."""
     found, left_out = [], []
     layers = sorted({name.partition(".")[0] for name in schema.names if name.endswith(".status")})
     asked = [*_clip_rules(), *_layer_rules(schema, layers)]
-    duration = f"{prefix}duration_s"
     frames = CodesAgainstDuration(recipe.codec_frame_hz, recipe.codes_tolerance)
     title = f"codes do not match the duration at {recipe.codec_frame_hz:g} a second"
-    asked.append(Rule("codes_against_duration", title, (recipe.codes, duration), frames, (recipe.codes, duration)))
-    tokens = (recipe.text_tokens, duration)
+    asked.append(Rule("codes_against_duration", title, (recipe.codes, DURATION), frames, (recipe.codes, DURATION)))
+    tokens = (recipe.text_tokens, DURATION)
     title = f"more than {recipe.most_text_tokens_hz:g} tokens of text a second"
     asked.append(Rule("text_tokens_against_duration", title, tokens, TokensAgainstDuration(recipe.most_text_tokens_hz), tokens))
     for rule in asked:

@@ -73,9 +73,6 @@ class SliceColumns:
         """A column that is none of the table's, e.g. a band."""
         self._coded[name] = coded
 
-    def has_coded(self, name: str) -> bool:
-        return name in self._coded
-
     def bins(self, name: str, bounds: Bounds, *, closed_above: bool = False) -> np.ndarray:
         """``bins_of`` the column."""
         key = (name, bounds, closed_above)
