@@ -27,10 +27,11 @@ def check_tables(corpus: Corpus, names: Iterable[str]) -> None:
             raise RequestError(f"leave_out: decision table {name!r} has no rows of clips; name one of {', '.join(VERBS)}")
         if lacking := sum(head.find(ROLE, unit, snapshot) is None for unit in snapshot.units):
             raise RequestError(f"leave_out: decision table {name!r} lacks {lacking} of {len(snapshot.units)} units; {remedy}")
-        for output, mark in head.reads.items():
-            if output in snapshot.current and snapshot.current[output] != mark:
+        now = {**snapshot.current, **{f"tables/{table}": corpus.decision_table(table).fingerprint for table in snapshot.tables}}
+        for read, mark in head.reads.items():
+            if now.get(read, mark) != mark:
                 raise RequestError(
-                    f"leave_out: decision table {name!r} was made of {output!r} ({mark}), which is {snapshot.current[output]} by now; {remedy}"
+                    f"leave_out: decision table {name!r} was made of {read!r} ({mark}), which is {now[read]} by now; {remedy}"
                 )
         if snapshot.units and REASON not in UnitView(corpus, snapshot.units[0]).decisions(name, ROLE).column_names:
             raise RequestError(f"leave_out: decision table {name!r} has no {REASON}; name one of {', '.join(VERBS)}")

@@ -105,7 +105,7 @@ def basis(corpus: Corpus, content_layer: str, columns: Sequence[str]) -> dict[st
 
     Maps output, or ``tables/NAME``, -> fingerprint. The language and the speaker of a clip depend on whatever tells them.
     """
-    layers, tables = corpus.layers(), corpus.snapshot.tables
+    layers = corpus.layers()
     owners = {column.partition(".")[0] for column in columns} | {content_layer}
     owners |= {*layers} if "clip.language" in columns else set()
     owners |= {"speaker_id"} if "clip.speaker" in columns else set()
@@ -114,8 +114,14 @@ def basis(corpus: Corpus, content_layer: str, columns: Sequence[str]) -> dict[st
         INGEST: corpus.fingerprint(INGEST),
         clips: corpus.fingerprint(clips),
         **{layer_output(corpus.clip_set, name): mark for name, mark in layers.items() if name in owners},
-        **{f"tables/{name}": corpus.decision_table(name).fingerprint for name in sorted(owners & {*tables})},
+        **table_marks(corpus, sorted(owners & {*corpus.snapshot.tables})),
     }
+
+
+def table_marks(corpus: Corpus, names: Sequence[str]) -> dict[str, str]:
+    """``tables/NAME`` -> fingerprint of decision tables, "none" where there is none."""
+    there = corpus.snapshot.tables
+    return {f"tables/{name}": corpus.decision_table(name).fingerprint if name in there else "none" for name in names}
 
 
 def full_names(corpus: Corpus, columns: Sequence[str]) -> list[str]:

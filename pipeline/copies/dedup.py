@@ -22,11 +22,13 @@ from annotators.acoustic_fingerprint import HOP_S
 from manifests.console import Progress, counted, hours, progress, say
 from manifests.corpus import Corpus
 from manifests.decision_tables import DecisionTable, Draft
+from manifests.gates import clip_column
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
 from manifests.recipes import resolved
 from manifests.schema import COPY_PAIRS, DUPLICATES
-from pipeline.copies.clip_numbers import NO_HASH, ClipNumbers, basis, check_layer, full_names, read_clips, rows_of
+from manifests.tombstones import TABLE as TAKEDOWNS
+from pipeline.copies.clip_numbers import NO_HASH, ClipNumbers, basis, check_layer, full_names, read_clips, rows_of, table_marks
 from pipeline.copies.frames import Frames, FramesWriter
 from pipeline.copies.groups import Components, CopyPair, Decision, decide
 from pipeline.copies.near import find_stretches
@@ -98,7 +100,8 @@ class _Run:
         self._text_columns = (
             full_names(corpus, [config.text_column, "clip.language", "clip.speaker"]) if "text" in config.by else []
         )
-        self._reads = basis(corpus, config.content_layer, [*names, *self._text_columns])
+        # Who was to stay may have been taken down: then another copy has to.
+        self._reads = {**basis(corpus, config.content_layer, [*names, *self._text_columns]), **table_marks(corpus, [TAKEDOWNS])}
 
     @property
     def _fingerprint(self) -> str:
@@ -194,10 +197,11 @@ class _Run:
             if is_free and (left_out == "any" or (left_out == "same_speaker" and speaker is not None)):
                 members.setdefault((groups.root(clip), speaker), []).append(clip)
         ranks = self._ranks(clips, sorted(clip for some in members.values() for clip in some))
-        kept = {
-            clip: best for some in members.values() if (best := min(some, key=ranks.__getitem__)) is not None for clip in some
-        }
-        return {clip: (groups.root(clip), kept[clip] if kept.get(clip, clip) != clip else None) for clip in list(groups.parents)}
+        kept = dict[int, int]()
+        for some in members.values():
+            best = min(some, key=ranks.__getitem__)
+            kept |= {clip: best for clip in some if clip != best}
+        return {clip: (groups.root(clip), kept.get(clip)) for clip in groups.parents}
 
     def _write_rows(
         self,
@@ -215,8 +219,7 @@ class _Run:
         first = 0
         for view in self._corpus.views():
             own = view.clips(["clip_id"])["clip_id"]
-            empty = {name: [None] * len(own) for name in DUPLICATES.names[1:]}
-            columns: dict[str, list[Any]] = empty
+            columns: dict[str, list[Any]] = {name: [None] * len(own) for name in DUPLICATES.names[1:]}
             for at in range(len(own)):
                 clip = first + at
                 kept = decided[clip].kept if clip in decided else None
@@ -243,14 +246,11 @@ class _Run:
             num_clips += rows.num_rows
             groups.update(pc.unique(rows["group_id"].drop_null()).to_pylist())
             text_groups.update(pc.unique(rows["text_group_id"].drop_null()).to_pylist())
-            lengths = (np.asarray(place["end_sample"]) - np.asarray(place["start_sample"])) / np.maximum(
-                1, np.asarray(place["sample_rate_hz"])
-            )
-            reasons = rows["drop_reason"].to_pylist()
-            for at, reason in enumerate(reasons):
+            lengths = clip_column(place, "duration_s").to_pylist()
+            for reason, length_s in zip(rows["drop_reason"].to_pylist(), lengths, strict=True):
                 if reason is not None:
                     counts[reason] = counts.get(reason, 0) + 1
-                    seconds[reason] = seconds.get(reason, 0.0) + float(lengths[at])
+                    seconds[reason] = seconds.get(reason, 0.0) + length_s
         head = corpus.decision_table(TABLE)
         return DedupResult(
             corpus.store.uri,

@@ -55,12 +55,11 @@ class Frames:
 
     @cached_property
     def sketch(self) -> np.ndarray:
-        """The sketch of the whole file as uint64."""
-        return np.memmap(os.path.join(self.folder, "sketch"), np.uint64, "r")
+        """The sketch of the whole file as uint64, mapped. As a plain array: NumPy makes slices of its own maps slowly."""
+        return np.asarray(np.memmap(os.path.join(self.folder, "sketch"), np.uint64, "r"))
 
     def _array(self, name: str) -> np.ndarray:
-        found: np.ndarray = np.load(os.path.join(self.folder, f"{name}.npy"), mmap_mode="r")
-        return found
+        return np.asarray(np.load(os.path.join(self.folder, f"{name}.npy"), mmap_mode="r"))
 
     def read(self, first: int, last: int) -> np.ndarray:
         """Uint32 frames ``[first, last)`` of the file. Read, not mapped: mapped pages would count as memory of the process."""

@@ -41,8 +41,9 @@ EXPECTED_SHARE = 0.55  # of the frames that are landmarks: a guess on the high s
 RANGE_ENTRIES = 1 << 23  # that a thread sorts at once; it takes some 60 bytes of memory each
 # A key that many clips share is compared with the next of them in their order only: an advert aired a thousand times
 # becomes a chain of copies, and a hum costs no more than a word.
-MOST_PARTNERS = 64
+MOST_PARTNERS = 32
 REPEATED_FRAMES = 256  # a key that stands again so soon is the same hum of the same clip
+ENTRIES_AT_ONCE = 1 << 15
 PAIRS_A_TASK = 4096
 SAME_PLACE = 2  # frames: stretches at such offsets are one, seen twice
 
@@ -197,7 +198,7 @@ def _candidates(task: _RangeTask) -> np.ndarray:
     rows, begins = rows[kept], begins[kept]
     first = np.flatnonzero(begins)
     place = np.arange(len(rows)) - np.repeat(first, np.diff(np.append(first, len(rows))))  # in its group
-    pairs = _with_next(rows, place) if task.num_left is None else _with_left(rows, place, left_rows)
+    pairs = _with_next(place) if task.num_left is None else _with_left(rows, place, left_rows)
     around = tuple(sketch_words(frames.sketch, rows + offset) for offset in NEAR_WORDS)
     found = [_agreeing(frames, rows, around, *pair) for pair in pairs]
     return np.concatenate([np.zeros((0, 4), np.int64), *found])
@@ -210,26 +211,31 @@ def _entries(path: str, first: int, last: int, block_first: int, task: _RangeTas
     return (((entries >> np.uint64(BLOCK_BITS)) - np.uint64(task.low_key)) >> np.uint64(task.key_bits_dropped) << row_bits) | rows
 
 
-def _with_next(rows: np.ndarray, place: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _with_next(place: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of entries (earlier, later) of one key, at most MOST_PARTNERS apart."""
-    later = np.arange(len(rows))
-    for step in range(1, MOST_PARTNERS + 1):
-        later = later[place[later] >= step]
-        if not len(later):
-            return
-        yield later - step, later
+    for later in _cut(np.flatnonzero(place)):
+        for step in range(1, MOST_PARTNERS + 1):
+            later = later[place[later] >= step]
+            if not len(later):
+                break
+            yield later - step, later
 
 
 def _with_left(rows: np.ndarray, place: np.ndarray, left_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of one of the first MOST_PARTNERS entries of a key that are of a left clip, and any that is of a right one."""
-    later = np.flatnonzero(rows >= left_rows)
-    for step in range(MOST_PARTNERS):
-        left = later - place[later] + step
-        is_left = rows[left] < left_rows  # a group has its left entries first, and some right one behind them
-        left, later = left[is_left], later[is_left]
-        if not len(later):
-            return
-        yield left, later
+    for later in _cut(np.flatnonzero(rows >= left_rows)):
+        for step in range(MOST_PARTNERS):
+            left = later - place[later] + step
+            is_left = rows[left] < left_rows  # a group has its left entries first, and some right one behind them
+            left, later = left[is_left], later[is_left]
+            if not len(later):
+                break
+            yield left, later
+
+
+def _cut(entries: np.ndarray) -> Iterator[np.ndarray]:
+    """Parts whose comparison stays in the cache."""
+    return (entries[first : first + ENTRIES_AT_ONCE] for first in range(0, len(entries), ENTRIES_AT_ONCE))
 
 
 def _agreeing(frames: Frames, rows: np.ndarray, around: tuple[np.ndarray, ...], one: np.ndarray, two: np.ndarray) -> np.ndarray:

@@ -10,6 +10,9 @@ from manifests.errors import RequestError
 from pipeline.build import build
 from pipeline.copies.dedup import dedup
 from pipeline.copies.recipe import DedupConfig
+from pipeline.leave_out import check_tables
+from pipeline.rights.matching import Rule
+from pipeline.rights.takedown import take_down
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +124,20 @@ def test_what_is_not_there_is_refused_and_nothing_changes(corpus, config, messag
     with pytest.raises(RequestError, match=message):
         dedup(corpus, config)
     assert sorted(str(path) for path in Path(corpus).rglob("*")) == before
+
+
+def test_when_who_stays_is_taken_down_another_copy_has_to_stay(deduplicated, tmp_path):
+    uri = shutil.copytree(deduplicated[0], str(tmp_path / "corpus"))
+    before = {row["clip_id"]: row for row in rows(uri)}
+    kept = next(row["kept_clip_id"] for row in before.values() if row["drop_reason"] == "near_copy")
+    recording = dict(zip(*(Corpus.open(uri).clips()[name].to_pylist() for name in ("clip_id", "recording_id")), strict=True))[
+        kept
+    ]
+    take_down(uri, [Rule.parse("recording", recording.hex())], reason="asked to")
+    with pytest.raises(RequestError, match=r"'duplicates' was made of 'tables/takedowns' \(none\)"):
+        check_tables(Corpus.open(uri), ["duplicates"])
+    dedup(uri, DedupConfig(by=("exact", "near", "text")))
+    check_tables(Corpus.open(uri), ["duplicates"])
+    orphans = [row for row in rows(uri) if before[row["clip_id"]]["kept_clip_id"] == kept]
+    assert len(orphans) >= 1
+    assert sum(row["drop_reason"] is None for row in orphans) == 1

@@ -47,7 +47,10 @@ def test_a_pack_leaves_out_what_the_table_says_and_its_funnel_why(deduplicated, 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["contamination"], r"has no decision table 'contamination' \(tables: duplicates\); run `stepwell manifest decontaminate"),
+        (
+            ["contamination"],
+            r"has no decision table 'contamination' \(tables: duplicates\); run `stepwell manifest decontaminate",
+        ),
         (["duplicates", "copies"], "'copies'"),
     ],
 )

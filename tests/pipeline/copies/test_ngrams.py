@@ -33,14 +33,22 @@ def test_a_run_of_words_or_a_whole_short_text_is_found(texts, text, language, nu
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", "yes please", "please turn the kitchen lights off now", " ".join(LONG.split()[:12]), "something else entirely"]
+    "text",
+    [None, "", "yes please", "please turn the kitchen lights off now", " ".join(LONG.split()[:12]), "something else entirely"],
 )
 def test_less_than_that_is_not(texts, text):
     assert texts.match(text, "en") is None
 
 
 def test_texts_that_differ_in_a_letter_are_the_same_and_others_are_not():
-    said = [LONG, LONG.replace("green", "greem"), "Quite another sentence about winter in the mountains.", LONG.title(), None, "yes"]
+    said = [
+        LONG,
+        LONG.replace("green", "greem"),
+        "Quite another sentence about winter in the mountains.",
+        LONG.title(),
+        None,
+        "yes",
+    ]
     pairs = same_texts(said, ["en"] * len(said), 0.8)
     assert [(pair.left, pair.right) for pair in pairs] == [(0, 1), (0, 3)]
     assert pairs[0].similarity == pytest.approx(0.88, abs=0.05)
