@@ -32,6 +32,7 @@ TOPICS: tuple[str, ...] = (
     "asr",
     "text",
     "content",
+    "duplicates",
     "signal",
     "rate",
     "gender_age",
