@@ -19,7 +19,7 @@ import soundfile
 from manifests.audio import PIECE_S, encode_flac
 from manifests.commits import Attempt, Commit, commit_path, read_commit
 from manifests.errors import WorkError
-from manifests.schema import ID
+from manifests.schema import ID, INPUTS
 from manifests.snapshots import INGEST, table_roles
 from manifests.store import Store
 from manifests.tables import UnitTables
@@ -28,6 +28,7 @@ from manifests.tombstones import Cut, Tombstones
 from pipeline.units import Unit
 
 Output = tuple[str, str]  # output, fingerprint
+INPUT_RECORDINGS = pa.schema([INPUTS.field("input_id"), INPUTS.field("recording_id")])
 
 
 class UnitRewriting:
@@ -36,10 +37,16 @@ class UnitRewriting:
     def __init__(self, store: Store, tables: UnitTables, tombstones: Tombstones, old: str, new: Unit) -> None:
         self._store, self._tables, self._tombstones, self._old, self._new = store, tables, tombstones, old, new
         self._inputs = {item.input_id for item in new.inputs}
-        self._gone = set[bytes]()  # clips
+        self._gone_recordings = set(tombstones.recordings)
+        self._gone_clips = set[bytes]()
 
     def run(self, outputs: Iterable[Output]) -> None:
         """Commit the outputs anew. Raises WorkError where a commit is not there, or a table of it."""
+        outputs = list(outputs)
+        rows = pa.concat_tables([INPUT_RECORDINGS.empty_table(), *committed_inputs(self._tables, outputs, self._old)]).to_pylist()
+        kept = {row["recording_id"] for row in rows if row["input_id"] in self._inputs}
+        # With an input goes what became of it, also by an earlier way to ingest it.
+        self._gone_recordings |= {row["recording_id"] for row in rows} - kept - {None}
         # Clips tell which rows of layers go.
         for output, mark in sorted(outputs, key=lambda key: (key[0].startswith("layers/"), key)):
             commit = self._tables.commit(output, mark, self._old)
@@ -63,13 +70,13 @@ class UnitRewriting:
         if role in ("inputs", "quarantine"):
             return table.filter(pc.is_in(table["input_id"], value_set=pa.array([*self._inputs], ID)))
         if role == "layer":
-            return table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=pa.array([*self._gone], ID))))
-        kept = table.filter(pc.invert(pc.is_in(table["recording_id"], value_set=pa.array([*self._tombstones.recordings], ID))))
+            return table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=pa.array([*self._gone_clips], ID))))
+        kept = table.filter(pc.invert(pc.is_in(table["recording_id"], value_set=pa.array([*self._gone_recordings], ID))))
         if role == "spans":
             return self._tombstones.outside(kept)
         if role == "clips":
             kept = kept.filter(self._tombstones.shown(kept))
-            self._gone |= {*table["clip_id"].to_pylist()} - {*kept["clip_id"].to_pylist()}
+            self._gone_clips |= {*table["clip_id"].to_pylist()} - {*kept["clip_id"].to_pylist()}
         return kept
 
     def _put_audio(self, commit: Commit, attempt: Attempt) -> None:
@@ -82,7 +89,7 @@ class UnitRewriting:
             for member in read_index(self._store, tar):
                 name, channel, piece, _ = member.name.split(".")
                 identity = bytes.fromhex(name)
-                if identity in self._tombstones.recordings:
+                if identity in self._gone_recordings:
                     continue
                 data = read_member(self._store, tar, member)
                 if identity in self._tombstones.cuts:

@@ -330,3 +330,17 @@ def test_a_span_goes_from_its_channel_and_from_copies_of_it_and_from_no_other(re
             assert np.array_equal(sound, expected)
     assert prove(Corpus.open(uri), []).num_findings == 0
     assert check(uri, grace_s=0).faults == []
+
+
+def test_what_earlier_recipes_made_goes_too(corpus, made, light):
+    """The corpus was built again with other clips and other layers since; all that lies there of both is rewritten."""
+    build([made[0]], corpus, light(units=RECIPE["units"], clip_set={"turns": None, "max_s": 3.0}))
+    gone = recording(corpus, ANN)
+    take_down(corpus, [Rule.parse("speaker", "Ann")], "r")
+    before = tables(corpus)
+    rewrite(corpus)
+    assert holders(corpus, gone, gone.hex().encode(), WORDS.encode(), b"Ann") == []
+    assert all(tables(corpus)[name].equals(table) for name, table in before.items())
+    assert len([output for output in Corpus.open(corpus).snapshot.outputs if output.startswith("clips/")]) == 2
+    assert prove(Corpus.open(corpus), []).num_findings == 0
+    assert check(corpus, grace_s=0).faults == []
