@@ -4,7 +4,7 @@
 ``_s`` seconds, ``num_`` counts, ``_share`` 0 to 1). A clip's hours are its length; a null key of a group is ``None``.
 
 ``about``          uri, table (clips | documents), corpus_id or pack_id, snapshot, clip_set, recipe (resolved)
-``totals``         num_clips, clip_h, speech_h, num_units; of a corpus num_recordings, recording_h, num_inputs, num_refused too
+``totals``         num_clips, clip_h, speech_h (None where no VAD is known, as in packs), num_units; of a corpus num_recordings, recording_h, num_inputs, num_refused too
 ``left_out``       [what, name, why]: parts of the recipe that this corpus has no columns for
 ``groups``         [name, columns, num_groups, rows: [key: [..], num_clips, clip_h, speech_h, share], rest: the same without
                    key, of the groups beyond ``most_groups``, or None]; most hours first; share is of all hours
@@ -117,7 +117,7 @@ def audit(rows: Rows, recipe: AuditRecipe, scheduler: str | None = None, before:
     totals = {
         "num_clips": done.totals.num_clips,
         "clip_h": done.totals.clip_s / 3600,
-        "speech_h": done.totals.speech_s / 3600,
+        "speech_h": done.totals.speech_s / 3600 if done.speech_share else None,
         "num_units": len({unit for part in rows.slices for unit in part.units}),
         **(ingested.totals() if ingested else {}),
     }
@@ -132,7 +132,7 @@ def audit(rows: Rows, recipe: AuditRecipe, scheduler: str | None = None, before:
         about=_about(rows, recipe),
         totals=totals,
         left_out=plan.left_out,
-        groups=[_group(name, sums, recipe.most_groups, totals["clip_h"]) for name, sums in done.groups.items()],
+        groups=[_group(name, sums, recipe.most_groups, totals) for name, sums in done.groups.items()],
         speakers=_speakers(done.speakers, recipe.speaker_cap_h) if done.speakers else None,
         distributions=distributions,
         distinct=[distinct.figures() for distinct in done.distinct],
@@ -161,10 +161,10 @@ def _num_recordings(totals: Mapping[str, Any]) -> float:
     return float(totals.get("num_recordings", totals["num_clips"]))
 
 
-def _group(name: str, sums: GroupSums, most: int, total_h: float) -> dict[str, Any]:
+def _group(name: str, sums: GroupSums, most: int, totals: Mapping[str, Any]) -> dict[str, Any]:
     table = sums.rows()
     keys = [table[f"key_{place}"].slice(0, most).to_pylist() for place in range(len(sums.keys))]
-    figures = [_sums(table, place, total_h) for place in range(min(most, table.num_rows))]
+    figures = [_sums(table, place, totals) for place in range(min(most, table.num_rows))]
     rows = [{"key": list(key), **row} for key, row in zip(zip(*keys, strict=True), figures, strict=True)]
     rest = table.slice(most)
     summed = (
@@ -175,14 +175,15 @@ def _group(name: str, sums: GroupSums, most: int, total_h: float) -> dict[str, A
         "columns": list(sums.keys),
         "num_groups": table.num_rows,
         "rows": rows,
-        "rest": _sums(summed, 0, total_h) if summed else None,
+        "rest": _sums(summed, 0, totals) if summed else None,
     }
 
 
-def _sums(table: pa.Table, place: int, total_h: float) -> dict[str, Any]:
+def _sums(table: pa.Table, place: int, totals: Mapping[str, Any]) -> dict[str, Any]:
     num, clip_s, speech_s = (table[name][place].as_py() for name in ("num_clips", "clip_s", "speech_s"))
-    share = clip_s / 3600 / total_h if total_h else 0.0
-    return {"num_clips": num, "clip_h": clip_s / 3600, "speech_h": speech_s / 3600, "share": share}
+    share = clip_s / 3600 / totals["clip_h"] if totals["clip_h"] else 0.0
+    speech_h = None if totals["speech_h"] is None else speech_s / 3600
+    return {"num_clips": num, "clip_h": clip_s / 3600, "speech_h": speech_h, "share": share}
 
 
 def _speakers(sums: GroupSums, cap_h: float) -> dict[str, Any]:

@@ -131,9 +131,9 @@ def _read_figures(path: str) -> AuditFigures:
 def lines_of(made: AuditFigures) -> list[str]:
     """The figures for people, the longest lists cut."""
     totals, about = made.totals, made.about
-    lines = [
-        f"{about['table']} of {about['uri']}: {counted(totals['num_clips'], 'clip')}, {hours(totals['clip_h'])}, {hours(totals['speech_h'])} of speech"
-    ]
+    what = counted(totals["num_clips"], about["table"].removesuffix("s"))
+    speech = f", {hours(totals['speech_h'])} of speech" if totals["speech_h"] is not None else ""
+    lines = [f"{about['uri']}: {what}, {hours(totals['clip_h'])}{speech}"]
     for group in made.groups:
         rows = [[_key(row["key"]), hours(row["clip_h"]), share(row["share"])] for row in group["rows"][:SHOWN]]
         more = group["num_groups"] - len(rows)

@@ -200,6 +200,8 @@ def test_a_pack_is_audited_by_the_same_recipe(tiny_pack):
     assert found.totals["num_clips"] == 2
     assert found.totals["clip_h"] == pytest.approx(0.1 / 3600)
     assert next(group for group in found.groups if group["name"] == "language")["num_groups"] >= 1
+    assert found.totals["speech_h"] is None
+    assert lines_of(found)[0] == f"{tiny_pack}: 2 documents, 0.1 s"
     assert found.holdings is None
 
 
