@@ -19,6 +19,7 @@ CLAIM = ["uri", "source", "licence", "consent", "terms", "attribution", "origin_
 QUESTIONS = {"commercial": "allows_commercial", "derivatives": "allows_derivatives", "share_alike": "is_share_alike"}
 GAPS = ("no_licence", "conflicting_licences", "no_consent", "consent_withheld", "no_attribution", "no_origin")
 SHOWN = 20  # conflicts in full
+SHOWN_LICENCES, CELL_CHARS = 2, 28  # of a line of the table
 Row = Mapping[str, Any]
 Seconds = defaultdict[Any, float]  # by what was said; None where nothing was
 
@@ -85,19 +86,29 @@ class SourceLedger:
         }
 
     def cells(self) -> list[str]:
-        """One line of the table for people."""
-        gaps = ", ".join(f"{name} {hours(self.gaps[name] / 3600)}" for name in GAPS if self.gaps[name])
+        """One line of the table for people: long words are cut, and a gap of all its hours has no figure."""
+        gaps = ", ".join(self._gap(name) for name in GAPS if self.gaps[name])
+        licences = [_cut(licence or "none") for licence in _ordered(self.licences)]
+        more = [f"{len(licences) - SHOWN_LICENCES} more"] if len(licences) > SHOWN_LICENCES else []
         return [
-            self.source,
+            _cut(self.source),
             hours(self.seconds / 3600),
-            " | ".join(licence or "none" for licence in _ordered(self.licences)),
+            " | ".join([*licences[:SHOWN_LICENCES], *more]),
             " | ".join(consent or "not said" for consent in _ordered(self.consents)),
             *(self._said(question) for question in QUESTIONS),
             gaps or "-",
         ]
 
+    def _gap(self, name: str) -> str:
+        is_whole = abs(self.gaps[name] - self.seconds) < 1e-6
+        return name if is_whole else f"{name} {hours(self.gaps[name] / 3600)}"
+
     def _said(self, question: str) -> str:
         return " | ".join(answer for answer in ("yes", "no", "unknown") if self.answers[question, answer])
+
+
+def _cut(word: str) -> str:
+    return word if len(word) <= CELL_CHARS else f"{word[: CELL_CHARS - 1]}…"
 
 
 @dataclass(frozen=True)
