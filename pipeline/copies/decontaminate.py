@@ -51,6 +51,7 @@ class Registry:
     digest: str  # of the units and what they hold
     clips: dict[str, int]  # evaluation set -> clips
     num_unreadable: int  # inputs in quarantine, allowed by who asked
+    num_unheard: int  # recordings without a clip: nobody speaks in them, and nothing is compared with them
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,12 @@ class DecontaminateResult:
             + (", ".join(f"{reason} {n:,}" for reason, n in self.contaminated.get(name, {}).items()) or "nothing of it is here")
             for name, num in sorted(sets.items())
         ]
+        unheard = sum(registry.num_unheard for registry in self.registries)
+        note = f"  not compared: {counted(unheard, 'recording')} of the registries in which no speech was heard"
         return [
             f"corpus {self.corpus_uri}, snapshot {self.snapshot}: table {TABLE} ({self.fingerprint}){again}",
             *found,
+            *([note] if unheard else []),
             f"  {counted(self.num_contaminated, 'clip')} of {self.num_clips:,} to be left out, {hours(self.contaminated_h)}",
             f"leave them out of a pack with `leave_out: [{TABLE}]` in its recipe",
         ]
@@ -270,7 +274,9 @@ def check_registry(registry: Corpus, config: DecontaminateConfig, *, allow_unrea
     snapshot = registry.snapshot
     reads = basis(registry, config.content_layer, [REGISTRY_TEXT, "clip.language"])
     digest = digest_json([snapshot.units, snapshot.shadowed, snapshot.superseded, reads])
-    return Registry(uri, registry.corpus_id, snapshot.number, reads, digest, dict(sorted(counts.items())), refused.num_rows)
+    num_unheard = registry.recordings().num_rows - len(set(_column(registry, "clip.recording_id")))
+    sets = dict(sorted(counts.items()))
+    return Registry(uri, registry.corpus_id, snapshot.number, reads, digest, sets, refused.num_rows, num_unheard)
 
 
 def table_digest(corpus: Corpus) -> str:

@@ -117,6 +117,7 @@ def test_a_proof_holds_until_something_changes(decontaminated, registry, recipe,
 def test_a_registry_with_unreadable_audio_is_refused_and_nothing_changes(corpus, tmp_path):
     write_registry(tmp_path)
     (tmp_path / "broken.wav").write_bytes(b"no audio")
+    soundfile.write(tmp_path / "rain.wav", 0.01 * np.random.default_rng(0).standard_normal(3 * RATE_HZ), RATE_HZ)
     uri = str(tmp_path / "registry")
     build([str(tmp_path / "*.wav")], uri, load_recipe(BuildRecipe, "pipeline", "registry"))
     copied = shutil.copytree(corpus, str(tmp_path / "corpus"))
@@ -126,6 +127,8 @@ def test_a_registry_with_unreadable_audio_is_refused_and_nothing_changes(corpus,
     assert sorted(str(path) for path in Path(copied).rglob("*")) == before
     allowed = decontaminate(copied, [uri], CONFIG, allow_unreadable=True)
     assert allowed.registries[0].num_unreadable == 1
+    assert allowed.registries[0].num_unheard == 1
+    assert "not compared: 1 recording of the registries in which no speech was heard" in "\n".join(allowed.lines())
 
 
 def test_without_a_registry_it_says_what_to_name(corpus):

@@ -100,14 +100,13 @@ def test_again_there_is_nothing_to_do_until_units_come(deduplicated, planted, re
     assert {name for name, row in zip(named, found, strict=True) if row["clip_id"] == ad["kept_clip_id"]} <= {"show-0", "show-1"}
 
 
-def test_what_decides_who_stays_is_the_callers(corpus, tmp_path, planted, names):
+def test_what_decides_who_stays_is_the_callers(corpus, tmp_path, names):
     uri = shutil.copytree(corpus, str(tmp_path / "corpus"))
-    dedup(uri, DedupConfig(keep=("clip.duration_s:lowest",)))
-    found = dict(zip(names(uri), rows(uri), strict=True))
-    assert found["copy-4"]["drop_reason"] is None or found["adam-4"]["drop_reason"] is None  # one of the two stays
-    trimmed = found["copy-4"]
-    if trimmed["group_id"] is not None and found["adam-4"]["drop_reason"]:
-        assert found["adam-4"]["kept_clip_id"] == trimmed["clip_id"]
+    dedup(uri, DedupConfig(keep=("source_sample_rate_hz:lowest",)))
+    reasons = {name: row["drop_reason"] for name, row in zip(names(uri), rows(uri), strict=True)}
+    assert [reasons[name] for name in ("adam-3", "copy-3", "adam-5", "copy-5")] == ["near_copy", None, "near_copy", None]
+    assert reasons["adam-4"] is None  # its copy was cut at both ends: an excerpt stays nowhere
+    assert reasons["copy-4"] == "near_copy"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +122,14 @@ def test_what_is_not_there_is_refused_and_nothing_changes(corpus, config, messag
     before = sorted(str(path) for path in Path(corpus).rglob("*"))
     with pytest.raises(RequestError, match=message):
         dedup(corpus, config)
+    assert sorted(str(path) for path in Path(corpus).rglob("*")) == before
+
+
+def test_a_scheduler_that_is_not_there_is_refused_and_nothing_changes(corpus, monkeypatch):
+    monkeypatch.setattr("pipeline.copies.tasks.ANSWER_WITHIN_S", 0.5)
+    before = sorted(str(path) for path in Path(corpus).rglob("*"))
+    with pytest.raises(RequestError, match=r"scheduler 'tcp://127.0.0.1:1' does not answer .*; start one with `dask scheduler`"):
+        dedup(corpus, DedupConfig(), scheduler="tcp://127.0.0.1:1")
     assert sorted(str(path) for path in Path(corpus).rglob("*")) == before
 
 

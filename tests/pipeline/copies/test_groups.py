@@ -34,7 +34,7 @@ def test_each_group_keeps_one_and_who_goes_is_covered_by_who_stays(rows, lengths
     found = decide(pairs, lambda clip: float(lengths[clip]), lambda clip: (ranks[clip],))
     kept = {clip for clip, decision in found.items() if decision.kept is None}
     assert {decision.group for decision in found.values()} == {found[clip].group for clip in kept}
-    for clip, decision in found.items():
+    for decision in found.values():
         assert decision.group == min(other for other in found if found[other].group == decision.group)
         if decision.kept is not None:
             assert decision.kept in kept
