@@ -16,13 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.conditions import Compare
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.packs import Pack
 from manifests.rows import PackRows, Rows, Slice, corpus_rows
 from manifests.schema import ID
-from manifests.selection import length_of, select
+from manifests.selection import length_of
 from manifests.snapshots import clips_output, layer_output
 from manifests.sql_tables import ahead
 from manifests.store import Store
@@ -31,6 +30,7 @@ from manifests.trained import read_checkpoints
 SHOWN = 5
 SOURCE = "source:"
 ID_CHARS = 32
+NOWHERE = Slice(())
 # Where a recipe keeps the config of an output, by the first word of the output, in the order in which outputs are made.
 CONFIGS = {"ingest": ("store",), "spans": ("segmenters",), "clips": ("clip_set",), "layers": ("annotators", "layers")}
 CLIP_FACTS = ("channel", "sample_rate_hz", "start_sample", "end_sample", "speaker_label", "duration_s", "speaker", "language")
@@ -44,7 +44,7 @@ def lineage(
 
     Raises RequestError where the corpus has no such thing.
     """
-    kind, key = _found(corpus, asked)
+    kind, key, part = _found(corpus, asked)
     inputs = _inputs(corpus, kind, key, asked)
     recordings = (
         [key] if kind == "recording" else list(dict.fromkeys(row["recording_id"] for row in inputs if row["recording_id"]))
@@ -59,7 +59,7 @@ def lineage(
         "outputs": [],
     }
     if kind == "clip":
-        found["clip"] = _clip(corpus, key)
+        found["clip"] = _clip(corpus, key, part)
         recordings = [bytes.fromhex(found["clip"]["recording_id"])]
         inputs = _inputs(corpus, "recording", recordings[0], asked)
         found["inputs"] = {"num": len(inputs), "first": [_told(row) for row in inputs[:limit]]}
@@ -69,7 +69,10 @@ def lineage(
         unit = found["recordings"]["first"][0]["unit"]
         found["outputs"] = list(_outputs(corpus, unit, (found["clip"] or {}).get("statuses", {})))
     column, ids = ("clip_id", [key]) if kind == "clip" else ("recording_id", recordings)
-    found["clips"] = _held(corpus_rows(corpus), f"clip.{column}", ids, "clip.clip_id", limit)
+    if found["clip"]:
+        found["clips"] = {"num_rows": 1, "hours": found["clip"]["duration_s"] / 3600, "first": [key.hex()]}
+    else:
+        found["clips"] = _held(corpus_rows(corpus), f"clip.{column}", ids, "clip.clip_id", limit)
     found["packs"] = [told for pack in packs if (told := _in_pack(corpus, pack, column, ids, limit))["num_rows"]]
     trained_on = {told["pack_id"] for told in found["packs"]}
     found["checkpoints"] = [asdict(made) for run in runs for made in read_checkpoints(run) if made.pack_id in trained_on]
@@ -85,18 +88,18 @@ def packs_below(uri: str) -> list[Pack]:
     return [Pack.open(f"{uri.rstrip('/')}/{path}".removesuffix("/pack.json")) for path in paths]
 
 
-def _found(corpus: Corpus, asked: str) -> tuple[str, bytes]:
-    """(clip | recording | input | source, its id; empty of a source)."""
+def _found(corpus: Corpus, asked: str) -> tuple[str, bytes, Slice]:
+    """(clip | recording | input | source, its id, the slice it is in); nothing but the first of a source, or of a URI."""
     if asked.startswith(SOURCE):
-        return "source", b""
+        return "source", b"", NOWHERE
     key = _id(asked)
     places = {"recording": ("recordings", "recording_id"), "input": ("inputs", "input_id"), "clip": ("clips", "clip.clip_id")}
     if key is not None:
         for kind, (table, column) in places.items():
-            if _place(corpus_rows(corpus, table), column, key) is not None:
-                return kind, key
+            if (part := _place(corpus_rows(corpus, table), column, key)) is not None:
+                return kind, key, part
     if key is None and _place(corpus_rows(corpus, "inputs"), "uri", asked) is not None:
-        return "input", b""
+        return "input", b"", NOWHERE
     what = "the id of a clip, a recording or an input" if key else "the URI of an input (ids have 32 hexadecimal digits)"
     raise RequestError(
         f"{asked!r} is not {what} of snapshot {corpus.snapshot.number} of {corpus.store.uri!r}; see `manifest show`"
@@ -136,12 +139,13 @@ def _inputs(corpus: Corpus, kind: str, key: bytes, asked: str) -> list[dict[str,
     return found
 
 
-def _clip(corpus: Corpus, key: bytes) -> dict[str, Any]:
+def _clip(corpus: Corpus, key: bytes, part: Slice) -> dict[str, Any]:
     """The clip with its unit, and the status of every layer."""
     rows = corpus_rows(corpus)
     statuses = {name: f"{name}.status" for name in corpus.layers() if f"{name}.status" in rows.schema.names}
     columns = ["clip.clip_id", "clip.recording_id", "clip.unit", *(f"clip.{name}" for name in CLIP_FACTS), *statuses.values()]
-    row = select(rows, Compare("clip.clip_id", "=", key), columns, limit=1).table.to_pylist()[0]
+    table = rows.read(part, columns)
+    row = table.filter(pc.equal(table["clip.clip_id"], pa.scalar(key, ID))).to_pylist()[0]
     facts = {name.removeprefix("clip."): value for name, value in row.items() if name.startswith("clip.")}
     return {**_told(facts), "statuses": {name: row[full] for name, full in statuses.items()}}
 
