@@ -26,7 +26,6 @@ from pipeline.copies.frames import BLOCK_BITS, Frames
 from pipeline.copies.landmarks import (
     KEY_BITS,
     MOST_ERRORS,
-    MOST_LONE_ERRORS,
     MOST_NEAR_ERRORS,
     NEAR_WORDS,
     errors_around,
@@ -37,7 +36,7 @@ from pipeline.copies.tasks import run_tasks
 
 INDEX_BYTES = 12_000_000_000
 ENTRY_BYTES = 8
-EXPECTED_SHARE = 0.55  # of the frames that are landmarks: a guess on the high side, 0.5 in speech
+EXPECTED_SHARE = 0.6  # of the frames that are landmarks: a guess on the high side
 RANGE_ENTRIES = 1 << 23  # that a thread sorts at once; it takes some 60 bytes of memory each
 # A key that many clips share is compared with the next of them in their order only: an advert aired a thousand times
 # becomes a chain of copies, and a hum costs no more than a word.
@@ -123,7 +122,7 @@ def find_stretches(
     a_round = -(-expected // (num_rounds * range_entries))
     index_bar = bars.task("copies: landmarks", num_rounds * len(blocks), "blocks")
     range_bar = bars.task("copies: candidates", num_rounds * a_round, "ranges")
-    found = [np.zeros((0, 4), np.int64)]
+    found = [np.zeros((0, 3), np.int64)]
     for number in range(num_rounds):
         keys = _Round(number * a_round, (number + 1) * a_round, num_rounds * a_round)
         tasks = [
@@ -177,7 +176,7 @@ def _range_tasks(blocks: Sequence[_IndexTask], edges: Sequence[np.ndarray], num_
 
 
 def _candidates(task: _RangeTask) -> np.ndarray:
-    """Int64 ``[n, 4]``: left clip, right clip, offset (right frame minus left frame), errors; of landmarks whose surroundings agree."""
+    """Int64 ``[n, 3]``: left clip, right clip, offset (right frame minus left frame); of landmarks whose surroundings agree."""
     frames = task.frames
     row_bits = np.uint64(frames.total.bit_length())
     entries = np.concatenate([_entries(*part, task, row_bits) for part in task.parts])
@@ -201,7 +200,7 @@ def _candidates(task: _RangeTask) -> np.ndarray:
     pairs = _with_next(place) if task.num_left is None else _with_left(rows, place, left_rows)
     around = tuple(sketch_words(frames.sketch, rows + offset) for offset in NEAR_WORDS)
     found = [_agreeing(frames, rows, around, *pair) for pair in pairs]
-    return np.concatenate([np.zeros((0, 4), np.int64), *found])
+    return np.concatenate([np.zeros((0, 3), np.int64), *found])
 
 
 def _entries(path: str, first: int, last: int, block_first: int, task: _RangeTask, row_bits: np.uint64) -> np.ndarray:
@@ -239,32 +238,26 @@ def _cut(entries: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _agreeing(frames: Frames, rows: np.ndarray, around: tuple[np.ndarray, ...], one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Int64 ``[n, 4]``: left clip, right clip, offset, errors; of the pairs of entries whose surroundings agree."""
+    """Int64 ``[n, 3]``: left clip, right clip, offset; of the pairs of entries whose surroundings agree."""
     before, behind = around
     near = np.bitwise_count(before[one] ^ before[two]) + np.bitwise_count(behind[one] ^ behind[two])
     chosen = np.flatnonzero(near <= MOST_NEAR_ERRORS)
     left, right = rows[one[chosen]], rows[two[chosen]]
-    errors = errors_around(frames.sketch, left, right)
-    agrees = errors <= MOST_ERRORS
-    left, right, errors = left[agrees], right[agrees], errors[agrees]
+    agrees = errors_around(frames.sketch, left, right) <= MOST_ERRORS
+    left, right = left[agrees], right[agrees]
     left_clip, right_clip = frames.clip_at(left), frames.clip_at(right)
     offset = (right - frames.start[right_clip]) - (left - frames.start[left_clip])
-    found = np.stack([left_clip, right_clip, offset, errors], axis=1)
+    found = np.stack([left_clip, right_clip, offset], axis=1)
     return found[left_clip != right_clip]
 
 
 def most_voted(votes: np.ndarray) -> np.ndarray:
-    """Int64 ``[n, 3]``: of votes (left, right, offset, errors) the NUM_OFFSETS of each pair that have most, the pairs sorted.
-
-    A vote that no other one supports counts only with at most MOST_LONE_ERRORS.
-    """
+    """Int64 ``[n, 3]``: of votes (left, right, offset) the NUM_OFFSETS of each pair that have most, the pairs sorted."""
     votes = votes[np.lexsort(votes.T[::-1])]
     begins = np.ones(len(votes), bool)
-    begins[1:] = (votes[1:, :3] != votes[:-1, :3]).any(axis=1)
+    begins[1:] = (votes[1:] != votes[:-1]).any(axis=1)
     first = np.flatnonzero(begins)
-    counts = np.diff(np.append(first, len(votes)))
-    is_sure = (counts > 1) | (votes[first, 3] <= MOST_LONE_ERRORS)
-    found, counts = votes[first[is_sure], :3], counts[is_sure]
+    found, counts = votes[first], np.diff(np.append(first, len(votes)))
     found = found[np.lexsort((-counts, found[:, 1], found[:, 0]))]
     begins = np.ones(len(found), bool)
     begins[1:] = (found[1:, :2] != found[:-1, :2]).any(axis=1)
