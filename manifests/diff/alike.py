@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from manifests.clip_rows import SPEAKERS_TABLE
 from manifests.corpus import Corpus
-from manifests.rows import SPEAKERS_TABLE, CorpusRows, Slice
+from manifests.rows import Slice
 from manifests.schema import CLIPS
 from manifests.snapshots import INGEST, Snapshot, clips_output, layer_output
+from manifests.unit_rows import CorpusRows
 
 TABLES = ("clips", "recordings", "inputs")
 

@@ -12,9 +12,12 @@ from manifests.diff.alike import TABLES, Overlap, overlap
 from manifests.diff.reasons import corpus_reasons, funnel_changes, pack_reasons
 from manifests.diff.rows import Comparison, PartOfRows, compare
 from manifests.errors import RequestError
+from manifests.open_rows import corpus_rows
+from manifests.pack_rows import PackRows
 from manifests.packs import Pack
-from manifests.rows import CorpusRows, PackRows, Rows, corpus_rows, resolve
+from manifests.rows import Rows, resolve
 from manifests.selection import Selected, length_of, select
+from manifests.unit_rows import CorpusRows
 
 KEYS = {"clips": "clip.clip_id", "recordings": "recording_id", "inputs": "input_id", "documents": "key"}
 # Columns whose values are told: hours that moved from one to another.

@@ -42,8 +42,10 @@ def _output_reasons(a: Corpus, b: Corpus, output: str) -> list[str]:
     if None in marks:
         return [f"{output}: only in {'A' if marks[1] is None else 'B'}"]
     before, after = a.part(output), b.part(output)
-    why = _part_reasons(before, after) if before and after else []
-    return [f"{output}: {marks[0]}, then {marks[1]}: {'; '.join(why) or 'other parameters'}"]
+    why = ["what made one of them is not stored"]
+    if before and after:
+        why = _part_reasons(before, after) or ["other parameters"]
+    return [f"{output}: {marks[0]}, then {marks[1]}: {'; '.join(why)}"]
 
 
 def _part_reasons(a: PartFacts, b: PartFacts) -> list[str]:
