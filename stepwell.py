@@ -22,8 +22,8 @@ try:
 
     import manifests.cli
     import pipeline.cli
-    import pipeline.copies.cli
     import pipeline.cli_build
+    import pipeline.copies.cli
     import pipeline.rights.cli
     import tokenization.cli
     import training.cli

@@ -30,13 +30,14 @@ import pyarrow as pa
 from benchmarks.linking_scores import by_speaker, item_scores, pair_scores
 from benchmarks.quality.material import Material
 from benchmarks.quality.speakers import Voices, part_voices
+from manifests.clip_rows import SPEAKERS_TABLE
 from manifests.commits import Attempt
 from manifests.corpus import Corpus
 from manifests.ids import digest_bytes
 from manifests.schema import CLIPS, layer_schema
 from manifests.snapshots import FORMAT_VERSION, Snapshot, clips_output, layer_output, publish_snapshot
 from manifests.store import Store, json_bytes
-from pipeline.speaker_ids import TABLE, clip_speakers
+from pipeline.speaker_ids import clip_speakers
 from pipeline.voices import EMBEDDING
 
 ROOT = Path(__file__).parents[1]
@@ -198,7 +199,7 @@ def measure(population: Population, num: int, num_threads: int) -> None:
             )
             if when == "first":
                 snapshot = Corpus.open(uri).snapshot
-                corpus.publish(snapshot.number + 1, num_units, {TABLE: snapshot.tables[TABLE]})
+                corpus.publish(snapshot.number + 1, num_units, {SPEAKERS_TABLE: snapshot.tables[SPEAKERS_TABLE]})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
-from manifests.rows import INGESTED, Rows, Slice, open_rows
+from manifests.open_rows import open_rows
+from manifests.rows import Rows, Slice
 from manifests.store import Store
 from manifests.tables import open_part
+from manifests.unit_rows import INGESTED
 
 
 class DecisionRows:
@@ -75,7 +77,7 @@ def is_pack(uri: str) -> bool:
 
 
 def named_rows(uri: str, table: str | None = None, snapshot: int | None = None) -> Rows:
-    """``manifests.rows.open_rows``, and ``table:NAME`` or ``table:NAME/ROLE`` of a corpus besides."""
+    """``manifests.open_rows.open_rows``, and ``table:NAME`` or ``table:NAME/ROLE`` of a corpus besides."""
     kind, _, name = (table or "").partition(":")
     if kind != "table" or is_pack(uri):
         return open_rows(uri, table, snapshot)

@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.open_rows import corpus_rows
+from manifests.pack_rows import PackRows
 from manifests.packs import Pack
-from manifests.rows import PackRows, Rows, Slice, corpus_rows
+from manifests.rows import Rows, Slice
 from manifests.schema import ID
 from manifests.selection import length_of
 from manifests.snapshots import clips_output, layer_output

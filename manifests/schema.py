@@ -194,7 +194,9 @@ TOMBSTONES = pa.schema(
     [
         required("takedown_id", ID, "the rule that matched, in TAKEDOWNS"),
         required("kind", pa.string(), "recording | clip | input | speaker, or by what they are known: uri | audio | text"),
-        required("id", ID, "of the recording, clip, input or speaker; or the digest of a URI, of bytes that held audio, of a text"),
+        required(
+            "id", ID, "of the recording, clip, input or speaker; or the digest of a URI, of bytes that held audio, of a text"
+        ),
         field("recording_id", ID, "the recording that it is of; null of an input that was refused"),
         field("channel", pa.int16(), "of a clip: channel of the recording"),
         field("start_sample", pa.int64(), "of a clip: first sample, at the recording's stored rate"),

@@ -15,9 +15,10 @@ from manifests.corpus import Corpus
 from manifests.decision_rows import is_pack, named_rows, table_names
 from manifests.errors import RequestError
 from manifests.figures import pack_figures
+from manifests.open_rows import corpus_rows
 from manifests.packs import Pack
 from manifests.query import Answer
-from manifests.rows import Rows, corpus_rows, resolve
+from manifests.rows import Rows, resolve
 from manifests.selection import COUNTED, Selected, Sorting, select, select_groups
 
 CELL_CHARS = 60

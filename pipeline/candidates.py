@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.audio import AudioReader, resample
+from manifests.clip_rows import SPEAKERS_TABLE
 from manifests.contracts import Audio
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import MismatchError, RequestError
@@ -22,7 +23,7 @@ from pipeline.facts import RecordingFacts, group_of, unit_facts, unit_groups
 from pipeline.leave_out import check_tables, drop_reasons
 from pipeline.recipe import FilterConfig, PackRecipe
 from pipeline.shards import members_of, tarred
-from pipeline.speaker_ids import TABLE, clip_speakers
+from pipeline.speaker_ids import clip_speakers
 from pipeline.spills import Decision
 from tokenization.artifact import Tokenizer
 from tokenization.codes import CodesConfig
@@ -132,10 +133,10 @@ def check_recipe(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> N
         if lacking := sum(not corpus.has(output, unit) for unit in units):
             raise RequestError(f"layer {layer!r} lacks {lacking} of {len(units)} units; build again to finish it")
     if recipe.speakers_from == "speaker_id":
-        table = corpus.decision_table(TABLE)
+        table = corpus.decision_table(SPEAKERS_TABLE)
         if lacking := sum(table.find("clips", unit, corpus.snapshot) is None for unit in units):
             raise RequestError(
-                f"decision table {TABLE!r} lacks {lacking} of {len(units)} units; run `stepwell corpus link-speakers {corpus.store.uri}`"
+                f"decision table {SPEAKERS_TABLE!r} lacks {lacking} of {len(units)} units; run `stepwell corpus link-speakers {corpus.store.uri}`"
             )
     check_tables(corpus, recipe.leave_out)
     for config in recipe.filters if units else ():

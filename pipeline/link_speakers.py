@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests.clip_rows import SPEAKERS_TABLE, speaker_aliases
 from manifests.compacted import CompactedPart
 from manifests.console import Progress, counted, progress, say
 from manifests.corpus import Corpus, UnitView
@@ -30,7 +31,6 @@ from manifests.schema import CLIP_SPEAKERS, ID, SPEAKER_ALIASES, SPEAKERS
 from manifests.snapshots import clips_output, layer_output
 from pipeline.new_voices import NewVoices, read_new_voices, scenes_of, together
 from pipeline.people import LENGTHS, People, Tally
-from pipeline.speaker_ids import TABLE, aliases
 from pipeline.speaker_linking import TYPICAL, VoiceMeans, link
 from pipeline.voices import COLUMNS, EMBEDDING, Embeddings
 
@@ -94,7 +94,7 @@ class _Run:
 
     def __init__(self, corpus: Corpus, layer: str, threshold: float | None, is_anew: bool, num_threads: int) -> None:
         self._corpus, self._layer, self._num_threads = corpus, layer, num_threads
-        there = corpus.decision_table(TABLE) if TABLE in corpus.snapshot.tables else None
+        there = corpus.decision_table(SPEAKERS_TABLE) if SPEAKERS_TABLE in corpus.snapshot.tables else None
         self._parent = None if is_anew else there
         given = there.parameters["threshold"] if there and not is_anew else THRESHOLD
         self._threshold = given if threshold is None else threshold
@@ -132,7 +132,7 @@ class _Run:
         for name, asked in {**self._reads, **self._parameters}.items() if there else ():
             if there.get(name) != asked:
                 raise RequestError(
-                    f"table {TABLE!r} was made with {name} {there.get(name)}, asked is {asked}: the ids of both would not go "
+                    f"table {SPEAKERS_TABLE!r} was made with {name} {there.get(name)}, asked is {asked}: the ids of both would not go "
                     "together; keep to what it was made with, or give --anew to forget them"
                 )
 
@@ -145,14 +145,14 @@ class _Run:
         snapshot = self._corpus.snapshot
         parent = {"parent": self._parent.fingerprint} if self._parent else {}
         reads = {**self._reads, "units": digest_json([snapshot.units, snapshot.shadowed]), **parent}
-        return fingerprint(TABLE, VERSION, self._parameters, reads=reads)
+        return fingerprint(SPEAKERS_TABLE, VERSION, self._parameters, reads=reads)
 
     def execute(self) -> LinkResult | None:
         """None when another run has published a table meanwhile."""
         if self._parent is not None and not self._fresh and not self._gone:
             return self._nothing_new(self._parent)
         head = DecisionTable(
-            TABLE,
+            SPEAKERS_TABLE,
             self._fingerprint,
             self._corpus.snapshot.number,
             self._reads,
@@ -178,7 +178,7 @@ class _Run:
         self._count_linked(people, tally, bars)
         draft.put("speakers", people.rows(tally), SPEAKERS)
         draft.put("aliases", [self._alias_rows(people)], SPEAKER_ALIASES)
-        published = draft.publish(self._corpus.snapshot.tables.get(TABLE))
+        published = draft.publish(self._corpus.snapshot.tables.get(SPEAKERS_TABLE))
         if published is None:
             return None
         num_living = len(people.living)
@@ -199,7 +199,7 @@ class _Run:
         )
 
     def _nothing_new(self, there: DecisionTable) -> LinkResult:
-        speakers = self._corpus.decisions(TABLE, "speakers", ["num_clips"])
+        speakers = self._corpus.decisions(SPEAKERS_TABLE, "speakers", ["num_clips"])
         num_clips = pc.sum(speakers["num_clips"]).as_py() or 0
         num_all = sum(view.clips(["channel"]).num_rows for view in self._corpus.views())
         return LinkResult(
@@ -278,7 +278,7 @@ class _Run:
         """Persons of one recording and channel, of the units that were linked before."""
         for view in self._linked_views(bars, "speakers: known"):
             scenes = zip(*(column.to_pylist() for column in view.clips(COLUMNS[1:]).columns), strict=True)
-            ids = view.decisions(TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
+            ids = view.decisions(SPEAKERS_TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
             labelled = ((scene, speaker) for scene, speaker in zip(scenes, ids, strict=True) if scene[2] is not None and speaker)
             yield from together((scene[:2], places[speaker]) for scene, speaker in labelled)
 
@@ -295,7 +295,7 @@ class _Run:
         """Id, also one that is an alias by now -> the person's place."""
         places = {speaker_id: int(now) for speaker_id, now in zip(people.ids, people.now, strict=True)}
         if self._parent is not None:
-            places |= {alias: places[speaker_id] for alias, speaker_id in aliases(self._corpus).items()}
+            places |= {alias: places[speaker_id] for alias, speaker_id in speaker_aliases(self._corpus).items()}
         return places
 
     def _write_rows(
@@ -323,12 +323,12 @@ class _Run:
         """Count the clips of the units that were linked before."""
         places = self._places(people)
         for view in self._linked_views(bars, "speakers: count"):
-            ids = view.decisions(TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
+            ids = view.decisions(SPEAKERS_TABLE, "clips", ["speaker_id"])["speaker_id"].to_pylist()
             tally.add(view.clips(LENGTHS), np.array([places.get(speaker_id, -1) for speaker_id in ids], np.int64))
 
     def _alias_rows(self, people: People) -> pa.Table:
         """Those of the table before, brought to who counts now, and those that were merged."""
-        before = self._corpus.decisions(TABLE, "aliases") if self._parent else SPEAKER_ALIASES.empty_table()
+        before = self._corpus.decisions(SPEAKERS_TABLE, "aliases") if self._parent else SPEAKER_ALIASES.empty_table()
         places = self._places(people)
         merged = np.flatnonzero(people.now != np.arange(len(people.ids))).tolist()
         ids = [*before["alias"].to_pylist(), *(people.ids[person] for person in merged)]

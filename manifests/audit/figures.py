@@ -57,8 +57,9 @@ from manifests.audit.tallies import GroupSums, LayerStatus
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.fold import fold
+from manifests.open_rows import corpus_rows
 from manifests.recipes import resolved
-from manifests.rows import Rows, corpus_rows
+from manifests.rows import Rows
 from manifests.snapshots import layer_output
 
 TOP_SPEAKERS, MOST_OVER_CAP = 50, 1000
@@ -104,7 +105,7 @@ def parse_figures(data: bytes, what: str) -> AuditFigures:
 
 
 def audit(rows: Rows, recipe: AuditRecipe, scheduler: str | None = None, before: AuditFigures | None = None) -> AuditFigures:
-    """The figures of a corpus' clips (``manifests.rows.ClipRows``) or a pack's documents (``manifests.audit.packs``).
+    """The figures of a corpus' clips (``manifests.clip_rows.ClipRows``) or a pack's documents (``manifests.audit.packs``).
 
     ``before`` are those of another run, corpus or pack that this one is compared with. Raises RequestError as ``fold`` does.
     """

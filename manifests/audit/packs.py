@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
+from manifests.pack_rows import PackRows
 from manifests.packs import Pack
-from manifests.rows import PackRows, Slice
+from manifests.rows import Slice
 
 # Column of the documents -> its name in an audit. Those that are not here are ``document.<column>``.
 AS_CLIPS = {

@@ -20,9 +20,10 @@ from manifests.console import aligned, counted, hours, number, say, share
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.fold import fold
+from manifests.open_rows import corpus_rows
 from manifests.packs import Pack
 from manifests.recipes import decode_recipe, load_recipe
-from manifests.rows import Rows, corpus_rows
+from manifests.rows import Rows
 from manifests.store import Store, json_bytes, table_bytes
 
 SHOWN = 8  # rows of a table on the terminal

@@ -15,9 +15,10 @@ from manifests.contracts import ModelFact
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.fold import fold
+from manifests.open_rows import corpus_rows
+from manifests.pack_rows import PackRows
 from manifests.packs import Pack
 from manifests.parts import PartFacts
-from manifests.rows import PackRows, corpus_rows
 from manifests.snapshots import layer_output
 
 LENGTH_EDGES_S = (0, 1, 2, 3, 5, 8, 12, 20, 30, 60, 120, 300)  # the last bin has all that is longer

@@ -17,7 +17,8 @@ from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
 from manifests.export.row import FACTS, ExportRow, Part, exact_flac, words_in_seconds
 from manifests.facts import FactsReader, check_licences
-from manifests.rows import Slice, corpus_rows, resolve
+from manifests.open_rows import corpus_rows
+from manifests.rows import Slice, resolve
 
 SPLIT = "train"  # a corpus has none; it is the name that a library asks for first
 TEXT_FROM = ("source", "asr")

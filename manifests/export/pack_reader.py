@@ -11,8 +11,8 @@ import pyarrow as pa
 from manifests.conditions import parse_condition
 from manifests.errors import RequestError
 from manifests.export.row import FACTS, ExportRow, Part, words_in_seconds
+from manifests.pack_rows import PackRows
 from manifests.packs import Pack
-from manifests.rows import PackRows
 from manifests.schema import DOCUMENTS, field
 from manifests.tars import read_index
 

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from manifests.console import ProgressBar
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
-from manifests.rows import Slice, corpus_rows, resolve
+from manifests.open_rows import corpus_rows
+from manifests.rows import Slice, resolve
 from manifests.schema import ID
 from manifests.snapshots import INGEST, clips_output, layer_output
 from pipeline.copies.frames import FramesWriter

@@ -23,8 +23,8 @@ from manifests.decision_tables import DecisionTable, Draft
 from manifests.errors import RequestError
 from manifests.ids import digest_blocks, digest_json
 from manifests.lineage import fingerprint
+from manifests.open_rows import corpus_rows
 from manifests.recipes import resolved
-from manifests.rows import corpus_rows
 from manifests.schema import CONTAMINATION
 from pipeline.copies.clip_numbers import ClipNumbers, basis, check_layer, full_names, read_clips
 from pipeline.copies.frames import Frames, FramesWriter

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.audio import PIECE_S, piece_name
+from manifests.clip_rows import speaker_aliases
 from manifests.console import Progress
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
@@ -24,7 +25,7 @@ from manifests.snapshots import INGEST, layer_output
 from manifests.tars import read_index, read_member
 from manifests.tombstones import Cut, NameRule, name_digest
 from pipeline.holdings import held_by, read_holdings
-from pipeline.speaker_ids import aliases, clip_speakers
+from pipeline.speaker_ids import clip_speakers
 
 ID_RULES = ("recording", "clip", "input")
 CLIP = ["clip_id", "recording_id", "channel", "start_sample", "end_sample"]
@@ -101,7 +102,7 @@ def _holds(rule: Rule, row: Mapping[str, Any]) -> bool:
 
 def _people(corpus: Corpus, rules: Sequence[Rule]) -> dict[bytes, Rule]:
     """Speaker id that counts now -> the rule. Raises RequestError where nobody has linked speakers."""
-    now = aliases(corpus) if rules else {}
+    now = speaker_aliases(corpus) if rules else {}
     return {now.get(value, value): rule for rule in rules for value in [bytes.fromhex(rule.value)]}
 
 
@@ -114,7 +115,7 @@ def _add_speech(view: UnitView, people: Mapping[bytes, Rule], found: Mapping[Rul
         heard = {speaker for speaker, _ in clips if speaker is not None}
         for person in heard & people.keys():
             match = found[people[person]]
-            match.people |= {person, *(alias for alias, now in aliases(view.corpus).items() if now == person)}
+            match.people |= {person, *(alias for alias, now in speaker_aliases(view.corpus).items() if now == person)}
             if heard == {person}:
                 match.recordings.add(recording)
             else:

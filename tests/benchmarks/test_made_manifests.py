@@ -7,7 +7,7 @@ import pytest
 from benchmarks.made_manifests import make_corpus
 from benchmarks.made_plan import ADDS, SOURCES, Plan
 from manifests.corpus import Corpus
-from manifests.rows import corpus_rows
+from manifests.open_rows import corpus_rows
 
 PLAN = Plan(900, seed=3, unit_clips=130, clips_a_recording=9, plant_every=4)
 

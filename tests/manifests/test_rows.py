@@ -13,8 +13,10 @@ import pytest
 from manifests.corpus import Corpus
 from manifests.decision_tables import DecisionTable, Draft
 from manifests.errors import RequestError
+from manifests.open_rows import corpus_rows, open_rows
+from manifests.pack_rows import PackRows
 from manifests.packs import Pack
-from manifests.rows import PackRows, Rows, corpus_rows, open_rows, resolve
+from manifests.rows import Rows, resolve
 from manifests.schema import CLIP_SPEAKERS, SPEAKER_ALIASES
 from manifests.snapshots import clips_output, publish_snapshot
 from pipeline.compact import compact

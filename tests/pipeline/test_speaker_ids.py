@@ -18,6 +18,7 @@ import pytest
 import soundfile
 import yaml
 
+from manifests.clip_rows import speaker_aliases
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
 from manifests.packs import Pack
@@ -33,7 +34,7 @@ from pipeline.link_speakers import link_speakers
 from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
 from pipeline.repair import repair
-from pipeline.speaker_ids import aliases, clip_speakers
+from pipeline.speaker_ids import clip_speakers
 
 sys.path.insert(0, str(Path(__file__).parent))  # a recipe names the parts there by their module
 from tone_voices import RATE_HZ, tone
@@ -149,7 +150,7 @@ def test_of_two_ids_that_are_one_person_the_older_stays(studio):
     assert studio.rows("clips")[1]["speaker_id"] == younger  # the row says what it said
     studio.record(f=CY, g=0.5)
     link_speakers(studio.uri)
-    assert aliases(Corpus.open(studio.uri)) == {younger: older}
+    assert speaker_aliases(Corpus.open(studio.uri)) == {younger: older}
     assert studio.ids()["g"] == older
 
 
@@ -248,7 +249,9 @@ def test_whom_diarization_tells_apart_stay_two_and_are_found_again(tmp_path, lig
 
 def test_what_does_not_go_together_is_refused(studio, light):
     studio.record(a=ADA)
-    with pytest.raises(RequestError, match=r"layer 'voice' is not in the corpus.*mend the name, or add a layer of speaker embeddings"):
+    with pytest.raises(
+        RequestError, match=r"layer 'voice' is not in the corpus.*mend the name, or add a layer of speaker embeddings"
+    ):
         link_speakers(studio.uri, "voice")
     annotate(studio.uri, {"signal": light().annotators["signal"]})
     with pytest.raises(RequestError, match="no column 'embedded_s'; name one of speaker embeddings"):

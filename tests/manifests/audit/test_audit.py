@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.made_manifests import make_corpus
 from benchmarks.made_plan import DEFECTS, Plan, planted_at
-from manifests import rows as scan
+from manifests import unit_rows
 from manifests.audit.figures import AuditFigures, audit, parse_figures
 from manifests.audit.plan import plan_audit
 from manifests.audit.recipe import AuditRecipe, Group, Threshold
@@ -20,6 +20,7 @@ from manifests.audit.work import audit_uri, lines_of, rows_at, with_filters
 from manifests.cli import app
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.open_rows import corpus_rows
 from manifests.recipes import decode_recipe, load_recipe
 
 RECIPE = load_recipe(AuditRecipe, "manifests", "audit")
@@ -86,7 +87,7 @@ def test_sums_of_every_group_are_those_of_the_corpus(figures, made):
 
 
 def test_licences_that_nobody_stated_are_counted_by_clip(figures, made):
-    licence = scan.corpus_rows(Corpus.open(made))
+    licence = corpus_rows(Corpus.open(made))
     nulls = sum(licence.read(part, ["input.licence"])["input.licence"].null_count for part in licence.slices)
     assert next(rule for rule in figures.rules if rule["rule"] == "licence_missing")["num_clips"] == nulls > 0
 
@@ -106,7 +107,7 @@ def test_gaps_of_layers_are_told_by_status(figures, made):
 
 def test_speakers_above_the_cap_are_named(made):
     found = audit(rows_at(made), RECIPE.model_copy(update={"speaker_cap_h": CAP_H})).speakers
-    rows = scan.corpus_rows(Corpus.open(made))
+    rows = corpus_rows(Corpus.open(made))
     hours: dict[str | None, float] = {}
     for part in rows.slices:
         table = rows.read(part, ["clip.speaker", "clip.duration_s"])
@@ -123,14 +124,14 @@ def test_speakers_above_the_cap_are_named(made):
 
 
 def test_slices_and_threads_change_nothing(made, figures, monkeypatch):
-    monkeypatch.setattr(scan, "SLICE_ROWS", 450)
+    monkeypatch.setattr(unit_rows, "SLICE_ROWS", 450)
     again = audit(rows_at(made), RECIPE)
     assert len(rows_at(made).slices) > 8
     assert _without_sketches(again) == _without_sketches(figures)
 
 
 def test_a_cluster_gives_the_same(made, figures, monkeypatch, scheduler):
-    monkeypatch.setattr(scan, "SLICE_ROWS", 450)
+    monkeypatch.setattr(unit_rows, "SLICE_ROWS", 450)
     assert _without_sketches(audit(rows_at(made), RECIPE, scheduler)) == _without_sketches(figures)
 
 
@@ -152,7 +153,7 @@ def _rounded(value: object) -> object:
 
 def test_the_earlier_model_is_a_drift(made):
     corpus = Corpus.open(made)
-    found = audit(scan.corpus_rows(corpus), RECIPE).drift["rows"]
+    found = audit(corpus_rows(corpus), RECIPE).drift["rows"]
     models = {row["column"]: row for row in found if row["kind"] == "model"}
     assert set(models) == {f"dnsmos.dnsmos_{part}" for part in ("sig", "bak", "ovrl", "p808")}
     assert models["dnsmos.dnsmos_ovrl"]["shift_std"] > 0.3

@@ -21,7 +21,7 @@ from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.fold import fold
 from manifests.ids import digest_bytes
-from manifests.rows import corpus_rows
+from manifests.open_rows import corpus_rows
 
 STRATA = ("input.source", "clip.language")
 

@@ -20,7 +20,7 @@ from manifests.audit.verdicts import Verdict
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.fold import fold
-from manifests.rows import corpus_rows
+from manifests.open_rows import corpus_rows
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 

@@ -134,7 +134,7 @@ def test_a_file_that_is_not_there_is_refused(tiny_corpus):
 def test_a_cluster_finds_the_same(tiny_corpus):
     from distributed import Client, LocalCluster
 
-    from manifests.rows import open_rows
+    from manifests.open_rows import open_rows
 
     expectations = Expectations(
         rules=["snr_db p05 >= 10", "distinct clip_id = 6", "every: dnsmos_ovrl <= 2.6", "mean of duration_s > 3"]

@@ -123,7 +123,7 @@ def names() -> Callable[[str], list[str]]:
 
     def read(uri: str) -> list[str]:
         from manifests.corpus import Corpus
-        from manifests.rows import corpus_rows
+        from manifests.open_rows import corpus_rows
 
         rows = corpus_rows(Corpus.open(uri))
         uris = [uri for part in rows.slices for uri in rows.read(part, ["input.uri"])["input.uri"].to_pylist()]

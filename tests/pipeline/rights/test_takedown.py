@@ -11,9 +11,10 @@ import yaml
 
 from manifests.corpus import Corpus
 from manifests.errors import ContractError, RequestError, WorkError
+from manifests.open_rows import corpus_rows
+from manifests.pack_rows import PackRows
 from manifests.packs import Pack
 from manifests.recipes import decode_recipe
-from manifests.rows import PackRows, corpus_rows
 from manifests.snapshots import latest_snapshot_number
 from manifests.store import Store, json_bytes
 from pipeline.build import build
