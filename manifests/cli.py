@@ -12,10 +12,6 @@ from manifests.export import cli as export_cli
 
 app = typer.Typer(help="Look into corpora and packs.", no_args_is_help=True)
 
-app.command("audit", epilog="Example: stepwell manifest audit ./corpus --html audit.html --listen 40")(audit_cli.audit)
-app.command("export", epilog="Example: stepwell manifest export ./corpus --to datasets --out ./speech")(export_cli.export)
-app.command("card", epilog="Example: stepwell manifest card ./corpus --out ./speech")(export_cli.card)
-
 Uri = Annotated[str, typer.Argument(help="URI of a corpus or a pack.")]
 SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", min=0, help="Snapshot of the corpus; the newest by default.")]
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="Address of a Dask scheduler; threads by default.")]
@@ -86,6 +82,9 @@ def query(
         return
     value, lines = answer_facts(ask(tables, sql, rows))
     answer(value, as_json, lines)
+
+
+app.command("audit", epilog="Example: stepwell manifest audit ./corpus --html audit.html --listen 40")(audit_cli.audit)
 
 
 @app.command(epilog="Example: stepwell manifest expect ./corpus --rules rules.yaml --junit expectations.xml")
@@ -162,3 +161,7 @@ def lineage(
     packs = [found for place in pack or () for found in provenance.packs_below(place)]
     value = provenance.lineage(Corpus.open(uri, snapshot), key, packs, run or (), rows)
     answer(value, as_json, lineage_lines(value))
+
+
+app.command("card", epilog="Example: stepwell manifest card ./corpus --out ./speech")(export_cli.card)
+app.command("export", epilog="Example: stepwell manifest export ./corpus --to datasets --out ./speech")(export_cli.export)
