@@ -80,7 +80,9 @@ class Tombstones:
         """Recording -> its spans that are gone."""
         found: dict[bytes, list[Cut]] = {}
         names = ["recording_id", "channel", "start_sample", "end_sample"]
-        for row in self.rows.filter(pc.equal(self.rows["kind"], "clip")).select(names).to_pylist():
+        # Clips that only touch a span are known by their ids alone.
+        is_span = pc.and_(pc.equal(self.rows["kind"], "clip"), pc.is_valid(self.rows["channel"]))
+        for row in self.rows.filter(is_span).select(names).to_pylist():
             if row["recording_id"] not in self.recordings:
                 found.setdefault(row["recording_id"], []).append(Cut(*(row[name] for name in names[1:])))
         return {recording: tuple(sorted(set(cuts))) for recording, cuts in found.items()}

@@ -148,6 +148,19 @@ def test_a_clip_takes_its_span_and_every_clip_that_touches_it(corpus):
     assert not check(corpus, grace_s=0).faults
 
 
+def test_clips_of_other_clip_sets_that_touch_the_span_are_known_by_their_ids(corpus, made, light):
+    recording = ids(corpus)["conversation.wav"]
+    earlier = {row["clip_id"] for row in Corpus.open(corpus).clips().to_pylist() if row["recording_id"] == recording}
+    build([made[0]], corpus, light(clip_set={"turns": None, "max_s": 1.5}, units={"max_inputs": 3}))
+    gone = [row for row in Corpus.open(corpus).clips().to_pylist() if row["recording_id"] == recording][1]
+    take_down(corpus, [Rule.parse("clip", gone["clip_id"].hex())], "r")
+    after = Corpus.open(corpus)
+    assert [cut[:] for cut in after.tombstones.cuts[recording]] == [(gone["channel"], gone["start_sample"], gone["end_sample"])]
+    assert after.tombstones.ids("clip") & earlier - {gone["clip_id"]}
+    assert gone["clip_id"] not in after.clips()["clip_id"].to_pylist()
+    assert not check(corpus, grace_s=0).faults
+
+
 def test_asked_again_nothing_changes_and_a_second_rule_is_added(corpus):
     take_down(corpus, [Rule.parse("speaker", "Ann")], "first")
     number = latest_snapshot_number(Store(corpus))
