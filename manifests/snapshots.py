@@ -128,8 +128,13 @@ def parse_snapshot(data: bytes) -> Snapshot:
 
 
 def publish_snapshot(store: Store, snapshot: Snapshot) -> bool:
-    """False when another run published that number first: rebase and try the next."""
-    return store.create(Snapshot.path(snapshot.number), json_bytes(snapshot.to_json()))
+    """False when another run published that number, or a later one, first: rebase and try the next.
+
+    A number may be free because it was published and removed since (a takedown leaves no snapshot before its own): below
+    the newest nobody would see this one, and whoever asked for it by number would see what was taken down.
+    """
+    is_next = latest_snapshot_number(store) < snapshot.number
+    return is_next and store.create(Snapshot.path(snapshot.number), json_bytes(snapshot.to_json()))
 
 
 def read_head(store: Store) -> dict[str, Any] | None:

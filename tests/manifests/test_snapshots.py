@@ -23,6 +23,15 @@ def test_one_of_two_publishers_of_a_number_wins(tmp_path: Path) -> None:
     assert latest_snapshot_number(store) == 1
 
 
+def test_a_number_that_was_published_and_removed_stays_taken(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for number in (0, 1, 2):
+        assert publish_snapshot(store, Snapshot(number, ["u0"], {}, {}, "turns"))
+    store.remove(Snapshot.path(1))
+    assert not publish_snapshot(store, Snapshot(1, ["u0", "u1"], {}, {}, "turns"))
+    assert not store.exists(Snapshot.path(1))
+
+
 @given(st.sets(st.integers(0, 40)))
 def test_positions_come_back_from_their_spans(positions: set[int]) -> None:
     spans = position_spans(sorted(positions))
