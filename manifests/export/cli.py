@@ -43,6 +43,7 @@ def export(
         splits=split,
         columns=_names(columns),
         text_from=_names(text_from),
+        where=where,
         snapshot=snapshot,
         with_audio=not no_audio,
     )

@@ -134,6 +134,9 @@ def test_only_rows_that_meet_the_condition_leave(tiny_corpus: str, packed: str, 
     assert result.to_json()["licences"] == [{"licence": None, "num": 1, "hours": 2 / 3600}]
     with pytest.raises(RequestError, match="did you mean"):
         export(tiny_corpus, "jsonl", str(tmp_path / "none"), where="snr_bd > 3")
+    words = ["export", tiny_corpus, "--to", "jsonl", "--out", str(tmp_path / "verb"), "--where", "clip.duration_s >= 2", "--json"]
+    told = json.loads(CliRunner().invoke(app, words, catch_exceptions=False).stdout)
+    assert 0 < told["splits"]["train"]["num"] < 6
 
 
 def test_documents_without_audio_are_left_out_and_counted_where_audio_is_needed(tiny_pack: str, tmp_path: Path) -> None:
