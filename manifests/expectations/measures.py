@@ -136,10 +136,10 @@ class Statistic(Exact):
         return {"mean": self._sum / self._num, "sum": self._sum, "min": self._min, "max": self._max}[self._kind]
 
     def too_low(self, table: pa.Table, bound: float) -> pa.ChunkedArray | None:
-        return pc.less(table[self._column], bound) if self._kind == "min" else None
+        return below(table[self._column], bound) if self._kind == "min" else None
 
     def too_high(self, table: pa.Table, bound: float) -> pa.ChunkedArray | None:
-        return pc.greater(table[self._column], bound) if self._kind == "max" else None
+        return above(table[self._column], bound) if self._kind == "max" else None
 
 
 class Quantile:
@@ -187,10 +187,10 @@ class Quantile:
         return 0 if self._upto[bound] >= needed else 1
 
     def too_low(self, table: pa.Table, bound: float) -> pa.ChunkedArray | None:
-        return pc.less(table[self._column], bound)
+        return below(table[self._column], bound)
 
     def too_high(self, table: pa.Table, bound: float) -> pa.ChunkedArray | None:
-        return pc.greater(table[self._column], bound)
+        return above(table[self._column], bound)
 
 
 class Distinct:
@@ -235,6 +235,15 @@ def finite(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The values that are known and finite, float64."""
     values = pc.cast(column, pa.float64()).drop_null().to_numpy()
     return values[np.isfinite(values)]
+
+
+def below(column: pa.ChunkedArray, bound: float) -> pa.ChunkedArray:
+    """Bool a value; null where it is. Yes counts as 1, as in ``finite``."""
+    return pc.less(pc.cast(column, pa.float64()), bound)
+
+
+def above(column: pa.ChunkedArray, bound: float) -> pa.ChunkedArray:
+    return pc.greater(pc.cast(column, pa.float64()), bound)
 
 
 def _sum(column: pa.ChunkedArray) -> float:

@@ -115,6 +115,8 @@ def _measure(sentence: Sentence, rows: Rows) -> Callable[[Requirement], Measure]
     if sentence.skip_word("distinct"):
         sentence.skip_word("of")
         column = resolve(rows, sentence.expect_name())
+        if pa.types.is_nested(held := rows.schema.field(column).type):
+            raise RequestError(f"rule {sentence.text!r}: column {column!r} holds {held}; distinct is of single values")
         return lambda _: Distinct(column)
     return _statistic(sentence, rows)
 

@@ -41,6 +41,14 @@ def run(uri: str, rules: str, folder: Path, *words: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
+def test_yes_and_no_count_as_one_and_zero():
+    truncated = CLIPS["recording.is_truncated"].to_pylist()
+    for rule, num in (("is_truncated max <= 0", sum(truncated)), ("is_truncated min >= 1", truncated.count(False))):
+        (outcome,) = check(MadeRows(CLIPS), expected(rule))
+        assert (outcome.verdict, outcome.num_rows) == ("fails", num)
+    assert outcomes("is_truncated p05 = 0", "is_truncated median >= 1") == ["holds", "fails"]
+
+
 @pytest.mark.parametrize("slice_rows", [1, 7, 1000])
 def test_failing_rows_are_named_and_counted(slice_rows):
     ids = [key.hex() for key in CLIPS["clip.clip_id"].to_pylist()]

@@ -139,6 +139,12 @@ def test_what_cannot_be_read_is_said_with_its_place(rule, message):
         parse_rule(rule, ROWS)
 
 
+def test_lists_are_not_counted_as_distinct_values():
+    rows = MadeRows(pa.table({"asr.words": [[{"word": "a"}]]}))
+    with pytest.raises(RequestError, match="column 'asr.words' holds list<.*; distinct is of single values"):
+        parse_rule("distinct asr.words < 9", rows)
+
+
 def test_rows_without_a_length_have_no_hours():
     with pytest.raises(RequestError, match="the inputs have no length; count rows instead"):
         parse_rule("hours > 3", MadeRows(pa.table({"uri": ["a"]}), name="inputs"))
