@@ -95,6 +95,12 @@ class Pack:
         return taken_pack_id(str(self.head["pack_id"]), self.taken_keys)
 
     @property
+    def all_ids(self) -> list[str]:
+        """Every id that the pack had, the first first, and has: what was trained before a takedown knows it by another one."""
+        earlier = [str(row["pack_id"]) for row in self.head.get("takedowns", ())]
+        return [*earlier, *(row.pack_id for row in self.taken), self.pack_id]
+
+    @property
     def splits(self) -> list[str]:
         return list(self.head["splits"])
 

@@ -76,7 +76,8 @@ def lineage(
     else:
         found["clips"] = _held(corpus_rows(corpus), f"clip.{column}", ids, "clip.clip_id", limit)
     found["packs"] = [told for pack in packs if (told := _in_pack(corpus, pack, column, ids, limit))["num_rows"]]
-    trained_on = {told["pack_id"] for told in found["packs"]}
+    holders = {told["pack_id"] for told in found["packs"]}
+    trained_on = {pack_id for pack in packs if pack.pack_id in holders for pack_id in pack.all_ids}
     found["checkpoints"] = [asdict(made) for run in runs for made in read_checkpoints(run) if made.pack_id in trained_on]
     return found
 

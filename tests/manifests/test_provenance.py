@@ -14,7 +14,7 @@ from manifests.cli import app
 from manifests.contracts import ModelFact
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
-from manifests.packs import Pack
+from manifests.packs import Pack, TakenDocuments, write_taken
 from manifests.parts import PartFacts
 from manifests.provenance import lineage, packs_below
 from manifests.schema import DOCUMENTS, table_of
@@ -122,6 +122,20 @@ def test_checkpoints_that_were_trained_on_its_packs_are_named(corpus, tmp_path):
         run.write(f"checkpoints/{name}/state.json", json_bytes(state))
     assert [row["name"] for row in lineage(corpus, TALK, [pack], [run.uri])["checkpoints"]] == ["00-align"]
     assert lineage(corpus, NOTE, [pack], [run.uri])["checkpoints"] == []
+
+
+def test_a_checkpoint_that_was_trained_before_a_takedown_of_other_documents_is_named(corpus, tmp_path):
+    before, run = packed(corpus, str(tmp_path / "pack"), [0, 3]), Store(str(tmp_path / "run"))
+    state = {"stage": "align", "step": 3, "global_step": 3, "identity": {"pack_id": before.pack_id}}
+    run.write("checkpoints/00-align/state.json", json_bytes(state))
+    clips = corpus.clips().to_pylist()
+    assert clips[0]["recording_id"] != clips[3]["recording_id"]
+    taken = TakenDocuments(["t"], "asked", "2026-01-01T00:00:00Z", before.pack_id, [clips[3]["clip_id"].hex()])
+    write_taken(before.store, [taken])
+    pack = Pack.open(before.store.uri)
+    assert pack.pack_id != before.pack_id
+    asked = clips[0]["recording_id"].hex()
+    assert [row["name"] for row in lineage(corpus, asked, [pack], [run.uri])["checkpoints"]] == ["00-align"]
 
 
 def test_the_verb_draws_a_tree(corpus, tmp_path):
