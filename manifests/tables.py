@@ -41,27 +41,29 @@ class UnitTables:
     def commit(self, output: str, fingerprint: str, unit: str) -> Commit:
         """Commit of one unit, remembered for a while. Raises WorkError when there is none."""
         key = (output, fingerprint, unit)
-        if key not in self._commits:
-            self.load([key])
-        found = self._commits.get(key)
+        # What was read is taken from the answer: another thread may let go of all that is remembered.
+        found = self._commits.get(key) or self.load([key]).get(key)
         if found is None:
             raise WorkError(
                 f"unit {unit}: {output!r} ({fingerprint}) is not committed; finish the build, or run `stepwell corpus fsck`"
             )
         return found
 
-    def load(self, keys: Iterable[tuple[str, str, str]]) -> None:
-        """Read the commits of (output, fingerprint, unit) that there are: an object store answers many at a time.
+    def load(self, keys: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str, str], Commit]:
+        """Read the commits of (output, fingerprint, unit) that there are and are not remembered, and return those.
 
-        Raises WorkError where one is damaged.
+        An object store answers many at a time. Raises WorkError where one is damaged.
         """
         missing = [commit_path(*key) for key in keys if key not in self._commits]
         if len(self._commits) + len(missing) > HELD_COMMITS:
             self._commits.clear()
+        read: dict[tuple[str, str, str], Commit] = {}
         for path, data in self.store.read_all(missing):
             with parsing(self.store.uri, path):
                 commit = parse_commit(data)
-            self._commits[commit.output, commit.fingerprint, commit.unit] = commit
+            read[commit.output, commit.fingerprint, commit.unit] = commit
+        self._commits.update(read)
+        return read
 
     def read(self, output: str, fingerprint: str, unit: str, role: str, columns: list[str] | None = None) -> pa.Table:
         """Rows of one unit; only ``columns``, in their order, when given. Of an earlier version's table as ``completed`` has them.
