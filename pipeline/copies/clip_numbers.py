@@ -77,6 +77,9 @@ def rows_of(
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """(number, values of the columns) of some clips, in their order; only slices that hold one are read."""
     rows, wanted = corpus_rows(corpus), np.array(sorted(numbers), np.int64)
+    if not columns:
+        yield from ((number, ()) for number in wanted.tolist())
+        return
     edges = [first for _, first in clips.slices] + [len(clips)]
     for place, (part, first) in enumerate(clips.slices):
         chosen = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, edges[place + 1])]

@@ -10,6 +10,7 @@ A table is made of the whole snapshot: of one that is there already, ids would s
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,10 +23,13 @@ from annotators.acoustic_fingerprint import HOP_S
 from manifests.console import Progress, counted, hours, progress, say
 from manifests.corpus import Corpus
 from manifests.decision_tables import DecisionTable, Draft
+from manifests.errors import RequestError
 from manifests.gates import clip_column
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
+from manifests.open_rows import corpus_rows
 from manifests.recipes import resolved
+from manifests.rows import Rows
 from manifests.schema import COPY_PAIRS, DUPLICATES
 from manifests.tombstones import TABLE as TAKEDOWNS
 from pipeline.copies.clip_numbers import NO_HASH, ClipNumbers, basis, check_layer, full_names, read_clips, rows_of, table_marks
@@ -33,11 +37,12 @@ from pipeline.copies.frames import Frames, FramesWriter
 from pipeline.copies.groups import Components, CopyPair, Decision, decide
 from pipeline.copies.near import find_stretches
 from pipeline.copies.pairs import PairSide, exact_pairs, pair_table, smallest_ids, text_table, with_ids
-from pipeline.copies.recipe import DedupConfig, criteria
+from pipeline.copies.recipe import Criterion, DedupConfig, criteria
 from pipeline.copies.texts import SameText, same_texts
 
 TABLE = "duplicates"
-VERSION = "1"  # rises when the same clips would be decided otherwise
+VERSION = "2"  # rises when the same clips would be decided otherwise
+SOURCE_TEXT = "input.text"
 EXACT, NEAR, TEXT = "exact_copy", "near_copy", "same_text"
 
 
@@ -96,7 +101,7 @@ class _Run:
         check_layer(corpus, config.content_layer)
         given = criteria(config.keep)
         names = full_names(corpus, [criterion.column for criterion in given])
-        self._criteria = [criterion._replace(column=name) for criterion, name in zip(given, names, strict=True)]
+        self._criteria = [_on(criterion, name, corpus_rows(corpus)) for criterion, name in zip(given, names, strict=True)]
         self._text_columns = (
             full_names(corpus, [config.text_column, "clip.language", "clip.speaker"]) if "text" in config.by else []
         )
@@ -178,8 +183,13 @@ class _Run:
     def _same_texts(self, clips: ClipNumbers) -> tuple[list[SameText], list[str | None]]:
         if not self._text_columns:
             return [], []
-        rows = [values for _, values in rows_of(self._corpus, clips, range(len(clips)), self._text_columns)]
-        texts, languages, speakers = ([row[column] for row in rows] for column in range(3))
+        columns = [*self._text_columns, "clip.recording_id"]
+        rows = [values for _, values in rows_of(self._corpus, clips, range(len(clips)), columns)]
+        texts, languages, speakers, recordings = ([row[column] for row in rows] for column in range(4))
+        if self._text_columns[0] == SOURCE_TEXT:
+            # It is of a whole recording: the clips of one that is several would all say the same.
+            num_clips = Counter(recordings)
+            texts = [text if num_clips[recording] == 1 else None for text, recording in zip(texts, recordings, strict=True)]
         return same_texts(texts, languages, self._config.least_similarity), speakers
 
     def _text_groups(
@@ -264,3 +274,15 @@ class _Run:
             dict(sorted(counts.items())),
             {reason: seconds[reason] / 3600 for reason in sorted(seconds)},
         )
+
+
+def _on(criterion: Criterion, column: str, rows: Rows) -> Criterion:
+    """The criterion on a column by its full name. Raises RequestError where nothing in it is higher or lower."""
+    kind = rows.schema.field(column).type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if criterion.direction in ("highest", "lowest") and not is_number:
+        raise RequestError(
+            f"criterion '{criterion.column}:{criterion.direction}': column {column!r} holds {kind} and no numbers; "
+            "name one that does, or use `stated`"
+        )
+    return criterion._replace(column=column)

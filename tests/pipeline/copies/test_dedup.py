@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,24 @@ def test_the_same_text_is_marked_and_left_out_only_when_asked_for(deduplicated, 
     assert by_any.is_new
 
 
+def test_a_transcript_of_a_recording_that_is_several_clips_is_no_text_of_theirs(planted, light, tmp_path):
+    source, uri = tmp_path / "m.jsonl", str(tmp_path / "corpus")
+    source.write_text(
+        json.dumps({"path": str(planted.folder / "show-0.wav"), "text": "four words or more", "language": "en"}) + "\n"
+    )
+    build([str(source)], uri, light(clip_set={"turns": None, "max_s": 4.0}, annotators={"content": {"kind": "content"}}))
+    result = dedup(uri, DedupConfig(by=("exact", "near", "text"), leave_out_text="any"))
+    assert result.num_clips > 1
+    assert (result.num_text_groups, result.left_out) == (0, {})
+
+
+def test_without_criteria_the_smallest_id_stays(corpus, tmp_path):
+    uri = shutil.copytree(corpus, str(tmp_path / "corpus"))
+    dedup(uri, DedupConfig(by=("exact",), keep=()))
+    (left_out,) = [row for row in rows(uri) if row["drop_reason"]]
+    assert left_out["kept_clip_id"] < left_out["clip_id"]
+
+
 def test_again_there_is_nothing_to_do_until_units_come(deduplicated, planted, recipe, tmp_path, names):
     uri, result = deduplicated
     copied = shutil.copytree(uri, str(tmp_path / "corpus"))
@@ -113,6 +132,7 @@ def test_what_decides_who_stays_is_the_callers(corpus, tmp_path, names):
         (DedupConfig(content_layer="asr"), "layer 'asr' is not in corpus"),
         (DedupConfig(keep=("clip.duration:highest",)), "clip.duration_s"),
         (DedupConfig(keep=("clip.duration_s:best",)), "COLUMN:DIRECTION"),
+        (DedupConfig(keep=("recording.codec:highest",)), "'recording.codec' holds string and no numbers"),
         (DedupConfig(by=("text",), text_column="asr.text"), "asr.text"),
     ],
 )
