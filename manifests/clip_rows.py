@@ -86,13 +86,7 @@ class _ClipSlice:
 
     def _shown_rows(self) -> pa.ChunkedArray | None:
         """Bool a committed clip; None where readers see all of them."""
-        views = [UnitView(self._corpus, unit) for unit in self._units]
-        masks = [view.shown_clips() for view in views]
-        if all(mask is None for mask in masks):
-            return None
-        counts = self._committed(["channel"])[1]
-        filled = [pa.chunked_array([pa.repeat(True, n)]) if m is None else m for m, n in zip(masks, counts, strict=True)]
-        return pa.chunked_array([chunk for mask in filled for chunk in mask.chunks], pa.bool_())
+        return shown_rows(self._corpus, self._units, lambda: self._committed(["channel"])[1])
 
     def _committed(self, columns: list[str]) -> tuple[pa.Table, list[int]]:
         if not self._units:
@@ -211,6 +205,15 @@ class _ClipSlice:
                 table = pa.table([pa.nulls(num_rows, f.type) for f in kept], schema=kept)
             tables.append(pa.table(table.columns, schema=kept))
         return pa.concat_tables(tables)
+
+
+def shown_rows(corpus: Corpus, units: Sequence[str], counts: Callable[[], Sequence[int]]) -> pa.ChunkedArray | None:
+    """Bool a clip that the units committed, ``counts`` of each: whether readers see it. None: they see all."""
+    masks = [UnitView(corpus, unit).shown_clips() for unit in units]
+    if all(mask is None for mask in masks):
+        return None
+    filled = [pa.chunked_array([pa.repeat(True, n)]) if m is None else m for m, n in zip(masks, counts(), strict=True)]
+    return pa.chunked_array([chunk for mask in filled for chunk in mask.chunks], pa.bool_())
 
 
 def _first_known(columns: Sequence[pa.ChunkedArray | pa.Array]) -> pa.Array:

@@ -12,6 +12,8 @@ import pyarrow as pa
 from manifests.audit.drift import Compared, Sample, compared
 from manifests.audit.recipe import Distribution
 from manifests.audit.slices import bins_of, bounds_of
+from manifests.clip_rows import shown_rows
+from manifests.commits import Commit
 from manifests.corpus import Corpus
 from manifests.rows import Slice
 from manifests.snapshots import clips_output, layer_output
@@ -31,15 +33,23 @@ class Revision:
 
 
 def revisions(corpus: Corpus) -> list[Revision]:
-    """Every earlier fingerprint of each layer of the current clip set that shares units with the current one."""
+    """Every earlier fingerprint of each layer that shares units with the current one, and has rows of the same clips."""
     found = []
     for layer, now in corpus.layers().items():
-        made = corpus.snapshot.outputs.get(layer_output(corpus.clip_set, layer), {})
+        output = layer_output(corpus.clip_set, layer)
+        made = corpus.snapshot.outputs.get(output, {})
         for then in sorted(made.keys() - {now}):
             both = set(made.get(now, ())) & set(made[then])
-            if both:
-                found.append(Revision(layer, now, then, tuple(unit for unit in corpus.snapshot.units if unit in both)))
+            units = tuple(unit for unit in corpus.snapshot.units if unit in both)
+            if units and _is_of_these_clips(corpus.commit(output, then, units[0]), corpus):
+                found.append(Revision(layer, now, then, units))
     return found
+
+
+def _is_of_these_clips(commit: Commit, corpus: Corpus) -> bool:
+    """Whether a layer was made of the clips that count now: others under the name of the clip set are other spans."""
+    clips = clips_output(corpus.clip_set)
+    return commit.reads.get(clips, corpus.fingerprint(clips)) == corpus.fingerprint(clips)
 
 
 class RevisionRows:
@@ -69,8 +79,10 @@ class RevisionRows:
             found |= {prefix + name: table[name] for name in names}
         clips = clips_output(self.corpus.clip_set)
         place = (clips, self.corpus.fingerprint(clips), part.units)
-        found["recording_id"] = self.corpus.tables.read_many(*place, "clips", ["recording_id"])[0]["recording_id"]
-        return pa.table({name: found[name] for name in columns})
+        rows, counts = self.corpus.tables.read_many(*place, "clips", ["recording_id"])
+        found["recording_id"] = rows["recording_id"]
+        made, shown = pa.table({name: found[name] for name in columns}), shown_rows(self.corpus, part.units, lambda: counts)
+        return made if shown is None else made.filter(shown)
 
     def _layer(self, mark: str, units: Sequence[str], columns: list[str] | None) -> pa.Table:
         output = layer_output(self.corpus.clip_set, self.revision.layer)
