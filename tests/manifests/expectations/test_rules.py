@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_said_with_its_place(rule, message):
 
 def test_lists_are_not_counted_as_distinct_values():
     rows = MadeRows(pa.table({"asr.words": [[{"word": "a"}]]}))
-    with pytest.raises(RequestError, match="column 'asr.words' holds list<.*; distinct is of single values"):
+    with pytest.raises(RequestError, match=r"column 'asr.words' holds list<.*; distinct is of single values"):
         parse_rule("distinct asr.words < 9", rows)
 
 
