@@ -198,8 +198,13 @@ class UnitView:
         self.is_cut = unit_id in snapshot.cut_recordings  # spans of its recordings were taken down
 
     def inputs(self, columns: Columns = None) -> pa.Table:
-        """INPUTS rows, but for those that a later unit took again."""
-        return self._read(INGEST, "inputs", INPUTS, columns, "input_id", self.hidden_inputs)
+        """INPUTS rows, but for those that a later unit took again; no transcript of what is cut."""
+        says_words = columns is None or "text" in columns
+        if not self.is_cut or not says_words:
+            return self._read(INGEST, "inputs", INPUTS, columns, "input_id", self.hidden_inputs)
+        asked = None if columns is None else [*columns, *({"recording_id"} - {*columns})]
+        rows = self._read(INGEST, "inputs", INPUTS, asked, "input_id", self.hidden_inputs)
+        return self.corpus.tombstones.unsaid(rows).select(rows.column_names if columns is None else columns)
 
     def recordings(self, columns: Columns = None) -> pa.Table:
         """RECORDINGS rows that the unit owns."""

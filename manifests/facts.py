@@ -47,10 +47,10 @@ class FactsReader:
 
     def _inputs(self, units: Sequence[str], columns: list[str]) -> pa.Table:
         corpus = self._corpus
-        hidden = any(UnitView(corpus, unit).hidden_inputs for unit in units)
+        views = [UnitView(corpus, unit) for unit in units]
         committed = [unit for unit in units if corpus.has(INGEST, unit)]
-        if hidden or not committed:
-            parts = [UnitView(corpus, unit).inputs(columns) for unit in units]
+        if not committed or any(view.hidden_inputs or view.is_cut for view in views):
+            parts = [view.inputs(columns) for view in views]
             return pa.concat_tables([INPUTS.empty_table().select(columns), *parts])
         return corpus.tables.read_many(INGEST, corpus.fingerprint(INGEST), committed, "inputs", columns)[0]
 

@@ -136,6 +136,15 @@ class Tombstones:
             table = table.filter(pc.invert(pc.is_in(table[name], value_set=gone)))
         return table
 
+    def unsaid(self, inputs: pa.Table) -> pa.Table:
+        """INPUTS rows (``recording_id`` and ``text`` among them), without what a source says of a recording that is cut.
+
+        The transcript of the whole says the span that is gone, and is the transcript of nothing that is left.
+        """
+        is_cut = pc.is_in(inputs["recording_id"], value_set=pa.array([*self.cuts], ID))
+        left = pc.if_else(is_cut, pa.scalar(None, pa.string()), inputs["text"])
+        return inputs.set_column(inputs.column_names.index("text"), inputs.schema.field("text"), left)
+
     def outside(self, spans: pa.Table) -> pa.Table:
         """Rows of SPANS without what the cuts took of them: a row may become none, one or several."""
         kept: list[dict[str, Any]] = []

@@ -145,12 +145,12 @@ def tombstones_of(corpus: Corpus, rule: Rule, match: Match) -> Iterator[dict[str
     committed = Committed(corpus)
     for unit in touched_units(corpus, [*match.recordings, *cuts], match.inputs):
         for item in committed.inputs(unit):
-            is_whole = item["recording_id"] in match.recordings
-            if is_whole or item["input_id"] in match.inputs:
+            is_gone = item["recording_id"] in match.recordings or item["input_id"] in match.inputs
+            if is_gone:
                 yield row("input", item["input_id"], item["recording_id"])
                 yield row("uri", name_digest(item["uri"]), item["recording_id"])
-                if item["text"]:
-                    yield row("text", name_digest(item["text"]), item["recording_id"])
+            if item["text"] and (is_gone or item["recording_id"] in cuts):
+                yield row("text", name_digest(item["text"]), item["recording_id"])
         gone: dict[bytes, bytes] = {}
         for clip in committed.clips(unit):
             recording, cut = clip["recording_id"], _cut(clip)

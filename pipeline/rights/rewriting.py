@@ -29,6 +29,7 @@ from manifests.tables import TableFile, UnitTables, open_part
 from manifests.tombstones import TABLE
 from pipeline.garbage import collect
 from pipeline.heartbeat import others
+from pipeline.inputs import Input
 from pipeline.publish import assemble, discard
 from pipeline.rights.decision_rewriting import rewrite_head
 from pipeline.rights.unit_rewriting import Output, UnitRewriting, committed_inputs, discard_commit
@@ -113,6 +114,7 @@ class _Rewriting:
             if not self.tombstones.refuses(item.input_id, item.uri, item.source, item.facts.get("speaker_label"))
             and not recordings.get(item.input_id, set()) & self.tombstones.recordings
         ]
+        kept = [_unsaid(item) if recordings.get(item.input_id, set()) & self.tombstones.cuts.keys() else item for item in kept]
         held = {recording for item in kept for recording in recordings.get(item.input_id, ())}
         cuts = {recording.hex(): self.tombstones.cuts[recording] for recording in held & self.tombstones.cuts.keys()}
         if not recordings and unit.cuts:  # not committed: nobody knows, and nothing is cut before it is
@@ -156,6 +158,11 @@ class _Rewriting:
             _, _, unit = split_commit_path("commits/" + path.removeprefix("checkpoints/").rsplit("/", 1)[0])
             if unit not in kept:
                 self._store.remove(path)
+
+
+def _unsaid(item: Input) -> Input:
+    """The input without its transcript; it stays the same input."""
+    return replace(item, facts={name: value for name, value in item.facts.items() if name != "text"})
 
 
 def _number(unit: str) -> str:

@@ -2,7 +2,8 @@
 
 Every output that the unit ever committed is written again, whichever fingerprint it has; rows that stay are the same, in
 the same order. Of a recording that is gone as a whole nothing stays. Where a span is gone, the recording keeps its length:
-the span's samples become zeros, in its channel and in those that no model hears (copies of a heard one, as a rule).
+the span's samples become zeros, in its channel and in those that no model hears (copies of a heard one, as a rule), and
+the transcript that came with the source goes.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class UnitRewriting:
     def _left(self, role: str, table: pa.Table) -> pa.Table:
         """The rows that stay."""
         if role in ("inputs", "quarantine"):
-            return table.filter(pc.is_in(table["input_id"], value_set=pa.array([*self._inputs], ID)))
+            kept = table.filter(pc.is_in(table["input_id"], value_set=pa.array([*self._inputs], ID)))
+            return self._tombstones.unsaid(kept) if role == "inputs" else kept
         if role == "layer":
             return table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=pa.array([*self._gone_clips], ID))))
         kept = table.filter(pc.invert(pc.is_in(table["recording_id"], value_set=pa.array([*self._gone_recordings], ID))))

@@ -14,8 +14,10 @@ import yaml
 
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.open_rows import corpus_rows
 from manifests.packs import Pack
 from manifests.recipes import decode_recipe
+from manifests.schema import INPUTS
 from manifests.store import Store
 from manifests.trained import read_checkpoints
 from pipeline.build import build
@@ -152,6 +154,30 @@ def test_a_span_becomes_silence_and_the_rest_of_its_recording_stays(corpus):
     take_down(corpus, [Rule.parse("clip", clips[0]["clip_id"].hex())], "r")
     assert rewrite(corpus).num_units == 1
     assert not audio(corpus, identity)[clips[0]["start_sample"] : clips[0]["end_sample"]].any()
+
+
+def test_the_transcript_of_a_recording_goes_with_a_span_of_it(corpus, tmp_path):
+    identity = recording(corpus, BOB)
+    clips = [row for row in Corpus.open(corpus).clips().to_pylist() if row["recording_id"] == identity]
+    assert len(clips) > 1
+    rules = [Rule.parse("clip", clip["clip_id"].hex()) for clip in clips[1:]]
+    take_down(corpus, rules, "r")
+    for state in ("hidden", "rewritten"):  # by tombstones, then off the disk
+        opened = Corpus.open(corpus)
+        said = {row["uri"].rsplit("/", 1)[1]: row["text"] for row in opened.inputs().to_pylist()}
+        assert (said[BOB], said[ANN]) == (None, WORDS)
+        assert opened.inputs().column_names == INPUTS.names
+        rows = corpus_rows(opened)
+        texts = [t for part in rows.slices for t in rows.read(part, ["input.text"])["input.text"].to_pylist()]
+        assert "what Bob says" not in texts
+        # One clip is left of several: what was said of all of them is not what is said in it.
+        packed = Pack.open(pack(corpus, str(tmp_path / f"{state}"), pack_recipe(text_from=["source"])).pack_uri)
+        documents = {row["clip_id"]: row["text"] for row in packed.documents("train").to_pylist()}
+        assert documents[clips[0]["clip_id"]] is None
+        rewrite(corpus)
+    assert holders(corpus, b"what Bob says") == []
+    assert check(corpus, grace_s=0).faults == []
+    assert rewrite(corpus).num_units == 0
 
 
 def test_a_build_at_work_is_waited_for(corpus, monkeypatch):
