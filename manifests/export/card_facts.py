@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from manifests.contracts import ModelFact
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.figures import build_recipe
 from manifests.fold import fold
 from manifests.open_rows import corpus_rows
 from manifests.pack_rows import PackRows
@@ -167,7 +167,7 @@ class Known:
 def corpus_facts(corpus: Corpus, scheduler: str | None = None) -> CardFacts:
     """The facts of a corpus's clips."""
     rows, seconds = corpus_rows(corpus), "clip.duration_s"
-    layers = sorted(corpus.layers())
+    layers = [name for name in sorted(corpus.layers()) if f"{name}.status" in rows.schema.names]  # not those of no unit yet
     by = {fact: HoursBy(column, seconds) for fact, column in CORPUS_COLUMNS.items()}
     statuses = {layer: HoursBy(f"{layer}.status", seconds) for layer in layers}
     asked: list[Any] = [*by.values(), *statuses.values(), Lengths(seconds), Known("input.text")]
@@ -185,7 +185,7 @@ def corpus_facts(corpus: Corpus, scheduler: str | None = None) -> CardFacts:
         num_transcribed=texts.num,
         tasks=["asr"] if texts.num or hears_text else [],
         made_by=made_by(corpus, corpus.snapshot.current),
-        recipe=_last_recipe(corpus),
+        recipe=build_recipe(corpus) or None,
     )
 
 
@@ -226,9 +226,3 @@ def made_by(corpus: Corpus, outputs: Mapping[str, str]) -> list[MadeBy]:
 def _once(models: Sequence[ModelFact]) -> tuple[ModelFact, ...]:
     """Several files of one package are one model."""
     return tuple({(model.name, model.revision, model.licence): model for model in models}.values())
-
-
-def _last_recipe(corpus: Corpus) -> Mapping[str, Any] | None:
-    """The resolved recipe of the last run."""
-    paths = [path for path in corpus.store.objects("runs") if path.endswith("/recipe.json")]
-    return json.loads(corpus.store.read(paths[-1])) if paths else None

@@ -49,11 +49,11 @@ class CorpusReader:
         facts = FactsReader(corpus)
         for part in self._rows.slices:
             check_licences(facts.inputs(part.units, ["recording_id", "licence", "uri"]))
-        self._text_from = tuple(text_from or (name for name in TEXT_FROM if name == "source" or name in corpus.layers()))
+        there = ["source", *(name for name in corpus.layers() if f"{name}.text" in self._rows.schema.names)]
+        self._text_from = tuple(text_from or (name for name in TEXT_FROM if name in there))
         for name in self._text_from:
-            if name != "source" and f"{name}.text" not in self._rows.schema.names:
-                there = sorted(full.removesuffix(".text") for full in self._rows.schema.names if full.endswith(".text"))
-                raise RequestError(f"text is asked of {name!r}; of source and the layers with text there are {', '.join(there)}")
+            if name not in there:
+                raise RequestError(f"text is asked of {name!r}; there are {', '.join(there)}")
         self._columns = list(dict.fromkeys(resolve(self._rows, name) for name in columns))
         self._where = where
         self._condition = None if where is None else parse_condition(where, self._rows, "--where")

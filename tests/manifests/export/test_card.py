@@ -24,7 +24,8 @@ from manifests.export.card_limits import limits
 from manifests.export.work import export
 from manifests.packs import Pack, TakenDocuments, write_taken
 from manifests.parts import PartFacts
-from manifests.store import Store
+from manifests.snapshots import publish_snapshot
+from manifests.store import Store, json_bytes
 
 mlcroissant = pytest.importorskip("mlcroissant")
 
@@ -85,6 +86,22 @@ def test_the_card_of_a_corpus_is_what_its_rows_say(tiny_corpus: str, out: str) -
     assert "No recipe is stored with it." in card.text
     assert "### By consent" in card.text
     assert "### By attribution" not in card.text  # nobody states any
+
+
+def test_a_layer_that_no_unit_has_yet_is_no_fact(tiny_corpus: str, out: str, tmp_path: Path) -> None:
+    corpus = Corpus.open(shutil.copytree(tiny_corpus, str(tmp_path / "corpus")))
+    current = {**corpus.snapshot.current, "layers/turns/emotion": "f0"}
+    publish_snapshot(corpus.store, replace(corpus.snapshot, number=1, current=current))
+    write_card(corpus.store.uri, out)
+    assert [row[0] for row in table(page(out), "### Abstentions")] == ["asr", "dnsmos", "signal", "style"]
+
+
+def test_the_recipe_is_that_of_the_build_also_where_layers_were_added_since(tiny_corpus: str, out: str, tmp_path: Path) -> None:
+    corpus = Corpus.open(shutil.copytree(tiny_corpus, str(tmp_path / "corpus")))
+    corpus.store.write("runs/r1/recipe.json", json_bytes({"name": "offline", "store": {"sample_rate": "native"}}))
+    corpus.store.write("runs/r2/recipe.json", json_bytes({"layers": {"emotion": {"kind": "emotion"}}}))  # as annotate has it
+    write_card(corpus.store.uri, out)
+    assert "name: offline" in page(out).text
 
 
 def test_models_and_their_licences_are_named(tiny_corpus: str, out: str, tmp_path: Path) -> None:

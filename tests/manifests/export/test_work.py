@@ -139,6 +139,15 @@ def test_only_rows_that_meet_the_condition_leave(tiny_corpus: str, packed: str, 
     assert 0 < told["splits"]["train"]["num"] < 6
 
 
+def test_a_corpus_whose_recogniser_has_no_unit_yet_leaves_with_the_texts_that_there_are(corpus: str, out: str) -> None:
+    before = Corpus.open(corpus)
+    outputs = {output: made for output, made in before.snapshot.outputs.items() if output != "layers/turns/asr"}
+    publish_snapshot(before.store, replace(before.snapshot, number=1, outputs=outputs))
+    export(corpus, "jsonl", out)
+    rows = [json.loads(line) for line in Path(out, "train.jsonl").read_text().splitlines()]
+    assert {row.get("text_source") for row in rows} == {"source", None}
+
+
 def test_documents_without_audio_are_left_out_and_counted_where_audio_is_needed(tiny_pack: str, tmp_path: Path) -> None:
     result = export(tiny_pack, "nemo", str(tmp_path / "nemo"))
     assert result.contents.by_split()["train"]["num"] == 1
@@ -169,7 +178,7 @@ def test_another_export_at_the_same_place_is_refused(tiny_corpus: str, out: str)
         ({"format_name": "kaldi"}, "format 'kaldi' is not one of datasets, lhotse"),
         ({"splits": ["train"]}, "has no splits"),
         ({"columns": ["signal.snr"]}, "did you mean signal.snr_db"),
-        ({"text_from": ["whisper"]}, "text is asked of 'whisper'; of source and the layers with text there are asr"),
+        ({"text_from": ["whisper"]}, "text is asked of 'whisper'; there are source, asr"),
         ({"snapshot": 9}, "has no snapshot 9"),
     ],
 )
