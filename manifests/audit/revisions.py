@@ -13,8 +13,8 @@ from manifests.audit.drift import Compared, Sample, compared
 from manifests.audit.recipe import Distribution
 from manifests.audit.slices import bins_of, bounds_of
 from manifests.clip_rows import shown_rows
-from manifests.commits import Commit
 from manifests.corpus import Corpus
+from manifests.parts import PartFacts
 from manifests.rows import Slice
 from manifests.snapshots import clips_output, layer_output
 
@@ -41,15 +41,15 @@ def revisions(corpus: Corpus) -> list[Revision]:
         for then in sorted(made.keys() - {now}):
             both = set(made.get(now, ())) & set(made[then])
             units = tuple(unit for unit in corpus.snapshot.units if unit in both)
-            if units and _is_of_these_clips(corpus.commit(output, then, units[0]), corpus):
+            if units and _is_of_these_clips(PartFacts.read(corpus.store, output, then), corpus):
                 found.append(Revision(layer, now, then, units))
     return found
 
 
-def _is_of_these_clips(commit: Commit, corpus: Corpus) -> bool:
-    """Whether a layer was made of the clips that count now: others under the name of the clip set are other spans."""
+def _is_of_these_clips(part: PartFacts | None, corpus: Corpus) -> bool:
+    """Whether a layer was made of the clips that count now, as far as anybody says: others under the same name are other spans."""
     clips = clips_output(corpus.clip_set)
-    return commit.reads.get(clips, corpus.fingerprint(clips)) == corpus.fingerprint(clips)
+    return part is None or part.reads.get(clips, corpus.fingerprint(clips)) == corpus.fingerprint(clips)
 
 
 class RevisionRows:

@@ -10,6 +10,7 @@ import pytest
 from manifests.audit.revisions import NOW, THEN, RevisionRows, revisions
 from manifests.commits import Attempt
 from manifests.corpus import Corpus
+from manifests.parts import PartFacts
 from manifests.snapshots import clips_output, layer_output, publish_snapshot
 
 LAYER = layer_output("turns", "dnsmos")
@@ -21,9 +22,10 @@ def with_earlier_layer(uri: str, reads: dict[str, str]) -> Corpus:
     before = Corpus.open(uri)
     for unit in before.snapshot.units:
         rows = before.tables.read(LAYER, before.fingerprint(LAYER), unit, "layer")
-        attempt = Attempt(before.store, LAYER, "earlier", unit, reads)
+        attempt = Attempt(before.store, LAYER, "earlier", unit)
         attempt.put_table("layer", f"{LAYER}/earlier", rows)
         assert attempt.commit()
+    PartFacts("dnsmos", "1", (), reads).write(before.store, LAYER, "earlier")
     outputs = {**before.snapshot.outputs, LAYER: {**before.snapshot.outputs[LAYER], "earlier": before.snapshot.units}}
     talk = before.recordings()["recording_id"][0].as_py().hex()
     publish_snapshot(before.store, replace(before.snapshot, number=1, outputs=outputs, taken_recordings={"u0": [talk]}))
