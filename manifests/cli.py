@@ -44,8 +44,7 @@ def show(
 ) -> None:
     """Say what is in a corpus or a pack: counts, hours, layers with their fingerprints; or print rows of a table, or their groups."""
     from manifests.corpus import Corpus
-    from manifests.decision_rows import is_pack
-    from manifests.packs import Pack
+    from manifests.packs import Pack, is_pack
     from manifests.show import corpus_facts, pack_facts, row_facts
 
     if any((table, where, columns, group_by, sort)):

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
 from manifests.open_rows import open_rows
+from manifests.packs import is_pack
 from manifests.rows import Rows, Slice
-from manifests.store import Store
 from manifests.tables import open_part
 from manifests.unit_rows import INGESTED
 
@@ -68,12 +68,6 @@ class DecisionRows:
 @lru_cache(maxsize=4)
 def _opened(uri: str, snapshot: int, name: str, role: str) -> DecisionRows:
     return DecisionRows(Corpus.open(uri, snapshot), name, role)
-
-
-def is_pack(uri: str) -> bool:
-    """Whether a pack lies at the URI, and no corpus."""
-    store = Store(uri)
-    return store.exists("pack.json") and not store.exists("corpus.json")
 
 
 def named_rows(uri: str, table: str | None = None, snapshot: int | None = None) -> Rows:

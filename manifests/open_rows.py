@@ -7,16 +7,14 @@ from functools import lru_cache
 from manifests.clip_rows import ClipRows
 from manifests.corpus import Corpus
 from manifests.pack_rows import PackRows
-from manifests.packs import Pack
+from manifests.packs import Pack, is_pack
 from manifests.rows import Rows
-from manifests.store import Store
 from manifests.unit_rows import CorpusRows, UnitRows
 
 
 def open_rows(uri: str, table: str | None = None, snapshot: int | None = None) -> Rows:
     """The rows of whatever lies at a URI: a table of a corpus (``clips`` by default), or a pack's documents (of the split ``table``)."""
-    store = Store(uri)
-    if store.exists("pack.json") and not store.exists("corpus.json"):
+    if is_pack(uri):
         return PackRows(Pack.open(uri), table)
     return corpus_rows(Corpus.open(uri, snapshot), table or "clips")
 

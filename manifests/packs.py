@@ -67,6 +67,12 @@ def taken_pack_id(pack_id: str, keys: Collection[str]) -> str:
     return digest_json([pack_id, sorted(keys)]) if keys else pack_id
 
 
+def is_pack(uri: str) -> bool:
+    """Whether a pack lies at the URI, and no corpus."""
+    store = Store(uri)
+    return store.exists("pack.json") and not store.exists("corpus.json")
+
+
 class Pack:
     """A pack on any fsspec URI."""
 

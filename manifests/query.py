@@ -22,7 +22,7 @@ from manifests.console import progress
 from manifests.errors import RequestError, WorkError
 from manifests.rows import Rows
 from manifests.sql_tables import connected, sql_names
-from manifests.store import Store
+from manifests.store import place_of
 
 BATCH_ROWS = 65_536
 SUFFIXES = (".parquet", ".csv")
@@ -55,7 +55,7 @@ def query_to(tables: Mapping[str, Rows], sql: str, out: str) -> int:
     """
     if not out.endswith(SUFFIXES):
         raise RequestError(f"--out {out!r} ends in neither {' nor '.join(SUFFIXES)}; the ending says what is written")
-    folder, _, name = out.rpartition("/")
+    store, name = place_of(out)
     num_rows = 0
     with tempfile.TemporaryDirectory() as drafts:
         path = os.path.join(drafts, name)
@@ -64,7 +64,7 @@ def query_to(tables: Mapping[str, Rows], sql: str, out: str) -> int:
                 writer.write_batch(batch)
                 num_rows += batch.num_rows
         with open(path, "rb") as file:
-            Store(folder or ".").write_file(name, file)
+            store.write_file(name, file)
     return num_rows
 
 

@@ -12,11 +12,11 @@ from typing import Any
 from manifests.conditions import parse_condition
 from manifests.console import aligned, counted, hours
 from manifests.corpus import Corpus
-from manifests.decision_rows import is_pack, named_rows, table_names
+from manifests.decision_rows import named_rows, table_names
 from manifests.errors import RequestError
 from manifests.figures import pack_figures
 from manifests.open_rows import corpus_rows
-from manifests.packs import Pack
+from manifests.packs import Pack, is_pack
 from manifests.query import Answer
 from manifests.rows import Rows, resolve
 from manifests.selection import COUNTED, Selected, Sorting, select, select_groups

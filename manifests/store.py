@@ -261,6 +261,12 @@ class Store:
             raise StoreError(f"store {self.uri!r} ignores create-only-if-absent; commits need a store that honours it")
 
 
+def place_of(uri: str) -> tuple[Store, str]:
+    """The folder that one object is in, and the name that it has there: of ``/a.csv``, ``a.csv`` and ``s3://bucket/f/a.csv``."""
+    folder, _, name = uri.rpartition("/")
+    return Store(folder or ("/" if uri.startswith("/") else ".")), name
+
+
 def parse_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """The table in the bytes of a Parquet object; only ``columns``, in their order, when given.
 

@@ -21,10 +21,10 @@ from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.fold import fold
 from manifests.open_rows import corpus_rows
-from manifests.packs import Pack
+from manifests.packs import Pack, is_pack
 from manifests.recipes import decode_recipe, load_recipe
 from manifests.rows import Rows
-from manifests.store import Store, json_bytes, table_bytes
+from manifests.store import Store, json_bytes, place_of, table_bytes
 
 SHOWN = 8  # rows of a table on the terminal
 DEFAULT_LISTEN = 40  # clips, where verdicts come without a number
@@ -82,15 +82,14 @@ def write_page(
         (drawn,) = fold(rows, [sample], scheduler, "sample")
         said = [] if verdicts is None else read_verdicts(_read(verdicts, "--verdicts"), verdicts)
         listening = Listening.of(drawn, corpus.audio(), said)
-    folder, _, name = path.rpartition("/")
-    Store(folder or ("/" if path.startswith("/") else ".")).replace(name, render_audit(made, listening).encode())
+    store, name = place_of(path)
+    store.replace(name, render_audit(made, listening).encode())
     say(f"wrote {path}")
 
 
 def rows_at(uri: str, split: str | None = None, snapshot: int | None = None) -> Rows:
     """Clips of a corpus, documents of a pack. Raises RequestError where there is neither."""
-    store = Store(uri)
-    if store.exists("pack.json") and not store.exists("corpus.json"):
+    if is_pack(uri):
         return DocumentRows(Pack.open(uri), split)
     if split is not None:
         raise RequestError(f"--split {split!r} names a split of a pack; {uri!r} is none, leave it out")
@@ -118,9 +117,9 @@ def with_filters(recipe: AuditRecipe, path: str) -> AuditRecipe:
 
 
 def _read(path: str, option: str, hint: str = "give the file") -> bytes:
-    folder, _, name = path.rpartition("/")
+    store, name = place_of(path)
     try:
-        return Store(folder or ("/" if path.startswith("/") else ".")).read(name)
+        return store.read(name)
     except FileNotFoundError as error:
         raise RequestError(f"{option} {path!r} does not exist; {hint}") from error
 

@@ -7,14 +7,13 @@ from typing import Any
 
 from manifests.console import aligned, counted, hours, number
 from manifests.corpus import Corpus
-from manifests.decision_rows import is_pack
 from manifests.diff.alike import TABLES, Overlap, overlap
 from manifests.diff.reasons import corpus_reasons, funnel_changes, pack_reasons
 from manifests.diff.rows import Comparison, PartOfRows, compare
 from manifests.errors import RequestError
 from manifests.open_rows import corpus_rows
 from manifests.pack_rows import PackRows
-from manifests.packs import Pack
+from manifests.packs import Pack, is_pack
 from manifests.rows import Rows, resolve
 from manifests.selection import Selected, length_of, select
 from manifests.unit_rows import CorpusRows

@@ -19,7 +19,7 @@ from manifests.export.croissant import croissant
 from manifests.export.front_matter import MARK, card_bytes, front_of, hub_licences, size_category
 from manifests.export.work import CONTENTS, REQUEST
 from manifests.licences import Licence, find_licence
-from manifests.packs import Pack
+from manifests.packs import Pack, is_pack
 from manifests.remote import refusal
 from manifests.store import Store, json_bytes
 
@@ -92,8 +92,7 @@ def write_card(
 
 
 def _facts(uri: str, corpus_uri: str | None, snapshot: int | None, scheduler: str | None) -> CardFacts:
-    store = Store(uri)
-    if store.exists("pack.json") and not store.exists("corpus.json"):
+    if is_pack(uri):
         if snapshot is not None:
             raise RequestError(f"{uri!r} is a pack: its snapshot is chosen; leave out --snapshot")
         return pack_facts(Pack.open(uri), Corpus.open(corpus_uri) if corpus_uri else None, scheduler)

@@ -26,7 +26,7 @@ from manifests.export.lines import STATE
 from manifests.export.pack_reader import PackReader
 from manifests.export.row import ExportRow, Part, RowReader
 from manifests.fold import num_threads
-from manifests.packs import Pack
+from manifests.packs import Pack, is_pack
 from manifests.remote import refusal
 from manifests.store import Store, json_bytes
 
@@ -98,8 +98,7 @@ def _reader(
     where: str | None,
     snapshot: int | None,
 ) -> RowReader:
-    store = Store(uri)
-    if store.exists("pack.json") and not store.exists("corpus.json"):
+    if is_pack(uri):
         if text_from or snapshot is not None:
             raise RequestError(f"{uri!r} is a pack: its texts and its snapshot are chosen; leave out --text-from and --snapshot")
         return PackReader(Pack.open(uri), splits, columns, where)

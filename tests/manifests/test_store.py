@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from manifests.errors import RequestError, WorkError
-from manifests.store import Store, table_bytes
+from manifests.store import Store, place_of, table_bytes
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -144,3 +144,17 @@ def test_equal_tables_are_equal_bytes(store: Store) -> None:
     store.write("t.parquet", table_bytes(table))
     assert store.read_table("t.parquet") == table
     assert store.read_table("t.parquet", columns=["b"]).column_names == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "name"),
+    [
+        ("/a.csv", "/", "a.csv"),
+        ("a.csv", ".", "a.csv"),
+        ("some/a.csv", "some", "a.csv"),
+        ("memory://bucket/f/a.csv", "memory://bucket/f", "a.csv"),
+    ],
+)
+def test_an_object_is_in_a_folder(uri, folder, name):
+    store, found = place_of(uri)
+    assert (store.uri, found) == (folder, name)
