@@ -52,7 +52,9 @@ def find_documents(pack: Pack, recordings: Collection[bytes], cuts: Mapping[byte
         touched = pa.array([*recordings, *cuts], rows.schema.field("recording_id").type)
         for row in rows.filter(pc.is_in(rows["recording_id"], value_set=touched)).to_pylist():
             recording = row["recording_id"]
-            if recording in recordings or any(cut.overlaps(*_place(pack, row)) for cut in cuts[recording]):
+            # Of a document that readers refuse nothing is read: a rewriting that was killed may have taken it out.
+            is_known = recording in recordings or row["key"] in pack.taken_keys
+            if is_known or any(cut.overlaps(*_place(pack, row)) for cut in cuts[recording]):
                 found.append(row["key"])
     return sorted(found)
 
@@ -64,10 +66,14 @@ def _place(pack: Pack, row: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def audio_digests(pack: Pack, keys: Collection[str]) -> Iterator[tuple[bytes, bytes]]:
-    """(recording, digest of the bytes) of the audio members of these documents, as far as the shards still hold them."""
+    """(recording, digest of the bytes) of the audio members of these documents, but for those that readers refuse already.
+
+    Whoever had them refused has kept their digests, and the shards may hold them no more.
+    """
+    fresh = pa.array(sorted(set(keys) - pack.taken_keys), pa.string())
     for split in pack.splits:
         rows = pack.store.read_table(f"manifest/{split}.parquet", ["key", "shard", "recording_id"])
-        for row in rows.filter(pc.is_in(rows["key"], value_set=pa.array(sorted(keys), pa.string()))).to_pylist():
+        for row in rows.filter(pc.is_in(rows["key"], value_set=fresh)).to_pylist():
             for name in pack.members(row["shard"], row["key"]):
                 if name.endswith(AUDIO_SUFFIX):
                     yield row["recording_id"], digest_bytes(pack.member(row["shard"], name))
