@@ -25,8 +25,9 @@ from manifests.packs import Pack, TakenDocuments
 from manifests.schema import ID, TAKEDOWNS, TOMBSTONES, table_of
 from manifests.snapshots import INGEST, Snapshot, clips_output, snapshot_number
 from manifests.store import Store
-from manifests.tombstones import TABLE, Tombstones
+from manifests.tombstones import TABLE, NameRule, Tombstones
 from manifests.trained import TrainedCheckpoint, read_checkpoints
+from pipeline.heartbeat import others
 from pipeline.holdings import held_by, read_holdings
 from pipeline.rights.matching import CLIP, Committed, Match, Rule, find_matches, tombstones_of, touched_units
 from pipeline.rights.pack_takedown import TakenFromPack, audio_digests, find_documents, take_documents
@@ -98,8 +99,19 @@ def take_down(
         attempt = _Attempt(Corpus.open(uri), rules, reason, opened)
         snapshot = attempt.corpus.snapshot if is_dry else attempt.publish()
         if snapshot is not None:
+            if not is_dry and any(rule.rule in NameRule.RULES for rule in rules):
+                _tell_of_builds(attempt.corpus.store)
             return attempt.result(snapshot.number, trained, is_dry)
         say("another run has taken something down meanwhile: starting again from its tombstones")
+
+
+def _tell_of_builds(store: Store) -> None:
+    """Say which builds read no rule on names before they began: what they publish is held against ids alone."""
+    for other in others(store):
+        say(
+            f"note: run {other.run_id} on {other.host} pid {other.pid} is at work and may yet publish inputs of that name; "
+            "give the same command again when it has ended"
+        )
 
 
 class _Attempt:

@@ -180,7 +180,7 @@ def test_the_transcript_of_a_recording_goes_with_a_span_of_it(corpus, tmp_path):
     assert rewrite(corpus).num_units == 0
 
 
-def test_a_build_at_work_is_waited_for(corpus, monkeypatch):
+def test_a_build_at_work_is_waited_for(corpus, monkeypatch, capsys):
     from pipeline.heartbeat import read_heartbeats
 
     store = Store(corpus)
@@ -191,6 +191,11 @@ def test_a_build_at_work_is_waited_for(corpus, monkeypatch):
     monkeypatch.setattr("pipeline.heartbeat.time.time", lambda: alive_s)
     with pytest.raises(RequestError, match="is at work"):
         rewrite(corpus)
+    # It heard of no rule on names, which nothing that it publishes is held against.
+    take_down(corpus, [Rule.parse("recording", recording(corpus, BOB).hex())], "r")
+    assert "is at work" not in capsys.readouterr().err
+    take_down(corpus, [Rule.parse("speaker", "Ann")], "r")
+    assert "may yet publish inputs of that name; give the same command again" in capsys.readouterr().err
 
 
 def killed_after(monkeypatch, num_changes: int, work) -> bool:
