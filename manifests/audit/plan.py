@@ -163,5 +163,6 @@ def _periods(
 ) -> Periods | None:
     if not spreads or not there("drift", "over time", ["clip.unit", "clip.recording_id"]):
         return None
-    units = [unit for part in rows.slices for unit in part.units]
+    # Slices of a pack name its splits, and its shards are shuffled: there is no time in them.
+    units = [unit for part in rows.slices for unit in part.units] if rows.table == "clips" else []
     return Periods(spreads, period_edges(units, recipe.drift.num_periods), recipe.drift, SOURCE in rows.schema.names)

@@ -22,6 +22,7 @@ from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.open_rows import corpus_rows
 from manifests.recipes import decode_recipe, load_recipe
+from manifests.rows import Slice
 
 RECIPE = load_recipe(AuditRecipe, "manifests", "audit")
 NUM_CLIPS, CAP_H = 4_000, 0.3
@@ -204,6 +205,14 @@ def test_a_pack_is_audited_by_the_same_recipe(tiny_pack):
     assert found.totals["speech_h"] is None
     assert lines_of(found)[0] == f"{tiny_pack}: 2 documents, 0.1 s"
     assert found.holdings is None
+
+
+def test_a_pack_has_no_time(made):
+    """Its shards are shuffled: parts of it would be splits under another name."""
+    corpus, documents = corpus_rows(Corpus.open(made)), corpus_rows(Corpus.open(made))
+    documents.table, documents.slices = "documents", [Slice((split,)) for split in ("train", "train", "test")]
+    periods = [plan_audit(rows, RECIPE).tally.periods for rows in (corpus, documents)]
+    assert [len(found.edges) if found else None for found in periods] == [9, 0]
 
 
 def test_the_funnel_takes_a_pack_recipe_s_filters(made, tmp_path):
