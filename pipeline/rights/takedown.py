@@ -279,6 +279,8 @@ class _Attempt:
             return []
         head = corpus.decision_table(DUPLICATES)
         places = [place for unit in corpus.snapshot.units if (place := head.held(head.roles[0], unit))]
+        if not places:  # no unit of today was there when it was made
+            return []
         rows = pa.concat_tables([corpus.tables.row_group(place, ["clip_id", "group_id"]) for place in places])
         is_gone = pc.is_in(rows["clip_id"], value_set=gone)
         groups = rows.filter(is_gone)["group_id"].drop_null().unique()

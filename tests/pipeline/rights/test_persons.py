@@ -133,5 +133,15 @@ def test_copies_with_other_bytes_are_named_and_the_table_is_to_be_made_again(cor
     assert prove(left, []).num_findings == 0
 
 
+def test_a_table_of_copies_that_knows_no_unit_of_today_names_none(corpus):
+    opened = Corpus.open(corpus)
+    schema = pa.schema([pa.field("clip_id", pa.binary(16), nullable=False), pa.field("group_id", pa.binary(16))])
+    draft = Draft(opened.store, DecisionTable("duplicates", "d" * 16, opened.snapshot.number, {}, {}))
+    draft.append("clips", "000099-00000000", schema.empty_table(), schema)
+    draft.publish(None)
+    gone = recording(corpus, "BAC009S0764W0121.wav")
+    assert take_down(corpus, [Rule.parse("recording", gone.hex())], "r").copies == []
+
+
 def said_by(view):
     return zip(view.clips().to_pylist(), clip_speakers(view), strict=True)
