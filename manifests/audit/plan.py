@@ -94,6 +94,9 @@ def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
             raise RequestError(
                 f"recipe {recipe.name!r}: column {name!r} holds {kind}, and is asked for numbers; name another one"
             )
+    for name in recipe.distinct:
+        if name in names and pa.types.is_nested(kind := schema.field(name).type):
+            raise RequestError(f"recipe {recipe.name!r}: column {name!r} holds {kind}, whose values are not counted")
     for name in (name for group in recipe.groups for name in group.columns):
         if name in names and not _is_key(kind := schema.field(name).type):
             raise RequestError(f"recipe {recipe.name!r}: column {name!r} holds {kind}, which nothing can be grouped by")

@@ -8,12 +8,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasketches import hll_sketch, hll_union
 
 from manifests.audit.recipe import Band
 from manifests.audit.slices import Coded, SliceColumns, combined
+from manifests.sketches import DistinctSketch
 
-HLL_LOG2 = 14  # registers: 0.8 % standard error
 SUMS = ("num_clips", "clip_s", "speech_s")
 HELD_GROUPS = 1 << 18  # rows of sums that may wait to be put together
 
@@ -117,35 +116,18 @@ class Distinct:
 
     def __init__(self, column: str) -> None:
         self.column, self.columns = column, [column]
-        self._sketch = hll_sketch(HLL_LOG2)
+        self._sketch = DistinctSketch()
 
     def add(self, slice_: SliceColumns) -> None:
-        values = pc.unique(slice_.table[self.column]).drop_null()
-        for value in _words(values) if pa.types.is_fixed_size_binary(values.type) else values.to_pylist():
-            self._sketch.update(value)
+        self._sketch.add(slice_.table[self.column])
 
     def merge(self, other: Self) -> None:
-        union = hll_union(HLL_LOG2)
-        union.update(self._sketch)
-        union.update(other._sketch)
-        self._sketch = union.get_result()
+        self._sketch.merge(other._sketch)
 
     def figures(self) -> dict[str, Any]:
         """The estimate with its 95 % bounds."""
-        low, high = self._sketch.get_lower_bound(2), self._sketch.get_upper_bound(2)
-        return {"column": self.column, "num": self._sketch.get_estimate(), "num_low": low, "num_high": high}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sketch": self._sketch.serialize_compact()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = {**state, "_sketch": hll_sketch.deserialize(state["_sketch"])}
-
-
-def _words(ids: pa.Array) -> list[int]:
-    """Of digests of 16 bytes the first eight: they are as good as random."""
-    words: list[int] = np.frombuffer(ids.buffers()[1], np.int64)[2 * ids.offset :: 2][: len(ids)].tolist()
-    return words
+        low, high = self._sketch.bounds(2)
+        return {"column": self.column, "num": self._sketch.estimate, "num_low": low, "num_high": high}
 
 
 class LayerStatus:

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.conditions import Condition, IsNull
-from manifests.expectations.sketches import DistinctSketch, QuantileSketch
 from manifests.selection import Length
+from manifests.sketches import DistinctSketch, QuantileSketch
 
 STATISTICS = ("mean", "min", "max", "sum")
+SIGMAS = 3  # bounds of a distinct count hold with 99.7 %
 
 
 class Measure(Protocol):
@@ -215,11 +216,11 @@ class Distinct:
 
     @property
     def error(self) -> str:
-        low, high = self._sketch.bounds
+        low, high = self._sketch.bounds(SIGMAS)
         return "" if low >= high else f"between {low:,} and {high:,}"
 
     def order(self, bound: float) -> int | None:
-        low, high = self._sketch.bounds
+        low, high = self._sketch.bounds(SIGMAS)
         if high < bound or low > bound:
             return -1 if high < bound else 1
         return 0 if low >= high else None

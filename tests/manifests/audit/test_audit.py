@@ -207,6 +207,12 @@ def test_a_pack_is_audited_by_the_same_recipe(tiny_pack):
     assert found.holdings is None
 
 
+def test_distinct_lists_are_refused_before_a_row_is_read(made):
+    recipe = RECIPE.model_copy(update={"distinct": ["clip.speech_spans"]})
+    with pytest.raises(RequestError, match=r"column 'clip.speech_spans' holds list<.*, whose values are not counted"):
+        plan_audit(corpus_rows(Corpus.open(made)), recipe)
+
+
 def test_a_pack_has_no_time(made):
     """Its shards are shuffled: parts of it would be splits under another name."""
     corpus, documents = corpus_rows(Corpus.open(made)), corpus_rows(Corpus.open(made))

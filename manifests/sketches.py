@@ -14,7 +14,6 @@ from manifests.schema import ID
 
 KLL_SIZE = 1600  # rank error 0.17 %, some 40 KB
 HLL_BITS = 14  # relative error 0.8 %, 16 KB
-SIGMAS = 3  # bounds of a distinct count hold with 99.7 %
 
 
 class QuantileSketch:
@@ -72,10 +71,9 @@ class DistinctSketch:
     def estimate(self) -> int:
         return round(self._sketch.get_estimate())
 
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """Fewest and most that there may be, with 99.7 %."""
-        return math.ceil(self._sketch.get_lower_bound(SIGMAS)), math.floor(self._sketch.get_upper_bound(SIGMAS))
+    def bounds(self, sigmas: int) -> tuple[int, int]:
+        """Fewest and most that there may be, with 95 % for two sigmas, 99.7 % for three."""
+        return math.ceil(self._sketch.get_lower_bound(sigmas)), math.floor(self._sketch.get_upper_bound(sigmas))
 
     def __getstate__(self) -> bytes:
         return bytes(self._sketch.serialize_compact())
