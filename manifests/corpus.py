@@ -54,10 +54,16 @@ class Corpus:
             raise RequestError(
                 f"no corpus at {uri!r} (no corpus.json); build one with `stepwell corpus build SOURCE --out {uri}`"
             )
-        number = latest_snapshot_number(store) if snapshot is None else snapshot
-        if number < 0 or not store.exists(Snapshot.path(number)):
-            raise RequestError(f"corpus {uri!r} has no snapshot {'yet' if number < 0 else number}; finish its build first")
-        return Corpus(store, head, read_snapshot(store, number))
+        while True:
+            number = latest_snapshot_number(store) if snapshot is None else snapshot
+            try:
+                return Corpus(store, head, read_snapshot(store, number))
+            except FileNotFoundError as error:
+                # A takedown removes the snapshots before its own: then there is a newer one to look at.
+                if snapshot is None and latest_snapshot_number(store) > number:
+                    continue
+                which = "yet" if number < 0 else number
+                raise RequestError(f"corpus {uri!r} has no snapshot {which}; finish its build first") from error
 
     @property
     def corpus_id(self) -> str:

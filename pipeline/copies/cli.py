@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -128,6 +129,8 @@ def decontaminate(
         )
     except ValidationError as error:
         raise _refused(error) from error
+    if proof is not None and (os.path.isdir(proof) or not os.path.isdir(os.path.dirname(proof) or ".")):
+        raise RequestError(f"--proof {proof!r} cannot be written: give a file in a folder that is there")
     result = job.decontaminate(
         uri, registry or [], config, allow_unreadable=allow_unreadable, scratch=scratch, scheduler=scheduler
     )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from manifests.corpus import Corpus
 from manifests.errors import ContractError, RequestError, WorkError
-from manifests.snapshots import Snapshot
+from manifests.snapshots import Snapshot, latest_snapshot_number, publish_snapshot
 from manifests.store import Store
 
 
@@ -123,3 +125,13 @@ def test_a_unit_without_an_output_has_an_empty_table_of_it_and_no_layer(corpus: 
     assert view.audio_tars() == []
     with pytest.raises(RequestError, match="lacks unit u1"):
         view.layer("asr")
+
+
+def test_a_snapshot_that_a_takedown_removed_meanwhile_is_not_asked_for_again(tiny_corpus, tmp_path, monkeypatch) -> None:
+    uri = shutil.copytree(tiny_corpus, str(tmp_path / "copy"))
+    store, before = Store(uri), Corpus.open(uri).snapshot
+    assert publish_snapshot(store, replace(before, number=before.number + 1))
+    store.remove(Snapshot.path(before.number))
+    listed = iter([before.number])
+    monkeypatch.setattr("manifests.corpus.latest_snapshot_number", lambda at: next(listed, latest_snapshot_number(at)))
+    assert Corpus.open(uri).snapshot.number == before.number + 1

@@ -134,3 +134,16 @@ def test_a_registry_with_unreadable_audio_is_refused_and_nothing_changes(corpus,
 def test_without_a_registry_it_says_what_to_name(corpus):
     with pytest.raises(RequestError, match="--registry"):
         decontaminate(corpus, [], CONFIG)
+
+
+def test_a_place_for_the_proof_is_asked_for_before_any_work(tmp_path):
+    from typer.testing import CliRunner
+
+    import stepwell
+
+    for place in (str(tmp_path), str(tmp_path / "no" / "proof.json")):
+        done = CliRunner().invoke(
+            stepwell.app, ["manifest", "decontaminate", "nowhere", "--registry", "nowhere", "--proof", place]
+        )
+        assert isinstance(done.exception, RequestError)
+        assert str(done.exception) == f"--proof {place!r} cannot be written: give a file in a folder that is there"
