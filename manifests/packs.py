@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from manifests.audio import decode_flac
 from manifests.contracts import Audio
+from manifests.earlier_tables import completed
 from manifests.errors import RequestError, parsing
 from manifests.ids import digest_json
 from manifests.store import Store, json_bytes
@@ -118,7 +119,7 @@ class Pack:
         """DOCUMENTS of a split, in shard order, without those that were taken down."""
         if split not in self.splits:
             raise RequestError(f"pack {self.store.uri!r} has no split {split!r}; it has {self.splits}")
-        return self.without_taken(self.store.read_table(f"manifest/{split}.parquet"))
+        return self.without_taken(completed("documents", self.store.read_table(f"manifest/{split}.parquet")))
 
     def without_taken(self, rows: pa.Table) -> pa.Table:
         """DOCUMENTS rows with at least the column ``key``, without those that were taken down."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from manifests.audio import AudioReader
@@ -160,7 +161,7 @@ def place(row: Mapping[str, Any]) -> dict[str, str | None]:
         return {"text": row["clip_id"], "href": None}
     start, end = row.get("start_s"), row.get("end_s")
     span = "" if start is None else f" {start:.1f}–{end:.1f} s"
-    address = f"file://{uri}" if uri.startswith("/") else uri
+    address = Path(uri).as_uri() if uri.startswith("/") else uri
     can_open = address.startswith(("http://", "https://", "file:///"))
     moment = "" if start is None else f"#t={start:.2f},{end:.2f}"
     return {"text": f"{uri.rsplit('/', 1)[-1]}{span}", "href": f"{address}{moment}" if can_open else None}

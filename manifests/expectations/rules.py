@@ -158,4 +158,7 @@ def _requirement(sentence: Sentence) -> Requirement:
         raise sentence.error("a comparison with a number, or 'between'")
     low = sentence.expect_number()
     sentence.expect_word("and")
-    return Requirement("between", (low, sentence.expect_number()))
+    high = sentence.expect_number()
+    if high < low:
+        raise RequestError(f"rule {sentence.text!r}: nothing is between {low:g} and {high:g}; write the smaller number first")
+    return Requirement("between", (low, high))

@@ -8,7 +8,7 @@ import pytest
 
 from manifests.errors import RequestError
 from manifests.packs import Pack
-from manifests.store import Store
+from manifests.store import Store, table_bytes
 
 
 def test_documents_are_read_by_shard_and_key(tiny_pack: str) -> None:
@@ -39,3 +39,12 @@ def test_what_there_is_not_is_said(tiny_pack: str, tmp_path: Path) -> None:
     Store(str(tmp_path / "new")).write("pack.json", json.dumps({"format_version": 2}).encode())
     with pytest.raises(RequestError, match="format 2"):
         Pack.open(str(tmp_path / "new"))
+
+
+def test_a_pack_of_an_earlier_version_has_nulls_for_what_nobody_asked_then(tiny_pack: str) -> None:
+    store = Store(tiny_pack)
+    rows = store.read_table("manifest/train.parquet")
+    store.replace("manifest/train.parquet", table_bytes(rows.drop_columns(["source", "licence"])))
+    documents = Pack.open(tiny_pack).documents("train")
+    assert documents.schema.names == rows.schema.names
+    assert documents["licence"].null_count == 2

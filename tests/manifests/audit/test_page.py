@@ -126,7 +126,7 @@ def test_what_if_rows_stand_around_the_threshold():
 @pytest.mark.parametrize(
     ("uri", "href"),
     [
-        ("/data/a b.wav", "file:///data/a b.wav#t=1.00,2.50"),
+        ("/data/a #1.wav", "file:///data/a%20%231.wav#t=1.00,2.50"),
         ("https://host/a.wav", "https://host/a.wav#t=1.00,2.50"),
         ("s3://bucket/a.wav", None),
         ("javascript:alert(1)", None),

@@ -128,6 +128,7 @@ def test_a_distinct_count_near_the_bound_is_not_decided():
         ("null share asr.text <= 1", "expected 'of' at character 12"),
         ("p05 of language > 1", "column 'clip.language' holds string; p05 is of numbers"),
         ("snr p05 > 1", "column 'snr' is not in the clips of .*did you mean"),
+        ("snr_db p05 between 9 and 2", "nothing is between 9 and 2; write the smaller number first"),
         ("count == 3 or more", "expected the end at character 12, and there is 'or'"),
         ("every: snr_db between 1", "expected 'and' at character 24, and it ends"),
         ("snr_db p05 between 3 and", "expected a number at character 25, and it ends"),
