@@ -21,6 +21,8 @@ def loaded_after(program: str, repository: Path) -> list[str]:
     return found
 
 
+# Whoever runs the tests in the background may have them started with SIGINT ignored, and children inherit that.
+HEEDS_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 # Ctrl-C while a package loads, while help is shown, and in the middle of a verb.
 INTERRUPTIONS = {
     "import": """
@@ -53,8 +55,9 @@ stepwell.main()
 
 @pytest.mark.parametrize("moment", INTERRUPTIONS)
 def test_an_interruption_is_one_line_and_exit_code_1_whenever_it_comes(moment: str, repository: Path) -> None:
+    program = f"{HEEDS_INTERRUPTS}\n{INTERRUPTIONS[moment]}"
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTIONS[moment]], cwd=repository, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 1
     assert done.stdout.strip() == ""
