@@ -18,6 +18,8 @@ from pipeline.units import read_planned
 from pipeline.watch import Watch
 from pipeline.works import do
 
+pytestmark = pytest.mark.slow  # children that hang, die and are started again: some 100 s in all
+
 REASONS = {"crash": "crashed", "kill": "crashed", "hang": "timed_out", "eat": "out_of_memory", "raise": "ValueError"}
 
 
