@@ -10,13 +10,16 @@ import copy
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import pyarrow as pa
 
 from manifests.console import ProgressBar, progress
 from manifests.errors import RequestError
 from manifests.rows import Rows, Slice
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 FAN_IN = 8  # partial results that are merged at a time
 SLICES_A_TASK = 4
@@ -102,16 +105,22 @@ def _in_threads(total: Any, bar: ProgressBar) -> Any:
 
 
 def _on_cluster(total: Any, leaves: Sequence[Any], address: str, bar: ProgressBar) -> Any:
-    from distributed import Client, as_completed
+    from distributed import as_completed
 
-    try:
-        client = Client(address, timeout=ANSWER_WITHIN_S, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise RequestError(
-            f"scheduler {address!r} does not answer ({error}); start one with `dask scheduler`, or leave out --scheduler"
-        ) from error
-    with client:
+    with connected(address) as client:
         futures = client.compute([*leaves, total])
         for _ in as_completed(futures[:-1], loop=client.loop):
             bar.advance()
         return futures[-1].result()
+
+
+def connected(address: str) -> Client:
+    """A client of the scheduler at an address. Raises RequestError where nothing answers."""
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=ANSWER_WITHIN_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise RequestError(
+            f"scheduler {address!r} does not answer ({error}); start one with `dask scheduler`, or leave out --scheduler"
+        ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ SLICE_UNITS = 64  # of those whose rows nobody has counted
 INGESTED = {"recordings": RECORDINGS, "inputs": INPUTS, "quarantine": QUARANTINE}
 
 
-class CorpusRows:
+class CorpusRows(ABC):
     """What the tables of a corpus share: slices of whole units."""
 
     def __init__(self, corpus: Corpus, table: str, counted: tuple[str, str]) -> None:
@@ -36,11 +37,13 @@ class CorpusRows:
         return self.corpus.store.uri
 
     @property
+    @abstractmethod
     def schema(self) -> pa.Schema:
-        raise NotImplementedError
+        """As ``Rows`` has it."""
 
+    @abstractmethod
     def read(self, part: Slice, columns: Sequence[str]) -> pa.Table:
-        raise NotImplementedError
+        """As ``Rows`` has it."""
 
 
 class UnitRows(CorpusRows):

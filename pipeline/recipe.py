@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from annotators.catalog import AnnotatorConfig, SegmenterConfig, VoiceConfig
+from manifests.audit.recipe import Threshold
 from manifests.contracts import FACTS
 from manifests.ids import digest_bytes
 from manifests.recipes import RecipeModel
@@ -43,20 +44,10 @@ class BuildRecipe(RecipeModel):
         return self
 
 
-class FilterConfig(RecipeModel):
+class FilterConfig(Threshold):
     """Leave out documents whose column lies outside ``[min, max]``. A null is left out only with ``drop_null``."""
 
     column: str = Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+$")  # layer.column, or clip.<derived column>
-    min: float | None = None
-    max: float | None = None
-    drop_null: bool = False
-
-    @property
-    def drop_reason(self) -> str:
-        """Code in the funnel, e.g. ``dnsmos.dnsmos_ovrl<2.5``."""
-        low = f"<{self.min:g}" if self.min is not None else ""
-        high = f">{self.max:g}" if self.max is not None else ""
-        return f"{self.column}{low}{high}"
 
 
 class PackRecipe(RecipeModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
@@ -47,14 +48,15 @@ class Measure(Protocol):
         """The rows that make it rise above, likewise."""
 
 
-class Exact:
+class Exact(ABC):
     """A measure that knows its value."""
 
     error = ""
 
     @property
+    @abstractmethod
     def value(self) -> float | None:
-        raise NotImplementedError
+        """The value; None where there was nothing to measure."""
 
     def order(self, bound: float) -> int | None:
         value = self.value

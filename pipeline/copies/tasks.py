@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from manifests.console import ProgressBar
-from manifests.errors import RequestError
-from manifests.fold import ANSWER_WITHIN_S, num_threads
+from manifests.fold import connected, num_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -36,15 +35,9 @@ def run_tasks(
 
 
 def _on_cluster(function: Callable[[Item], Result], items: Sequence[Item], bar: ProgressBar, address: str) -> list[Result]:
-    from distributed import Client, as_completed
+    from distributed import as_completed
 
-    try:
-        client = Client(address, timeout=ANSWER_WITHIN_S, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise RequestError(
-            f"scheduler {address!r} does not answer ({error}); start one with `dask scheduler`, or leave out --scheduler"
-        ) from error
-    with client:
+    with connected(address) as client:
         futures = client.map(function, items, pure=False)
         for _ in as_completed(futures, loop=client.loop):
             bar.advance()

@@ -144,7 +144,7 @@ def test_what_is_not_there_is_refused_and_nothing_changes(corpus, config, messag
 
 
 def test_a_scheduler_that_is_not_there_is_refused_and_nothing_changes(corpus, monkeypatch):
-    monkeypatch.setattr("pipeline.copies.tasks.ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr("manifests.fold.ANSWER_WITHIN_S", 0.5)
     before = sorted(str(path) for path in Path(corpus).rglob("*"))
     with pytest.raises(RequestError, match=r"scheduler 'tcp://127.0.0.1:1' does not answer .*; start one with `dask scheduler`"):
         dedup(corpus, DedupConfig(), scheduler="tcp://127.0.0.1:1")
