@@ -132,3 +132,12 @@ def full_names(corpus: Corpus, columns: Sequence[str]) -> list[str]:
     """Columns by their full names. Raises RequestError for one that is not there."""
     rows = corpus_rows(corpus)
     return [resolve(rows, name) for name in columns]
+
+
+def full_text_names(corpus: Corpus, columns: Sequence[str]) -> list[str]:
+    """``full_names`` of columns of texts, each once. Raises RequestError for one that holds something else, too."""
+    names, schema = list(dict.fromkeys(full_names(corpus, columns))), corpus_rows(corpus).schema
+    for name in names:
+        if not pa.types.is_string(kind := schema.field(name).type):
+            raise RequestError(f"column {name!r} holds {kind} and no texts; name one that does, e.g. input.text or asr.text")
+    return names

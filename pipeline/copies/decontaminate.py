@@ -2,8 +2,8 @@
 
 A *registry* is a corpus of evaluation sets (``corpus build --recipe registry``); only tables are compared. Audio: any
 stretch that a clip of a registry and a clip of the corpus share, by the join of ``near``. Text: n-grams of the normalised
-texts, by ``ngrams``. Audio counts before text where both are found. Nothing is deleted: ``leave_out: [contamination]`` of a
-pack's recipe leaves the clips out.
+texts, by ``ngrams``; whose text it is says ``manifests.clip_texts``, as for ``dedup``. Audio counts before text where both
+are found. Nothing is deleted: ``leave_out: [contamination]`` of a pack's recipe leaves the clips out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from annotators.acoustic_fingerprint import HOP_S
+from manifests.clip_texts import SOURCE_TEXT, clip_texts, num_untold, text_needs
 from manifests.console import Progress, counted, hours, progress, say
 from manifests.corpus import Corpus
 from manifests.decision_tables import DecisionTable, Draft
@@ -26,7 +27,7 @@ from manifests.lineage import fingerprint
 from manifests.open_rows import corpus_rows
 from manifests.recipes import resolved
 from manifests.schema import CONTAMINATION
-from pipeline.copies.clip_numbers import ClipNumbers, basis, check_layer, full_names, read_clips
+from pipeline.copies.clip_numbers import ClipNumbers, basis, check_layer, full_text_names, read_clips
 from pipeline.copies.frames import Frames, FramesWriter
 from pipeline.copies.near import find_stretches
 from pipeline.copies.ngrams import RegistryTexts, TextMatch
@@ -34,9 +35,9 @@ from pipeline.copies.pairs import PairSide
 from pipeline.copies.recipe import DecontaminateConfig
 
 TABLE = "contamination"
-VERSION = "1"  # rises when the same clips would be decided otherwise
+VERSION = "2"  # rises when the same clips would be decided otherwise
 AUDIO, TEXT = "contaminated_audio", "contaminated_text"
-REGISTRY_TEXT, REGISTRY_SET = "input.text", "input.source"
+REGISTRY_TEXT, REGISTRY_SET = SOURCE_TEXT, "input.source"
 MOST_NAMED = 3  # unreadable inputs in an error
 
 
@@ -68,6 +69,7 @@ class DecontaminateResult:
     contaminated: dict[str, dict[str, int]]  # evaluation set -> drop_reason -> clips
     contaminated_h: float
     table_digest: str  # hex, over the rows
+    num_untold: int  # recordings of several clips with a source's transcript, which is the text of none and was not compared
 
     @property
     def num_contaminated(self) -> int:
@@ -83,11 +85,14 @@ class DecontaminateResult:
             for name, num in sorted(sets.items())
         ]
         unheard = sum(registry.num_unheard for registry in self.registries)
-        note = f"  not compared: {counted(unheard, 'recording')} of the registries in which no speech was heard"
+        notes = [f"{counted(unheard, 'recording')} of the registries in which no speech was heard"] if unheard else []
+        if self.num_untold:
+            whole = f"the source's transcript of {counted(self.num_untold, 'recording')} of several clips"
+            notes.append(f"{whole}; a transcript of each clip is compared with `--text input.text,asr.text`")
         return [
             f"corpus {self.corpus_uri}, snapshot {self.snapshot}: table {TABLE} ({self.fingerprint}){again}",
             *found,
-            *([note] if unheard else []),
+            *(f"  not compared: {note}" for note in notes),
             f"  {counted(self.num_contaminated, 'clip')} of {self.num_clips:,} to be left out, {hours(self.contaminated_h)}",
             f"leave them out of a pack with `leave_out: [{TABLE}]` in its recipe",
         ]
@@ -134,7 +139,7 @@ class _Run:
         self._scratch, self._scheduler = scratch, scheduler
         for each in (corpus, *registries):
             check_layer(each, config.content_layer)
-        self._text_columns = full_names(corpus, config.text_columns) if "text" in config.by else []
+        self._text_columns = full_text_names(corpus, config.text_columns) if "text" in config.by else []
         self._facts = [check_registry(registry, config, allow_unreadable=allow_unreadable) for registry in registries]
         self._reads = basis(corpus, config.content_layer, [*self._text_columns, "clip.language"])
 
@@ -208,9 +213,10 @@ class _Run:
         rows, number = corpus_rows(self._corpus), 0
         bar = bars.task("contamination: texts", len(rows.slices), "slices")
         for part in rows.slices:
-            table = rows.read(part, [*self._text_columns, "clip.language"])
-            for values in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
-                matches = [match for text in values[:-1] if (match := texts.match(text, values[-1]))]
+            table = rows.read(part, [*text_needs(self._text_columns), "clip.language"])
+            own = zip(*(clip_texts(table, name).to_pylist() for name in self._text_columns), strict=True)
+            for said, language in zip(own, table["clip.language"].to_pylist(), strict=True):
+                matches = [match for text in said if (match := texts.match(text, language))]
                 if matches:
                     yield number, max(matches, key=lambda match: (match.share, -match.number))
                 number += 1
@@ -241,6 +247,8 @@ class _Run:
                     reasons = contaminated.setdefault(row["evaluation_set"], {})
                     reasons[row["drop_reason"]] = reasons.get(row["drop_reason"], 0) + 1
                     seconds += (clip["end_sample"] - clip["start_sample"]) / clip["sample_rate_hz"]
+        source = text_needs([SOURCE_TEXT]) if SOURCE_TEXT in self._text_columns else []
+        untold = sum(num_untold(table) for table in _tables(corpus, source)) if source else 0
         head = corpus.decision_table(TABLE)
         return DecontaminateResult(
             corpus.store.uri,
@@ -253,6 +261,7 @@ class _Run:
             {name: dict(sorted(reasons.items())) for name, reasons in sorted(contaminated.items())},
             seconds / 3600,
             table_digest(corpus),
+            untold,
         )
 
 
@@ -294,5 +303,10 @@ def table_digest(corpus: Corpus) -> str:
 
 def _column(corpus: Corpus, name: str) -> list[Any]:
     """One column of all clips."""
+    return [value for table in _tables(corpus, [name]) for value in table[name].to_pylist()]
+
+
+def _tables(corpus: Corpus, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of all clips, a slice at a time."""
     rows = corpus_rows(corpus)
-    return [value for part in rows.slices for value in rows.read(part, [name])[name].to_pylist()]
+    return (rows.read(part, columns) for part in rows.slices)

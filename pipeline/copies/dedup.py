@@ -10,7 +10,6 @@ A table is made of the whole snapshot: of one that is there already, ids would s
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from annotators.acoustic_fingerprint import HOP_S
+from manifests.clip_texts import clip_texts, text_needs
 from manifests.console import Progress, counted, hours, progress, say
 from manifests.corpus import Corpus
 from manifests.decision_tables import DecisionTable, Draft
@@ -32,7 +32,17 @@ from manifests.recipes import resolved
 from manifests.rows import Rows
 from manifests.schema import COPY_PAIRS, DUPLICATES
 from manifests.tombstones import TABLE as TAKEDOWNS
-from pipeline.copies.clip_numbers import NO_HASH, ClipNumbers, basis, check_layer, full_names, read_clips, rows_of, table_marks
+from pipeline.copies.clip_numbers import (
+    NO_HASH,
+    ClipNumbers,
+    basis,
+    check_layer,
+    full_names,
+    full_text_names,
+    read_clips,
+    rows_of,
+    table_marks,
+)
 from pipeline.copies.frames import Frames, FramesWriter
 from pipeline.copies.groups import Components, CopyPair, Decision, decide
 from pipeline.copies.near import find_stretches
@@ -42,7 +52,6 @@ from pipeline.copies.texts import SameText, same_texts
 
 TABLE = "duplicates"
 VERSION = "2"  # rises when the same clips would be decided otherwise
-SOURCE_TEXT = "input.text"
 EXACT, NEAR, TEXT = "exact_copy", "near_copy", "same_text"
 
 
@@ -103,7 +112,7 @@ class _Run:
         names = full_names(corpus, [criterion.column for criterion in given])
         self._criteria = [_on(criterion, name, corpus_rows(corpus)) for criterion, name in zip(given, names, strict=True)]
         self._text_columns = (
-            full_names(corpus, [config.text_column, "clip.language", "clip.speaker"]) if "text" in config.by else []
+            [*full_text_names(corpus, [config.text_column]), "clip.language", "clip.speaker"] if "text" in config.by else []
         )
         # Who was to stay may have been taken down: then another copy has to.
         self._reads = {**basis(corpus, config.content_layer, [*names, *self._text_columns]), **table_marks(corpus, [TAKEDOWNS])}
@@ -183,13 +192,13 @@ class _Run:
     def _same_texts(self, clips: ClipNumbers) -> tuple[list[SameText], list[str | None]]:
         if not self._text_columns:
             return [], []
-        columns = [*self._text_columns, "clip.recording_id"]
-        rows = [values for _, values in rows_of(self._corpus, clips, range(len(clips)), columns)]
-        texts, languages, speakers, recordings = ([row[column] for row in rows] for column in range(4))
-        if self._text_columns[0] == SOURCE_TEXT:
-            # It is of a whole recording: the clips of one that is several would all say the same.
-            num_clips = Counter(recordings)
-            texts = [text if num_clips[recording] == 1 else None for text, recording in zip(texts, recordings, strict=True)]
+        text, *others = self._text_columns
+        rows, columns = corpus_rows(self._corpus), tuple[list[str | None], ...](([], [], []))
+        for part, _ in clips.slices:
+            table = rows.read(part, [*text_needs([text]), *others])
+            for kept, values in zip(columns, (clip_texts(table, text), *(table[name] for name in others)), strict=True):
+                kept += values.to_pylist()
+        texts, languages, speakers = columns
         return same_texts(texts, languages, self._config.least_similarity), speakers
 
     def _text_groups(

@@ -147,3 +147,26 @@ def test_a_place_for_the_proof_is_asked_for_before_any_work(tmp_path):
         )
         assert isinstance(done.exception, RequestError)
         assert str(done.exception) == f"--proof {place!r} cannot be written: give a file in a folder that is there"
+
+
+def test_a_transcript_of_a_recording_that_is_several_clips_contaminates_none_of_them(registry, light, planted, tmp_path, names):
+    rows = [
+        {"path": str(planted.folder / "show-0.wav"), "text": OTHER, "language": "en"},
+        {"path": str(planted.folder / "adam-3.wav"), "text": OTHER, "language": "en"},
+    ]
+    source, uri = tmp_path / "m.jsonl", str(tmp_path / "corpus")
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cut = light(clip_set={"turns": None, "max_s": 7.0}, annotators={"content": {"kind": "content"}})
+    build([str(source)], uri, cut)
+    result = decontaminate(uri, [registry], DecontaminateConfig(by=("text",)))
+    assert names(uri).count("show-0") > 1
+    assert {name: row["evaluation_set"] for name, row in found(uri, names).items()} == {"adam-3": "clean-test"}
+    assert result.num_untold == 1
+    assert "not compared: the source's transcript of 1 recording of several clips; a transcript of each clip" in "\n".join(
+        result.lines()
+    )
+
+
+def test_a_column_that_holds_no_texts_is_refused(corpus, registry):
+    with pytest.raises(RequestError, match=r"'clip.duration_s' holds double and no texts; name one that does"):
+        decontaminate(corpus, [registry], DecontaminateConfig(text_columns=("clip.duration_s",)))
