@@ -34,7 +34,7 @@ class Batch:
     ids_BT: torch.Tensor  # int64
     lengths_B: torch.Tensor  # int64
     kinds_BT: torch.Tensor  # int64 of TokenKind
-    target_BT: torch.Tensor  # bool
+    weights_BT: torch.Tensor  # float32, 0 = no loss
     heard_BT: torch.Tensor  # bool
     mels_ACM: torch.Tensor | None = None  # float32, zero-padded
     num_valid_A: torch.Tensor | None = None  # int64, mel frames that count
@@ -147,21 +147,21 @@ def task_pattern(shares: dict[Task, float]) -> tuple[Task, ...]:
 
 
 def collate(examples: Sequence[Example], num_mels: int, pad_id: int, device: torch.device) -> Batch:
-    """One padded batch. Padding is never a target, and causal attention keeps it from being seen."""
+    """One padded batch. Padding has no weight, and causal attention keeps it from being seen."""
     longest = max(len(example.ids) for example in examples)
 
     def padded(name: str, fill: int) -> torch.Tensor:
         rows = [np.pad(getattr(example, name), (0, longest - len(example.ids)), constant_values=fill) for example in examples]
         return torch.from_numpy(np.stack(rows)).to(device)
 
-    heard = [example.audio for example in examples if example.audio is not None]
+    heard = [audio for example in examples for audio in example.audio]
     mels = [log_mel(torch.from_numpy(audio), num_mels) for audio in heard]
     return Batch(
-        keys=tuple(example.key for example in examples),
+        keys=tuple(example.document_id for example in examples),
         ids_BT=padded("ids", pad_id),
         lengths_B=torch.tensor([len(example.ids) for example in examples], device=device),
         kinds_BT=padded("kinds", TokenKind.SPECIAL).long(),
-        target_BT=padded("is_target", 0),
+        weights_BT=padded("weights", 0),
         heard_BT=padded("is_heard", 0),
         mels_ACM=torch.stack([_to_length(mel, max(m.shape[1] for m in mels)) for mel in mels]).to(device) if mels else None,
         num_valid_A=torch.tensor([num_valid_frames(mel.shape[1]) for mel in mels], device=device) if mels else None,

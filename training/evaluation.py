@@ -13,8 +13,8 @@ from training.data import DocumentReader, collate
 from training.documents import Entry, Split
 from training.examples import Example, ExampleMaker
 from training.model import StepAudio2
-from training.objectives import kind_weights, token_sums, weighted_targets
-from training.recipe import LossWeights, Task
+from training.objectives import token_sums
+from training.recipe import Task
 
 BATCH_DOCUMENTS = 16
 
@@ -89,11 +89,10 @@ def asr_example(maker: ExampleMaker, reader: DocumentReader, text_of: Entry, aud
 
 @torch.no_grad()
 def _mean_loss(model: StepAudio2, examples: Sequence[Example], maker: ExampleMaker, device: torch.device) -> float:
-    weights_K = kind_weights(LossWeights(), device)
     loss, count = 0.0, 0.0
     for start in range(0, len(examples), BATCH_DOCUMENTS):
         part = examples[start : start + BATCH_DOCUMENTS]
         batch = collate(part, model.config.encoder.num_mels, maker.vocabulary.pad, device)
-        loss += float(token_sums(model, batch, weights_K).loss)
-        count += float(weighted_targets(batch, weights_K))
+        loss += float(token_sums(model, batch).loss)
+        count += float(batch.weights_BT.sum())
     return loss / count

@@ -28,7 +28,7 @@ from manifests.errors import ContractError
 from tokenization.interleave import Kind, Ratio, interleave
 from tokenization.vocabulary import Vocabulary
 from training.lengths import num_patches
-from training.recipe import RepeatRecipe, Task
+from training.recipe import LossWeights, RepeatRecipe, Task
 
 if TYPE_CHECKING:
     from manifests.packs import Document
@@ -41,7 +41,8 @@ class TokenKind(IntEnum):
     AUDIO_CODE = 1
     TTS_PAD = 2
     AUDIO_PAD = 3
-    SPECIAL = 4
+    THINKING = 4
+    SPECIAL = 5
 
 
 PATCH_PAD = "<audio_patch_pad>"
@@ -50,24 +51,35 @@ SPOKEN_KINDS = np.array([TokenKind[kind.name] for kind in Kind], dtype=np.uint8)
 
 @dataclass(frozen=True)
 class Example:
-    """What the trainer sees of one document."""
+    """What the trainer sees of one document.
+
+    The loss of ``ids[t]`` is predicted from the state at t - 1, so the first position never has weight; but all labels of
+    ``ctc`` have, which nothing predicts one from the other.
+    """
 
     task: Task
-    key: str
+    document_id: str
     ids: np.ndarray  # int64 [T]
     kinds: np.ndarray  # uint8 [T] of TokenKind
-    is_target: np.ndarray  # bool [T]: the position is predicted from those before it
+    weights: np.ndarray  # float32 [T]: of the position's loss, the stage's weight of its kind; 0 = no loss
+    positions: np.ndarray  # int32 [T], from 0
     is_heard: np.ndarray  # bool [T]: an adaptor feature stands here instead of the id's embedding
-    audio: np.ndarray | None = None  # float32 [S] at 16 kHz
+    audio: tuple[np.ndarray, ...] = ()  # float32 [S] at 16 kHz each: what is heard behind each <audio_start>, in order
+
+
+def kind_weights(weights: LossWeights) -> np.ndarray:
+    """Float32 ``[K]``: a stage's weights in the order of TokenKind."""
+    return np.array([getattr(weights, kind.name.lower()) for kind in TokenKind], dtype=np.float32)
 
 
 class Layout:
     """An example under construction: stretches of ids of one kind, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights_K: np.ndarray) -> None:
+        self._weights_K = weights_K
         self._ids: list[np.ndarray] = []
         self._kinds: list[np.ndarray] = []
-        self._target: list[np.ndarray] = []
+        self._weights: list[np.ndarray] = []
         self._heard: list[np.ndarray] = []
 
     def add(
@@ -75,32 +87,34 @@ class Layout:
     ) -> Layout:
         values = np.asarray(ids, dtype=np.int64)
         self._ids.append(values)
-        self._kinds.append(np.broadcast_to(np.asarray(kinds, dtype=np.uint8), values.shape))
-        self._target.append(np.full(values.shape, is_target))
+        what = np.broadcast_to(np.asarray(kinds, dtype=np.uint8), values.shape)
+        self._kinds.append(what)
+        self._weights.append(self._weights_K[what] if is_target else np.zeros(values.shape, dtype=np.float32))
         self._heard.append(np.full(values.shape, is_heard))
         return self
 
-    def example(self, task: Task, key: str, audio: np.ndarray | None = None) -> Example:
-        ids, kinds, target, heard = (np.concatenate(part) for part in (self._ids, self._kinds, self._target, self._heard))
-        return Example(task, key, ids, kinds, target, heard, audio)
+    def example(self, task: Task, document_id: str, *audio: np.ndarray) -> Example:
+        ids, kinds, weights, heard = (np.concatenate(part) for part in (self._ids, self._kinds, self._weights, self._heard))
+        return Example(task, document_id, ids, kinds, weights, np.arange(len(ids), dtype=np.int32), heard, audio)
 
 
 class ExampleMaker:
-    """Lays out examples over one vocabulary and interleave ratio."""
+    """Lays out examples over one vocabulary and interleave ratio, with one stage's weights of loss."""
 
-    def __init__(self, vocabulary: Vocabulary, ratio: Ratio) -> None:
+    def __init__(self, vocabulary: Vocabulary, ratio: Ratio, weights: LossWeights = LossWeights()) -> None:  # noqa: B008 (frozen)
         self.vocabulary, self.ratio = vocabulary, ratio
+        self._weights_K = kind_weights(weights)
 
     def ctc(self, key: str, text_ids: list[int], audio: np.ndarray) -> Example:
-        return Layout().add(text_ids, TokenKind.TEXT, is_target=True).example(Task.CTC, key, audio)
+        return Layout(self._weights_K).add(text_ids, TokenKind.TEXT, is_target=True).example(Task.CTC, key, audio)
 
     def text(self, key: str, text_ids: list[int]) -> Example:
-        layout = Layout().add(text_ids[:1], TokenKind.TEXT).add(text_ids[1:], TokenKind.TEXT, is_target=True)
+        layout = Layout(self._weights_K).add(text_ids[:1], TokenKind.TEXT).add(text_ids[1:], TokenKind.TEXT, is_target=True)
         return self._ended(layout).example(Task.TEXT, key)
 
     def asr(self, key: str, text_ids: list[int], audio: np.ndarray) -> Example:
         patches = [self.vocabulary.audio_patch] * num_patches(len(audio))
-        layout = Layout().add([self.vocabulary.audio_start], TokenKind.SPECIAL)
+        layout = Layout(self._weights_K).add([self.vocabulary.audio_start], TokenKind.SPECIAL)
         layout.add(patches, TokenKind.SPECIAL, is_heard=True).add([self.vocabulary.audio_end], TokenKind.SPECIAL)
         return self._ended(layout.add(text_ids, TokenKind.TEXT, is_target=True)).example(Task.ASR, key, audio)
 
@@ -112,12 +126,12 @@ class ExampleMaker:
         places = np.full(num_places, self.vocabulary.special(PATCH_PAD), dtype=np.int64)
         kinds = np.full(num_places, TokenKind.SPECIAL, dtype=np.uint8)
         places[chosen], kinds[chosen] = text_ids, TokenKind.TEXT
-        layout = Layout().add([self.vocabulary.audio_start], TokenKind.SPECIAL)
+        layout = Layout(self._weights_K).add([self.vocabulary.audio_start], TokenKind.SPECIAL)
         layout.add(places, kinds).add([self.vocabulary.audio_end], TokenKind.SPECIAL)
         return self._ended(layout.add(text_ids, TokenKind.TEXT, is_target=True)).example(Task.REPEAT, key)
 
     def tts(self, key: str, text_ids: list[int], codes: np.ndarray) -> Example:
-        layout = Layout().add(text_ids, TokenKind.TEXT).add([self.vocabulary.tts_start], TokenKind.SPECIAL)
+        layout = Layout(self._weights_K).add(text_ids, TokenKind.TEXT).add([self.vocabulary.tts_start], TokenKind.SPECIAL)
         spoken, kinds = interleave(text_ids, codes, self.vocabulary, self.ratio)
         layout.add(spoken, SPOKEN_KINDS[kinds], is_target=True)
         layout.add([self.vocabulary.tts_end], TokenKind.SPECIAL, is_target=True)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from training.data import Batch
 from training.examples import TokenKind
 from training.model import StepAudio2
-from training.recipe import LossWeights
 
 NUM_KINDS = len(TokenKind)
 
@@ -30,32 +29,22 @@ class Sums:
     count_K: torch.Tensor  # targets by kind
 
 
-def kind_weights(weights: LossWeights, device: torch.device) -> torch.Tensor:
-    """Float32 ``[K]``, in the order of TokenKind."""
-    return torch.tensor([getattr(weights, kind.name.lower()) for kind in TokenKind], dtype=torch.float32, device=device)
-
-
-def weighted_targets(batch: Batch, weights_K: torch.Tensor) -> torch.Tensor:
-    """Scalar: the sum of the targets' weights, which the loss of a step is divided by."""
-    return weights_K[batch.kinds_BT[batch.target_BT]].sum()
-
-
-def token_sums(model: StepAudio2, batch: Batch, weights_K: torch.Tensor) -> Sums:
-    """Cross-entropy at the targets; the head runs at these positions only."""
+def token_sums(model: StepAudio2, batch: Batch) -> Sums:
+    """Cross-entropy where the loss has weight; the head runs at these positions only."""
     features = None
     if batch.mels_ACM is not None and batch.num_valid_A is not None and batch.num_patches_A is not None:
         features = model.hear(batch.mels_ACM, batch.num_valid_A, batch.num_patches_A)
     hidden_BTD = model.hidden(batch.ids_BT, batch.heard_BT, features)
     # The state at t - 1 predicts position t; the first position of an example has nothing before it.
-    predicted_BT = batch.target_BT[:, 1:]
+    predicted_BT = batch.weights_BT[:, 1:] > 0
     logits_NV = model.lm_head(hidden_BTD[:, :-1][predicted_BT])
     targets_N, kinds_N = batch.ids_BT[:, 1:][predicted_BT], batch.kinds_BT[:, 1:][predicted_BT]
     losses_N = F.cross_entropy(logits_NV.float(), targets_N, reduction="none")
     right_N = (logits_NV.detach().argmax(-1) == targets_N).float()
-    return Sums((losses_N * weights_K[kinds_N]).sum(), *_by_kind(kinds_N, losses_N.detach(), right_N))
+    return Sums((losses_N * batch.weights_BT[:, 1:][predicted_BT]).sum(), *_by_kind(kinds_N, losses_N.detach(), right_N))
 
 
-def ctc_sums(model: StepAudio2, batch: Batch, weights_K: torch.Tensor) -> Sums:
+def ctc_sums(model: StepAudio2, batch: Batch) -> Sums:
     """CTC over the labels (Graves et al. 2006): minus log likelihood of each text, in nats.
 
     A text counts as right label for label when best-path decoding gives exactly it, otherwise not at all.
@@ -77,7 +66,7 @@ def ctc_sums(model: StepAudio2, batch: Batch, weights_K: torch.Tensor) -> Sums:
     loss_K, correct_K = count_K.clone(), count_K.clone()
     loss_K[TokenKind.TEXT], correct_K[TokenKind.TEXT] = losses_A.detach().sum(), right_A.sum()
     count_K[TokenKind.TEXT] = batch.lengths_B.sum()
-    return Sums(losses_A.sum() * weights_K[TokenKind.TEXT], loss_K, correct_K, count_K)
+    return Sums((losses_A * batch.weights_BT[:, 0]).sum(), loss_K, correct_K, count_K)
 
 
 def _by_kind(kinds_N: torch.Tensor, *values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

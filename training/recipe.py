@@ -49,6 +49,7 @@ class LossWeights(RecipeModel):
     audio_code: float = Field(default=1.0, ge=0.0)
     tts_pad: float = Field(default=1.0, ge=0.0)
     audio_pad: float = Field(default=1.0, ge=0.0)
+    thinking: float = Field(default=1.0, ge=0.0)
     special: float = Field(default=1.0, ge=0.0)
 
 

@@ -98,7 +98,6 @@ class Run:
             codec_fingerprint=inputs.tokenizer.codec_fingerprint,
             pack_id=inputs.pack.pack_id,
         )
-        self._maker = ExampleMaker(inputs.tokenizer.vocabulary, inputs.tokenizer.ratio)
         self._reader = DocumentReader(inputs.pack, inputs.recipe.data.cached_audio_bytes)
         self._stages: list[dict[str, Any]] = []
         self._parent: str | None = None
@@ -140,7 +139,8 @@ class Run:
             for number in range(first, last_stage + 1):
                 stage = self.recipe.stages[number]
                 trainer = StageTrainer(model, stage, vocabulary.pad, device)
-                data = StageData(self.inputs.train, self._reader, self._maker, self.recipe, stage)
+                maker = ExampleMaker(vocabulary, self.inputs.tokenizer.ratio, stage.loss_weights)
+                data = StageData(self.inputs.train, self._reader, maker, self.recipe, stage)
                 continued = held if held is not None and number == first else None
                 loop = StageLoop(self, number, model, trainer, data, continued)
                 bar = bars.task(f"train {stage.name}", stage.steps, "steps")
@@ -189,7 +189,8 @@ class Run:
         """Measure what the stage asks for and write the summary so far."""
         if stage.measure_swap:
             most = self.recipe.data.swap_documents
-            found = [measure_swap(model, split, self._reader, self._maker, most, device) for split in self.measured]
+            maker = ExampleMaker(self.inputs.tokenizer.vocabulary, self.inputs.tokenizer.ratio)
+            found = [measure_swap(model, split, self._reader, maker, most, device) for split in self.measured]
             self._write(EVALUATION, swap_report(stage.name, found))
         self._stages = [*self._stages, loop.summary()] if len(self._stages) == loop.number else self._stages
         evaluation = self._read(EVALUATION)

@@ -13,7 +13,7 @@ from manifests.errors import WorkError
 from training.data import collate
 from training.examples import Example, TokenKind
 from training.model import StepAudio2
-from training.objectives import Sums, ctc_sums, kind_weights, token_sums, weighted_targets
+from training.objectives import Sums, ctc_sums, token_sums
 from training.recipe import Group, GroupRate, Stage
 
 # What moves with the clock and not with the run: left out wherever two runs are compared.
@@ -27,7 +27,6 @@ class StageTrainer:
         self.model, self.stage, self.device = model, stage, device
         self.step = 0
         self._pad_id = pad_id
-        self._weights_K = kind_weights(stage.loss_weights, device)
         self._sums = ctc_sums if stage.is_ctc else token_sums
         self._trained = freeze_all_but(model, stage)
         self.optimizer = torch.optim.AdamW(optimizer_groups(model, stage), betas=stage.betas, fused=True)
@@ -52,17 +51,17 @@ class StageTrainer:
         size = len(examples) // self.stage.micro_batches
         parts = [examples[start : start + size] for start in range(0, len(examples), size)]
         batches = [collate(part, self.model.config.encoder.num_mels, self._pad_id, self.device) for part in parts]
-        weight = torch.stack([weighted_targets(batch, self._weights_K) for batch in batches]).sum()
+        weight = torch.stack([batch.weights_BT.sum() for batch in batches]).sum()
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
         sums = []
         for batch in batches:
-            part = self._sums(self.model, batch, self._weights_K)
+            part = self._sums(self.model, batch)
             self._refuse_unless_finite(part.loss, "loss", batch.keys)
             (part.loss / weight).backward()
             sums.append(part)
         norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self.stage.clip_grad_norm)
-        self._refuse_unless_finite(norm, "gradient norm", [example.key for example in examples])
+        self._refuse_unless_finite(norm, "gradient norm", [example.document_id for example in examples])
         self.optimizer.step()
         self.step += 1
         tokens = sum(len(example.ids) for example in examples)

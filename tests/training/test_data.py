@@ -32,7 +32,7 @@ def make_data(chord_pack: Any) -> MakeData:
 
 
 def content(data: StageData) -> list[tuple[str, str, bytes]]:
-    return [(example.task.value, example.key, example.ids.tobytes()) for example in data.next_step()]
+    return [(example.task.value, example.document_id, example.ids.tobytes()) for example in data.next_step()]
 
 
 @pytest.mark.parametrize("stage", range(4))
@@ -94,9 +94,9 @@ def test_padding_is_no_target_and_features_keep_the_order_of_their_examples(
     for row, example in enumerate(examples):
         length = len(example.ids)
         assert batch.ids_BT[row, :length].tolist() == example.ids.tolist()
-        assert not batch.target_BT[row, length:].any()
-        assert not batch.target_BT[row, 0]
-    heard = [example for example in examples if example.audio is not None]
+        assert not batch.weights_BT[row, length:].any()
+        assert not batch.weights_BT[row, 0]
+    heard = [example for example in examples if example.audio]
     assert batch.num_patches_A is not None
     assert batch.num_patches_A.tolist() == [int(example.is_heard.sum()) for example in heard]
     assert int(batch.heard_BT.sum()) == int(batch.num_patches_A.sum())

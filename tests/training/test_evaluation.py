@@ -49,9 +49,9 @@ def test_swapped_audio_is_anothers_at_the_length_of_the_own(chord_pack: Any) -> 
     for entry, donor in pairs:
         own, other = (asr_example(maker, reader, entry, source) for source in (entry, donor))
         assert np.array_equal(own.ids, other.ids)
-        assert np.array_equal(own.audio, reader.read(entry).audio)  # type: ignore[arg-type]
-        heard, whole = other.audio, reader.read(donor).audio
-        assert heard is not None and whole is not None and len(heard) == entry.num_samples  # noqa: PT018 (narrows both)
+        assert np.array_equal(own.audio[0], reader.read(entry).audio)  # type: ignore[arg-type]
+        (heard,), whole = other.audio, reader.read(donor).audio
+        assert whole is not None and len(heard) == entry.num_samples  # noqa: PT018 (narrows whole)
         assert np.array_equal(heard, np.concatenate([whole] * (len(heard) // len(whole) + 1))[: len(heard)])
 
 

@@ -10,7 +10,7 @@ from manifests.packs import Document
 from tokenization.interleave import Kind, Ratio
 from tokenization.vocabulary import Vocabulary
 from training.examples import PATCH_PAD, SPOKEN_KINDS, Example, ExampleMaker, TokenKind, recombine
-from training.recipe import RepeatRecipe, Task
+from training.recipe import LossWeights, RepeatRecipe, Task
 
 VOCABULARY = Vocabulary.small(300)
 MAKER = ExampleMaker(VOCABULARY, Ratio())
@@ -19,7 +19,7 @@ PATCH, START, END, STOP = VOCABULARY.audio_patch, VOCABULARY.audio_start, VOCABU
 
 
 def targets(example: Example) -> list[int]:
-    return example.ids[example.is_target].tolist()
+    return example.ids[example.weights > 0].tolist()
 
 
 def test_asr_is_wrapped_patches_then_text_and_stop_with_loss_on_these_only() -> None:
@@ -59,6 +59,15 @@ def test_every_kind_of_an_interleave_has_its_name_here() -> None:
         *("TEXT", "TEXT", "AUDIO_CODE", "AUDIO_CODE", "AUDIO_PAD"),
         *("TEXT", "TTS_PAD", "AUDIO_PAD", "AUDIO_PAD", "AUDIO_PAD"),
     ]
+
+
+def test_a_target_has_the_stages_weight_of_its_kind_and_all_else_none() -> None:
+    weights = LossWeights(text=0.5, audio_code=2.0, tts_pad=0.25, audio_pad=0.125, special=3.0)
+    example = ExampleMaker(VOCABULARY, Ratio(), weights).tts("k", [7, 8], np.arange(5, dtype=np.uint16))
+    group = [0.5, 2.0, 2.0, 2.0, 2.0], [0.5, 2.0, 0.125, 0.125, 0.125]
+    assert example.weights.tolist() == [0.0, 0.0, 0.0, *group[0], *group[1], 3.0, 3.0]
+    assert (example.weights.dtype, example.positions.dtype) == (np.float32, np.int32)
+    assert example.positions.tolist() == list(range(len(example.ids)))
 
 
 @given(num_text=st.integers(1, 9), num_codes=st.integers(1, 40))

@@ -13,7 +13,7 @@ from training.data import DocumentReader, StageData, collate
 from training.documents import read_split
 from training.examples import ExampleMaker, TokenKind
 from training.model import GROUP_PREFIXES, StepAudio2
-from training.objectives import kind_weights, token_sums
+from training.objectives import token_sums
 from training.recipe import GroupRate, LossWeights, Stage, TrainingRecipe
 from training.trainer import StageTrainer, rate_at
 
@@ -30,7 +30,8 @@ def bench(chord_pack: Any) -> Any:
         torch.manual_seed(0)
         model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
         split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, recipe.data.max_tokens)
-        data = StageData(split, DocumentReader(pack, 1 << 24), ExampleMaker(vocabulary, tokenizer.ratio), recipe, stage)
+        maker = ExampleMaker(vocabulary, tokenizer.ratio, stage.loss_weights)
+        data = StageData(split, DocumentReader(pack, 1 << 24), maker, recipe, stage)
         return StageTrainer(model, stage, vocabulary.pad, CPU), data
 
     return make
@@ -92,16 +93,16 @@ def test_loss_is_the_weighted_mean_over_targets(bench: Any, demo_recipe: Trainin
     counts = {kind: row.get(f"count_{kind}", 0) for kind in weights}
     expected = sum(weights[kind] * counts[kind] * row.get(f"loss_{kind}", 0.0) for kind in weights)
     assert row["loss"] == pytest.approx(expected / sum(weights[kind] * counts[kind] for kind in weights), rel=1e-5)
-    assert sum(counts.values()) == sum(int(example.is_target.sum()) for example in data.examples(0))
+    assert counts["tts_pad"] == 0  # what has no weight is not worked out
+    assert sum(counts.values()) == sum(int((example.weights > 0).sum()) for example in data.examples(0))
 
 
 def test_a_step_over_padded_examples_is_that_over_each_alone(bench: Any, demo_recipe: TrainingRecipe) -> None:
     trainer, data = bench(demo_recipe, demo_recipe.stages[3])
-    weights_K = kind_weights(LossWeights(), CPU)
     examples = data.examples(0)
 
     def losses(chosen: Any) -> float:
-        return float(token_sums(trainer.model, collate(chosen, 40, 1, CPU), weights_K).loss)
+        return float(token_sums(trainer.model, collate(chosen, 40, 1, CPU)).loss)
 
     assert losses(examples) == pytest.approx(sum(losses([example]) for example in examples), rel=1e-5)
 
@@ -145,4 +146,4 @@ def test_the_model_has_the_published_names_and_number_of_weights(demo_recipe: Tr
     tiny = StepAudio2(model_config("tiny"), 7000, 400)
     small = sum(p.numel() for group in ("encoder", "adaptor", "decoder") for _, p in tiny.groups()[group])
     assert 2e6 < small < 4e6
-    assert len(TokenKind) == 5
+    assert len(TokenKind) == 6
