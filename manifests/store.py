@@ -48,6 +48,11 @@ class Store:
         self.fs, self.root = open_filesystem(self.uri)
         self.is_local = isinstance(self.fs, fsspec.get_filesystem_class("file"))
 
+    @property
+    def full_uri(self) -> str:
+        """The URI as it holds from any folder: a local path is a whole one."""
+        return self.root if self.is_local else self.uri
+
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return (Store, (self.uri,))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from manifests.corpus import Corpus, UnitView
+from manifests.decision_tables import DecisionTable
 from manifests.errors import RequestError
 
 ROLE = "clips"  # of a decision table with a row a clip
@@ -27,14 +28,19 @@ def check_tables(corpus: Corpus, names: Iterable[str]) -> None:
             raise RequestError(f"leave_out: decision table {name!r} has no rows of clips; name one of {', '.join(VERBS)}")
         if lacking := sum(head.find(ROLE, unit, snapshot) is None for unit in snapshot.units):
             raise RequestError(f"leave_out: decision table {name!r} lacks {lacking} of {len(snapshot.units)} units; {remedy}")
-        now = {**snapshot.current, **{f"tables/{table}": corpus.decision_table(table).fingerprint for table in snapshot.tables}}
-        for read, mark in head.reads.items():
-            if now.get(read, mark) != mark:
-                raise RequestError(
-                    f"leave_out: decision table {name!r} was made of {read!r} ({mark}), which is {now[read]} by now; {remedy}"
-                )
+        for read, mark in changed_reads(corpus, head).items():
+            raise RequestError(
+                f"leave_out: decision table {name!r} was made of {read!r} ({head.reads[read]}), which is {mark} by now; {remedy}"
+            )
         if snapshot.units and REASON not in UnitView(corpus, snapshot.units[0]).decisions(name, ROLE).column_names:
             raise RequestError(f"leave_out: decision table {name!r} has no {REASON}; name one of {', '.join(VERBS)}")
+
+
+def changed_reads(corpus: Corpus, head: DecisionTable) -> dict[str, str]:
+    """What a decision table was made of that is another one by now: output, or ``tables/NAME``, -> fingerprint now."""
+    snapshot = corpus.snapshot
+    now = {**snapshot.current, **{f"tables/{table}": corpus.decision_table(table).fingerprint for table in snapshot.tables}}
+    return {read: now[read] for read, mark in head.reads.items() if now.get(read, mark) != mark}
 
 
 def drop_reasons(view: UnitView, names: Sequence[str]) -> list[str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from typing import Annotated, Literal
@@ -135,8 +134,8 @@ def decontaminate(
         uri, registry or [], config, allow_unreadable=allow_unreadable, scratch=scratch, scheduler=scheduler
     )
     if proof is not None:
-        with open(proof, "w", encoding="utf-8") as file:
-            json.dump(proofs.proof_of(result, config), file, indent=2, sort_keys=True)
+        with open(proof, "wb") as file:
+            file.write(proofs.Proof.of(result, config).to_json())
     answer(asdict(result), as_json, [*result.lines(), *([f"proof: {proof}"] if proof else [])])
 
 

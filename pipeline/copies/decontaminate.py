@@ -27,7 +27,8 @@ from manifests.lineage import fingerprint
 from manifests.open_rows import corpus_rows
 from manifests.recipes import resolved
 from manifests.schema import CONTAMINATION
-from pipeline.copies.clip_numbers import ClipNumbers, basis, check_layer, full_text_names, read_clips
+from manifests.tombstones import TABLE as TAKEDOWNS
+from pipeline.copies.clip_numbers import ClipNumbers, basis, check_layer, full_text_names, read_clips, table_marks
 from pipeline.copies.frames import Frames, FramesWriter
 from pipeline.copies.near import find_stretches
 from pipeline.copies.ngrams import RegistryTexts, TextMatch
@@ -281,7 +282,7 @@ def check_registry(registry: Corpus, config: DecontaminateConfig, *, allow_unrea
     if not counts:
         raise RequestError(f"registry {uri!r} has no clips; build it of evaluation sets with `--recipe registry`")
     snapshot = registry.snapshot
-    reads = basis(registry, config.content_layer, [REGISTRY_TEXT, "clip.language"])
+    reads = {**basis(registry, config.content_layer, [REGISTRY_TEXT, "clip.language"]), **table_marks(registry, [TAKEDOWNS])}
     digest = digest_json([snapshot.units, snapshot.shadowed, snapshot.superseded, reads])
     num_unheard = registry.recordings().num_rows - len(set(_column(registry, "clip.recording_id")))
     sets = dict(sorted(counts.items()))

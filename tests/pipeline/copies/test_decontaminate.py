@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import numpy as np
 import pytest
 import soundfile
 
+from annotators.content import ContentConfig
 from benchmarks.quality.copies import encoded
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.recipes import load_recipe
 from pipeline.build import build
 from pipeline.copies.decontaminate import decontaminate
-from pipeline.copies.proof import check, proof_of
+from pipeline.copies.proof import Proof, check, read_proof
 from pipeline.copies.recipe import DecontaminateConfig
 from pipeline.recipe import BuildRecipe
+from pipeline.rights.matching import Rule
+from pipeline.rights.takedown import take_down
 from tests.pipeline.copies.conftest import RATE_HZ, TEXTS, speak
 
 OTHER = "Twelve penguins marched past the research station and ignored the camera entirely this time around."
@@ -100,7 +104,7 @@ def test_a_proof_holds_until_something_changes(decontaminated, registry, recipe,
     uri, result = decontaminated
     uri = shutil.copytree(uri, str(tmp_path / "corpus"))
     path = tmp_path / "proof.json"
-    path.write_text(json.dumps(proof_of(result, CONFIG)))
+    path.write_bytes(Proof.of(result, CONFIG).to_json())
     assert check(str(path), uri) == []
     build([str(planted.folder / "ad.mp3")], uri, recipe)
     (fault,) = check(str(path), uri)
@@ -109,9 +113,53 @@ def test_a_proof_holds_until_something_changes(decontaminated, registry, recipe,
     proof["table"]["digest"] = "0" * 32
     path.write_text(json.dumps(proof))
     assert "rows of the table" in check(str(path), decontaminated[0])[0]
-    path.write_text("{}")
-    with pytest.raises(RequestError, match="cannot be read"):
-        check(str(path), uri)
+
+
+def test_a_proof_does_not_outlive_what_was_compared(decontaminated, registry, recipe, planted, tmp_path):
+    uri = shutil.copytree(decontaminated[0], str(tmp_path / "corpus"))
+    sets = shutil.copytree(registry, str(tmp_path / "registry"))
+    path = tmp_path / "proof.json"
+    path.write_bytes(Proof.of(decontaminate(uri, [sets], CONFIG), CONFIG).to_json())
+    assert check(str(path), uri) == []
+    recording = Corpus.open(sets).recordings()["recording_id"][0].as_py().hex()
+    take_down(sets, [Rule.parse("recording", recording)], reason="asked to")
+    (fault,) = check(str(path), uri)
+    assert fault.startswith(f"registry {sets!r} was at snapshot ")
+    gated = recipe.model_copy(update={"annotators": {"content": ContentConfig(when={"column": "clip.duration_s", "min": 1.0})}})
+    build([str(planted.manifest)], uri, gated)
+    layer = Corpus.open(uri).layers()["content"]
+    assert f"which is {layer} by now; decontaminate again" in check(str(path), uri)[0]
+
+
+def test_a_damaged_proof_is_refused_in_one_line(decontaminated, tmp_path):
+    path, whole = tmp_path / "proof.json", Proof.of(decontaminated[1], CONFIG).to_json()
+    damaged = {
+        "Invalid JSON": whole[: len(whole) // 2],
+        "Invalid JSON: expected value": b"\xff",
+        "corpus: Field required": b"{}",
+        "registries.0.digest: Field required": re.sub(rb'"digest": "[^"]*",\s*"clips"', b'"clips"', whole),
+        "config.ngram: Input should be greater": whole.replace(b'"ngram": 13', b'"ngram": 0'),
+        "format_version: Input should be 2": whole.replace(b'"format_version": 2', b'"format_version": 1'),
+    }
+    for what, data in damaged.items():
+        path.write_bytes(data)
+        with pytest.raises(RequestError) as refused:
+            check(str(path), decontaminated[0])
+        assert what in str(refused.value)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(RequestError, match="FileNotFoundError"):
+        check(str(tmp_path / "none.json"), decontaminated[0])
+
+
+def test_a_proof_holds_from_another_folder(corpus, registry, tmp_path, monkeypatch):
+    shutil.copytree(corpus, tmp_path / "corpus")
+    shutil.copytree(registry, tmp_path / "registry")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "proof.json").write_bytes(Proof.of(decontaminate("corpus", ["./registry"], CONFIG), CONFIG).to_json())
+    proof = read_proof("proof.json")
+    assert (proof.corpus.uri, proof.registries[0].uri) == (str(tmp_path / "corpus"), str(tmp_path / "registry"))
+    monkeypatch.chdir("/")
+    assert check(str(tmp_path / "proof.json")) == []
 
 
 def test_a_registry_with_unreadable_audio_is_refused_and_nothing_changes(corpus, tmp_path):
