@@ -3,6 +3,9 @@
 Ids lie in three ranges: text ids ``[0, text_size)`` of the BPE, named specials, and audio ids
 ``[audio_base, audio_base + num_codes)`` with the audio padding token behind them. Rows of the embedding matrix past the
 last id are padding that nothing names.
+
+A text model brings the rows below ``num_text_rows`` and no other. Its matrix may be longer (Qwen2.5-7B has 152,064 rows,
+0.5B 151,936): what lies there is padding that was never trained, and gives way to specials and audio ids.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ ROW_MULTIPLE = 64
 END_OF_TEXT = "<|endoftext|>"
 PAD = "<|pad|>"
 TOOL_CALLS = ("<tool_call>", "</tool_call>")
+AUDIO_WRAPPERS = ("<audio_start>", "<audio_end>", "<audio_patch>", "<audio_patch_pad>")
 
 # The specials behind Qwen2.5's own ids, in the order of Step-Audio-2-mini's table.
 SPECIALS = (
@@ -162,10 +166,31 @@ class Vocabulary:
         """Fills batches; the published table has no own pad and uses end-of-text."""
         return self._ids.get(PAD, self.end_of_text)
 
+    @property
+    def num_text_rows(self) -> int:
+        """Rows that a text model knows: the BPE's and, in a small table, end-of-text, pad and tool calls."""
+        return self.eot
+
+    def known_rows(self, *, wrappers: bool) -> np.ndarray:
+        """Bool ``[num_rows]``: rows of the text model; with ``wrappers`` also those that stand around heard audio, which
+        are in use before speech is (stages 0 and 1). All others are drawn when the vocabulary grows."""
+        known = np.arange(self.num_rows) < self.num_text_rows
+        if wrappers:
+            known[[self.special(token) for token in AUDIO_WRAPPERS]] = True
+        return known
+
     @cached_property
     def layout_hash(self) -> str:
         """Hex digest over the whole table."""
         return digest_json(self.to_json())
+
+    def check_layout(self, stated: str | None, what: str) -> None:
+        """Raises MismatchError where ``what`` was made for a table of another hash, or states none."""
+        if stated != self.layout_hash:
+            raise MismatchError(
+                f"{what} has vocabulary layout {stated}, the tokenizer here {self.layout_hash}; they must be equal: "
+                "use the tokenizer it was made with"
+            )
 
     def audio_id(self, code: int) -> int:
         """Id of ``<audio_code>``. Raises ContractError for a code outside ``[0, num_codes)``."""

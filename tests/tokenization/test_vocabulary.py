@@ -13,36 +13,57 @@ from tokenization.vocabulary import Vocabulary
 PUBLISHED_LAYOUT = "08f04577d1f35cda4da15044b212f861"
 
 
+# The published table, literally as in the reference, section 1.6.
+PUBLISHED = """
+151665 <|EOT|>         151681 <|MASK_1e69f|>
+151666 <|BOT|>         151682 <|UNMASK_1e69f|>
+151667 <|CALL_START|>  151683 <video_start>
+151668 <|CALL_END|>    151684 <video_end>
+151669 <|THINK_START|> 151685 <patch_start>
+151670 <|THINK_END|>   151686 <patch_end>
+151671 <|IMG_START|>   151687 <patch_newline>
+151672 <|IMG_END|>     151688 <audio_start>
+151673 <|META_START|>  151689 <audio_end>
+151674 <|META_END|>    151690 <audio_patch>
+151675 <im_patch>      151691 <audio_patch_pad>
+151676 <im_start>      151692 <|SC|>
+151677 <im_end>        151693 <tts_start>
+151678 <dream>         151694 <tts_end>
+151679 <dream_start>   151695 <tts_pad>
+151680 <dream_end>
+"""
+QWEN_SPECIALS = {"<|endoftext|>": 151_643, "<tool_call>": 151_657, "</tool_call>": 151_658}
+
+
 def test_the_published_table_has_the_published_ids() -> None:
     table = Vocabulary.published()
-    named = {
-        "<|EOT|>": 151_665,
-        "<|BOT|>": 151_666,
-        "<|CALL_END|>": 151_668,
-        "<|THINK_START|>": 151_669,
-        "<|IMG_START|>": 151_671,
-        "<|META_START|>": 151_673,
-        "<im_patch>": 151_675,
-        "<dream>": 151_678,
-        "<|MASK_1e69f|>": 151_681,
-        "<video_start>": 151_683,
-        "<patch_newline>": 151_687,
-        "<audio_start>": 151_688,
-        "<audio_end>": 151_689,
-        "<audio_patch>": 151_690,
-        "<audio_patch_pad>": 151_691,
-        "<|SC|>": 151_692,
-        "<tts_start>": 151_693,
-        "<tts_end>": 151_694,
-        "<tts_pad>": 151_695,
-        "<|endoftext|>": 151_643,
-        "<tool_call>": 151_657,
-        "</tool_call>": 151_658,
-    }
-    assert {token: table.special(token) for token in named} == named
+    cells = PUBLISHED.split()
+    stated = {token: int(number) for number, token in zip(cells[::2], cells[1::2], strict=True)}
+    assert len(stated) == 31
+    assert dict(table.specials) == stated | QWEN_SPECIALS
     assert (table.audio_id(0), table.audio_id(6560), table.audio_pad_id, table.num_rows) == (151_696, 158_256, 158_257, 158_720)
     assert (table.end_of_text, table.pad, table.eot, table.bot) == (151_643, 151_643, 151_665, 151_666)
     assert table.layout_hash == PUBLISHED_LAYOUT
+
+
+def test_the_rows_of_a_text_model_end_where_the_first_new_special_is() -> None:
+    published = Vocabulary.published()
+    assert published.num_text_rows == published.text_size == 151_665
+    # Qwen2.5's own padding (rows up to 151,936 or 152,064) was never trained: specials and the first codes lie there.
+    known = published.known_rows(wrappers=False)
+    assert (len(known), int(known.sum()), bool(known[:151_665].all())) == (158_720, 151_665, True)
+    assert np.flatnonzero(published.known_rows(wrappers=True) & ~known).tolist() == [151_688, 151_689, 151_690, 151_691]
+    small = Vocabulary.small(300)
+    assert small.num_text_rows == 304
+    assert small.end_of_text < small.num_text_rows <= small.eot
+
+
+def test_another_layout_is_refused_by_name_and_remedy() -> None:
+    table = Vocabulary.small(300)
+    table.check_layout(table.layout_hash, "checkpoint 'c'")
+    for stated in (Vocabulary.small(301).layout_hash, None):
+        with pytest.raises(MismatchError, match=f"checkpoint 'c' has vocabulary layout {stated}.*use the tokenizer"):
+            table.check_layout(stated, "checkpoint 'c'")
 
 
 @given(text_size=st.integers(1, 5000), num_codes=st.integers(1, 7000))
