@@ -3,7 +3,11 @@
 Only encoding: the way back to audio is the published flow-matching detokenizer, which is another model. Importing this
 module is light; torch and s3tokenizer load in ``setup``.
 
-S audio samples, M spectrum frames (100 a second).
+The network takes 30 s. The package's own way through longer audio loses up to 2 s of codes just above 52 s and 78 s, so long
+audio runs through windows of ours. Attention sees the whole of a window: no overlap makes the codes wholly those of one
+pass, but this one makes codes at a seam as likely equal to them as codes elsewhere (`benchmarks/codec_seams.py`).
+
+S audio samples, N spectrum frames (100 a second), F code frames (25 a second), M mel bins.
 """
 
 from __future__ import annotations
@@ -21,14 +25,15 @@ from manifests.lineage import fingerprint, weights_digest
 from manifests.recipes import RecipeModel
 from tokenization.codec import one_thread
 from tokenization.vocabulary import NUM_CODES
+from tokenization.windows import windows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HOP_SAMPLES = 160
 FRAMES_PER_CODE = 4
-# The network's own limit is 30 s; the package's sliding windows lose codes near 52 s and 78 s, so it never sees more.
-WINDOW_SAMPLES = 30 * MODEL_RATE_HZ
+WINDOW_FRAMES = 750  # 30 s
+OVERLAP_FRAMES = 100  # 4 s: each side of a seam hears 2 s beyond it
 # The spectrum reflects 200 samples at each end: less audio than its 400-sample window is filled with silence.
 SHORTEST_SAMPLES = 400
 HEAD_WIDTH = 64  # the package fixes its rotary table to heads of 64
@@ -45,7 +50,7 @@ class S3Codec:
     """Satisfies ``manifests.contracts.AudioCodec``, except that ``decode`` refuses."""
 
     name = "s3"
-    version = "1"
+    version = "2"
     frame_rate_hz = MODEL_RATE_HZ / (HOP_SAMPLES * FRAMES_PER_CODE)
     num_codes = NUM_CODES
     sample_rate_hz = MODEL_RATE_HZ
@@ -102,16 +107,14 @@ class S3Codec:
         self._model = model.eval()
 
     def expected_frames(self, num_samples: int) -> int:
-        """750 for each whole window of 30 s; for the rest of S > 0 samples, ``ceil(floor(max(S, 400) / 160) / 4)``.
+        """``ceil(floor(max(S, 400) / 160) / 4)`` for S > 0 samples, however many: no samples, no frames.
 
-        Two convolutions halve the ``floor(S / 160)`` spectrum frames, each rounding up. No samples, no frames.
+        Two convolutions halve the ``floor(S / 160)`` spectrum frames, each rounding up.
         """
-        whole, rest = divmod(num_samples, WINDOW_SAMPLES)
-        per_window = WINDOW_SAMPLES // (HOP_SAMPLES * FRAMES_PER_CODE)
-        return whole * per_window + (-(-(max(rest, SHORTEST_SAMPLES) // HOP_SAMPLES) // FRAMES_PER_CODE) if rest else 0)
+        return -(-(max(num_samples, SHORTEST_SAMPLES) // HOP_SAMPLES) // FRAMES_PER_CODE) if num_samples else 0
 
     def encode(self, audio: Sequence[Audio]) -> list[np.ndarray]:
-        """Codes uint16 of each item at 16 kHz; items and windows of 30 s run alone, so counts are exact."""
+        """Codes uint16 ``[F]`` of each item at 16 kHz; each item runs alone, and above 30 s in windows."""
         self.setup()
         return [check_codes(self._encode(item), len(item), self) for item in audio]
 
@@ -123,19 +126,27 @@ class S3Codec:
         )
 
     def _encode(self, item: Audio) -> np.ndarray:
-        starts = range(0, len(item), WINDOW_SAMPLES)
-        parts = [self._encode_window(np.asarray(item[start : start + WINDOW_SAMPLES], np.float32)) for start in starts]
-        return np.concatenate(parts) if parts else np.zeros(0, np.uint16)
-
-    def _encode_window(self, audio: Audio) -> np.ndarray:
         import torch
         from s3tokenizer.utils import log_mel_spectrogram
 
-        filled = np.pad(audio, (0, max(0, SHORTEST_SAMPLES - len(audio))))
+        if len(item) == 0:
+            return np.zeros(0, np.uint16)
+        filled = np.pad(np.asarray(item, np.float32), (0, max(0, SHORTEST_SAMPLES - len(item))))
         with torch.inference_mode(), one_thread():
-            mel = log_mel_spectrogram(torch.from_numpy(filled), self._num_mels)
-            codes, lengths = self._model.quantize(mel[None], torch.tensor([mel.shape[1]]))
-        return codes[0, : int(lengths[0])].numpy().astype(np.uint16)
+            # Of the whole item: its floor lies below the loudest of all frames, as in one pass.
+            mel_MN = log_mel_spectrogram(torch.from_numpy(filled), self._num_mels)
+            parts = [
+                self._encode_window(mel_MN[:, FRAMES_PER_CODE * window.start : FRAMES_PER_CODE * window.stop])[window.kept]
+                for window in windows(-(-mel_MN.shape[1] // FRAMES_PER_CODE), WINDOW_FRAMES, OVERLAP_FRAMES)
+            ]
+        return np.concatenate(parts)
+
+    def _encode_window(self, mel_MN: Tensor) -> np.ndarray:
+        import torch
+
+        codes_BF, lengths_B = self._model.quantize(mel_MN[None], torch.tensor([mel_MN.shape[1]]))
+        codes: np.ndarray = codes_BF[0, : int(lengths_B[0])].numpy().astype(np.uint16)
+        return codes
 
     def _path(self) -> str:
         path = self.config.weights_path
