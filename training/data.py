@@ -17,11 +17,12 @@ import torch
 
 from manifests.errors import MismatchError
 from manifests.packs import Document, Pack
+from tokenization.stretches import TokenKind
 from training.documents import Entry, Split
-from training.examples import Example, ExampleMaker, TokenKind, recombine
+from training.examples import Example, ExampleMaker, recombine
 from training.features import log_mel
 from training.lengths import num_patches, num_valid_frames
-from training.recipe import Stage, Task, TrainingRecipe
+from training.recipe import CtcStage, Stage, Task, TrainingRecipe
 
 CYCLE = 1000  # slots in which the tasks' shares come out exactly (to 1/1000)
 
@@ -68,7 +69,7 @@ class StageData:
     def __init__(self, split: Split, reader: DocumentReader, maker: ExampleMaker, recipe: TrainingRecipe, stage: Stage) -> None:
         self._split, self._reader, self._maker, self._recipe, self._stage = split, reader, maker, recipe, stage
         self._stage_seed = zlib.crc32(stage.name.encode())
-        self._pattern = task_pattern(stage.tasks)
+        self._pattern = task_pattern({task: given.share for task, given in stage.tasks.items()})
         self._texts = [entry.text_ids for entry in split.entries if entry.text_ids]
         self._orders: dict[tuple[Task, int], np.ndarray] = {}
         self.step = 0
@@ -81,7 +82,7 @@ class StageData:
 
     def examples(self, step: int) -> list[Example]:
         """The ``batch_documents`` examples of a step (from 0)."""
-        size = self._stage.batch_documents
+        size = self._stage.batch_documents if isinstance(self._stage, CtcStage) else self._stage.sequences_per_step
         return [self._example(slot) for slot in range(step * size, (step + 1) * size)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class StageData:
         recipe = self._recipe.repeat
         ids = recombine(self._texts, recipe, rng) if rng.random() < recipe.recombined_share else list(entry.text_ids)
         stretch = rng.uniform(1.0, recipe.max_patches_per_token)
-        room = self._recipe.data.max_tokens - len(ids) - 3
+        room = self._recipe.longest_sequence - len(ids) - 3
         return self._maker.repeat(entry.key, ids, max(len(ids), min(room, round(stretch * len(ids)))), rng)
 
     def _task(self, slot: int) -> tuple[Task, int]:

@@ -10,7 +10,7 @@ from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
 from training.config import model_config
 from training.documents import Split, read_split
-from training.recipe import TrainingRecipe
+from training.recipe import CtcStage, PretrainStage, TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> In
                 f"pack {pack_uri!r} has {name} {pack.head[name]}, tokenizer {tokenizer_uri!r} {value}; give the tokenizer it was packed with"
             )
     longest = model_config(recipe.model).decoder.max_positions
-    if recipe.data.max_tokens > longest:
-        raise RequestError(f"data.max_tokens {recipe.data.max_tokens} is past the {longest} positions of model {recipe.model!r}")
-    train = read_split(pack, recipe.data.train_split, tokenizer.text, tokenizer.ratio, recipe.data.max_tokens)
+    if recipe.longest_sequence > longest:
+        raise RequestError(f"sequence_length {recipe.longest_sequence} is past the {longest} positions of model {recipe.model!r}")
+    train = read_split(pack, recipe.data.train_split, tokenizer.text, tokenizer.ratio, recipe.longest_sequence)
     for stage in recipe.stages:
         for task in stage.tasks:
             if not train.eligible[task]:
@@ -101,16 +101,17 @@ def make_plan(inputs: Inputs) -> Plan:
     sizes = {group: sum(p.numel() for _, p in parameters) for group, parameters in model.groups().items()}
     stages = []
     for stage in recipe.stages:
-        total, drawn = sum(stage.tasks.values()), stage.steps * stage.batch_documents
+        total = sum(given.share for given in stage.tasks.values())
+        drawn = stage.num_steps * (stage.batch_documents if isinstance(stage, CtcStage) else stage.sequences_per_step)
         examples = {task.value: len(inputs.train.eligible[task]) for task in stage.tasks}
         stages.append(
             StagePlan(
                 name=stage.name,
-                steps=stage.steps,
+                steps=stage.num_steps,
                 trainable_parameters=sum(sizes[group] for group in stage.train),
                 examples=examples,
                 refused={task.value: dict(inputs.train.refused[task]) for task in stage.tasks},
-                epochs={task.value: drawn * share / total / examples[task] for task, share in stage.tasks.items()},
+                epochs={task.value: drawn * given.share / total / examples[task] for task, given in stage.tasks.items()},
                 rates={g.value: [r.lr, r.lr if r.lr_end is None else r.lr_end] for g, r in stage.train.items()},
             )
         )
@@ -122,13 +123,13 @@ def swap_splits(inputs: Inputs) -> list[Split]:
     from training.evaluation import swap_pairs
 
     recipe = inputs.recipe
-    if not any(stage.measure_swap for stage in recipe.stages):
+    if not any(isinstance(stage, PretrainStage) and stage.measure_swap for stage in recipe.stages):
         return []
     splits = []
     for name in recipe.data.swap_splits:
         is_train = name == inputs.train.name
         found = inputs.train if is_train else read_split(
-            inputs.pack, name, inputs.tokenizer.text, inputs.tokenizer.ratio, recipe.data.max_tokens
+            inputs.pack, name, inputs.tokenizer.text, inputs.tokenizer.ratio, recipe.longest_sequence
         )  # fmt: skip
         swap_pairs(found, recipe.data.swap_documents)
         splits.append(found)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from manifests.recipes import RecipeModel, load_recipe
 from training.config import SIZES
@@ -22,6 +22,17 @@ class Task(StrEnum):
     REPEAT = "repeat"  # stretched text between audio wrappers -> the same text
     ASR = "asr"  # audio -> text
     TTS = "tts"  # text -> interleaved text and audio codes
+    S2TT = "s2tt"  # audio -> text in another language
+    T2ST = "t2st"  # text -> speech in another language
+    S2ST = "s2st"  # audio -> speech in another language
+    SPEECH_CONTINUATION = "speech_continuation"  # audio of an utterance -> text of those that follow
+    INTERLEAVED_CONTINUATION = "interleaved_continuation"  # utterances as interleaved text and codes -> the next ones
+    CONVERSATION = "conversation"  # audio of one speaker -> speech of the other, turn by turn
+    CAPTIONING = "captioning"  # audio -> text about how it sounds
+
+
+# Tasks whose targets hold audio ids.
+SPEAKING = frozenset({Task.TTS, Task.T2ST, Task.S2ST, Task.INTERLEAVED_CONTINUATION, Task.CONVERSATION})
 
 
 class Group(StrEnum):
@@ -35,11 +46,38 @@ class Group(StrEnum):
     HEAD = "head"
 
 
+class Schedule(StrEnum):
+    """How a rate goes from ``lr`` to ``lr_end`` behind the warm-up."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class Logits(StrEnum):
+    """Which ids a stage's head can emit."""
+
+    TEXT = "text"  # audio ids are masked from the logits: before the vocabulary's stage they mean nothing
+    FULL = "full"
+
+
 class GroupRate(RecipeModel):
-    """Learning rate after warm-up, and where the cosine ends (the same rate when left out)."""
+    """Learning rate after warm-up, and where the stage's schedule ends (the same rate when left out)."""
 
     lr: PositiveFloat
     lr_end: float | None = Field(default=None, ge=0.0)
+
+
+class TaskShare(RecipeModel):
+    """How much of a stage's tokens is a task's, and what happens when no document serves it."""
+
+    share: PositiveFloat  # shares of a stage need not sum to 1
+    absent: Literal["refuse", "skip"] = "refuse"
+
+
+def _share_alone(value: Any) -> Any:
+    """A share without anything else may be written as a number."""
+    return {"share": value} if isinstance(value, int | float) else value
 
 
 class LossWeights(RecipeModel):
@@ -53,40 +91,100 @@ class LossWeights(RecipeModel):
     special: float = Field(default=1.0, ge=0.0)
 
 
-class Stage(RecipeModel):
-    """One stage of the curriculum. Its optimizer starts anew; the weights come from the stage before."""
+class StageBase(RecipeModel):
+    """What every kind of stage says. Its optimizer starts anew; the weights come from the stage before."""
 
     name: Name
-    tasks: dict[Task, PositiveFloat] = Field(min_length=1)  # shares of examples; they need not sum to 1
     train: dict[Group, GroupRate] = Field(min_length=1)  # groups that are not named are frozen
-    steps: PositiveInt
-    batch_documents: PositiveInt
-    micro_batches: PositiveInt = 1  # parts that a step's documents are worked through in, to bound memory
+    frozen: tuple[str, ...] = ()  # patterns of weights' names that stay as they are although their group is trained
+    schedule: Schedule = Schedule.COSINE
     warmup_steps: int = Field(default=0, ge=0)
+    micro_batches: PositiveInt = 1  # parts that a step is worked through in, to bound memory
     loss_weights: LossWeights = LossWeights()
     betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0.0)  # on matrices; never on norms, biases and the embedding
     clip_grad_norm: PositiveFloat = 1.0
-    measure_swap: bool = False  # after the stage: ASR loss with matched audio and with audio of another text
-
-    @property
-    def is_ctc(self) -> bool:
-        return Task.CTC in self.tasks
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Stage:
-        if self.is_ctc and len(self.tasks) > 1:
-            raise ValueError("task ctc trains the encoder by itself; give it a stage of its own")
-        decoder_parts = set(self.train) - {Group.ENCODER, Group.CTC_HEAD}
-        if self.is_ctc and decoder_parts:
-            raise ValueError(f"a ctc stage reaches encoder and ctc_head only, not {sorted(decoder_parts)}")
-        if not self.is_ctc and Group.CTC_HEAD in self.train:
-            raise ValueError("ctc_head is trained by the task ctc only")
+    def _rates_end_somewhere(self) -> StageBase:
+        ending = sorted(group for group, rate in self.train.items() if rate.lr_end is not None)
+        if self.schedule is Schedule.CONSTANT and ending:
+            raise ValueError(f"schedule constant has no lr_end; take it out of {ending}, or choose cosine or linear")
+        return self
+
+
+class CtcStage(StageBase):
+    """Pretrains the encoder by CTC, on documents that are batched by the length of their audio."""
+
+    kind: Literal["ctc"]
+    steps: PositiveInt
+    batch_documents: PositiveInt  # documents of a step
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps
+
+    @property
+    def tasks(self) -> dict[Task, TaskShare]:
+        return {Task.CTC: TaskShare(share=1.0)}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CtcStage:
+        if others := sorted(set(self.train) - {Group.ENCODER, Group.CTC_HEAD}):
+            raise ValueError(f"a ctc stage reaches encoder and ctc_head only, not {others}")
         if self.batch_documents % self.micro_batches:
             raise ValueError(f"batch_documents {self.batch_documents} must be a multiple of micro_batches {self.micro_batches}")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
         return self
+
+
+class PretrainStage(StageBase):
+    """Next-token prediction over sequences packed with whole documents; the encoder is frozen."""
+
+    kind: Literal["pretrain"]
+    # A bare number is the share. Shares are of tokens: every position counts but a sequence's padding.
+    tasks: dict[Task, Annotated[TaskShare, BeforeValidator(_share_alone)]] = Field(min_length=1)
+    sequence_length: PositiveInt  # a longer document is refused and counted, never cut
+    sequences_per_step: PositiveInt
+    steps: PositiveInt | None = None
+    tokens: PositiveInt | None = None  # instead of steps; a step counts as full sequences
+    vocabulary: Logits = Logits.FULL
+    measure_swap: bool = False  # after the stage: ASR loss with matched audio and with audio of another text
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.sequence_length * self.sequences_per_step
+
+    @property
+    def num_steps(self) -> int:
+        """``steps``, or as many as hold ``tokens``."""
+        return self.steps if self.steps is not None else -(-(self.tokens or 0) // self.tokens_per_step)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PretrainStage:
+        if Task.CTC in self.tasks:
+            raise ValueError("task ctc trains the encoder by itself; give it a stage of kind ctc")
+        if Group.ENCODER in self.train:
+            raise ValueError(
+                "the encoder is trained by a stage of kind ctc only, and frozen in all that follow; take it out of train"
+            )
+        if Group.CTC_HEAD in self.train:
+            raise ValueError("ctc_head is trained by a stage of kind ctc only; take it out of train")
+        if (self.steps is None) == (self.tokens is None):
+            raise ValueError("a stage is as long as its steps or as its tokens; give one of them")
+        if self.sequences_per_step % self.micro_batches:
+            raise ValueError(
+                f"sequences_per_step {self.sequences_per_step} must be a multiple of micro_batches {self.micro_batches}"
+            )
+        if self.warmup_steps >= self.num_steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.num_steps}")
+        if self.vocabulary is Logits.TEXT and (speaking := sorted(SPEAKING & set(self.tasks))):
+            raise ValueError(f"vocabulary text masks audio ids, which tasks {speaking} emit; say vocabulary: full")
+        return self
+
+
+Stage = CtcStage | PretrainStage
 
 
 class DataRecipe(RecipeModel):
@@ -95,7 +193,6 @@ class DataRecipe(RecipeModel):
     train_split: str = "train"
     swap_splits: tuple[str, ...] = ("train",)  # measured after a stage with measure_swap; the first is the run's figure
     swap_documents: PositiveInt = 256  # at most so many of a split, from its start
-    max_tokens: PositiveInt = 1024  # a longer example is refused and counted, never cut
     cached_audio_bytes: PositiveInt = 256 << 20
 
 
@@ -118,7 +215,12 @@ class TrainingRecipe(RecipeModel):
     keep_checkpoints: PositiveInt = 2  # within a stage; the last one of every stage is kept
     data: DataRecipe = DataRecipe()
     repeat: RepeatRecipe = RepeatRecipe()
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[Annotated[Stage, Field(discriminator="kind")], ...] = Field(min_length=1)
+
+    @property
+    def longest_sequence(self) -> int:
+        """The largest ``sequence_length`` of all stages; 0 where none has one."""
+        return max((stage.sequence_length for stage in self.stages if isinstance(stage, PretrainStage)), default=0)
 
     @model_validator(mode="after")
     def _names_are_known_and_apart(self) -> TrainingRecipe:

@@ -28,7 +28,7 @@ from training.examples import ExampleMaker
 from training.journal import METRICS, Journal
 from training.model import StepAudio2
 from training.plan import Inputs, open_inputs, swap_splits
-from training.recipe import Stage, TrainingRecipe
+from training.recipe import PretrainStage, Stage, TrainingRecipe
 from training.trainer import StageTrainer
 
 SUMMARY = "summary.json"
@@ -79,7 +79,12 @@ def train(
     measured = swap_splits(inputs)
     work = Run(inputs, run, measured)
     held = work.held(resume)
-    if held is not None and held.stage_number == len(names) - 1 and held.step == recipe.stages[-1].steps and work.is_finished():
+    if (
+        held is not None
+        and held.stage_number == len(names) - 1
+        and held.step == recipe.stages[-1].num_steps
+        and work.is_finished()
+    ):
         say(f"run {run!r} is finished already; nothing to do. Choose another --run to train again")
         return work.result(0)
     with exact_arithmetic(recipe.threads):
@@ -143,7 +148,7 @@ class Run:
                 data = StageData(self.inputs.train, self._reader, maker, self.recipe, stage)
                 continued = held if held is not None and number == first else None
                 loop = StageLoop(self, number, model, trainer, data, continued)
-                bar = bars.task(f"train {stage.name}", stage.steps, "steps")
+                bar = bars.task(f"train {stage.name}", stage.num_steps, "steps")
                 global_step = loop.go(journal, bar, global_step)
                 self._finish(loop, stage, model, device)
         return self.result(global_step - begun)
@@ -166,7 +171,7 @@ class Run:
         )
         checkpoint.save(self.run_path, loop.model, trainer, state)
         self._parent = state.name
-        checkpoint.drop_old(self.run_path, self.recipe.keep_checkpoints, {s.name: s.steps for s in self.recipe.stages})
+        checkpoint.drop_old(self.run_path, self.recipe.keep_checkpoints, {s.name: s.num_steps for s in self.recipe.stages})
 
     def result(self, steps: int) -> TrainResult:
         """What the folder holds now."""
@@ -187,7 +192,7 @@ class Run:
 
     def _finish(self, loop: StageLoop, stage: Stage, model: StepAudio2, device: torch.device) -> None:
         """Measure what the stage asks for and write the summary so far."""
-        if stage.measure_swap:
+        if isinstance(stage, PretrainStage) and stage.measure_swap:
             most = self.recipe.data.swap_documents
             maker = ExampleMaker(self.inputs.tokenizer.vocabulary, self.inputs.tokenizer.ratio)
             found = [measure_swap(model, split, self._reader, maker, most, device) for split in self.measured]
@@ -251,7 +256,7 @@ class StageLoop:
         """Work through what is left of the stage; returns the run's steps so far."""
         stage, every = self.trainer.stage, self.run.recipe.checkpoint_every
         bar.advance(self.trainer.step)
-        while self.trainer.step < stage.steps:
+        while self.trainer.step < stage.num_steps:
             row = self.trainer.train_step(self.data.next_step())
             global_step += 1
             journal.write({**row, "global_step": global_step})
@@ -259,7 +264,7 @@ class StageLoop:
             self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
             self.wall_s += row["wall_s"]
             bar.advance(1, f"loss {row['loss']:.3f}")
-            if self.trainer.step % every == 0 or self.trainer.step == stage.steps:
+            if self.trainer.step % every == 0 or self.trainer.step == stage.num_steps:
                 self.run.save(self, global_step)
         return global_step
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from manifests.errors import WorkError
+from manifests.errors import RequestError, WorkError
+from tokenization.stretches import TokenKind
 from training.data import collate
-from training.examples import Example, TokenKind
+from training.examples import Example
 from training.model import StepAudio2
 from training.objectives import Sums, ctc_sums, token_sums
-from training.recipe import Group, GroupRate, Stage
+from training.recipe import CtcStage, Group, GroupRate, Schedule, Stage
 
 # What moves with the clock and not with the run: left out wherever two runs are compared.
 CLOCK_COLUMNS = ("wall_s", "tokens_per_s")
@@ -27,7 +29,7 @@ class StageTrainer:
         self.model, self.stage, self.device = model, stage, device
         self.step = 0
         self._pad_id = pad_id
-        self._sums = ctc_sums if stage.is_ctc else token_sums
+        self._sums = ctc_sums if isinstance(stage, CtcStage) else token_sums
         self._trained = freeze_all_but(model, stage)
         self.optimizer = torch.optim.AdamW(optimizer_groups(model, stage), betas=stage.betas, fused=True)
 
@@ -86,26 +88,51 @@ class StageTrainer:
 
 
 def freeze_all_but(model: StepAudio2, stage: Stage) -> dict[str, torch.nn.Parameter]:
-    """Let gradients reach the stage's groups only; returns these parameters by name.
+    """Let gradients reach what the stage trains only; returns these parameters by name.
 
     Gradients that an earlier stage left are freed: nothing would read them, and the optimizer clears its own groups only.
+    Raises RequestError as ``trained_names``.
     """
+    named = {group: [name for name, _ in parameters] for group, parameters in model.groups().items()}
+    chosen = {name for names in trained_names(named, stage).values() for name in names}
     trained: dict[str, torch.nn.Parameter] = {}
-    for group, parameters in model.groups().items():
-        is_trained = Group(group) in stage.train
+    for parameters in model.groups().values():
         for name, parameter in parameters:
-            parameter.requires_grad_(is_trained)
+            parameter.requires_grad_(name in chosen)
             parameter.grad = None
-            if is_trained:
+            if name in chosen:
                 trained[name] = parameter
     return trained
 
 
+def trained_names(named: Mapping[str, Sequence[str]], stage: Stage) -> dict[Group, list[str]]:
+    """Of the model's weights by group, the names of those that the stage trains.
+
+    Raises RequestError for a pattern in ``frozen`` that matches none of them, and for a group of which nothing is left.
+    """
+    trained: dict[Group, list[str]] = {}
+    within = [name for group in stage.train for name in named[group.value]]
+    for pattern in stage.frozen:
+        if not fnmatch.filter(within, pattern):
+            raise RequestError(
+                f"stage {stage.name!r}: frozen pattern {pattern!r} matches no weight of the groups that it trains "
+                f"({', '.join(stage.train)}); their names begin like {within[0]!r}"
+            )
+    for group in stage.train:
+        trained[group] = [name for name in named[group.value] if not any(fnmatch.fnmatchcase(name, p) for p in stage.frozen)]
+        if not trained[group]:
+            raise RequestError(
+                f"stage {stage.name!r} trains group {group.value!r}, of which nothing is left: frozen has {list(stage.frozen)}; "
+                "take the group out of train, or a pattern out of frozen"
+            )
+    return trained
+
+
 def optimizer_groups(model: StepAudio2, stage: Stage) -> list[dict[str, Any]]:
-    """Two parameter groups for each trained group: matrices with weight decay; norms, biases and the embedding without."""
+    """Of what ``freeze_all_but`` left trainable, two parameter groups for each group of the model: matrices with weight decay; norms, biases and the embedding without."""
     groups = []
     for group, rate in stage.train.items():
-        parameters = model.groups()[group.value]
+        parameters = [(name, p) for name, p in model.groups()[group.value] if p.requires_grad]
         decayed = [p for _, p in parameters if p.ndim > 1 and group is not Group.EMBEDDING]
         plain = [p for _, p in parameters if p.ndim == 1 or group is Group.EMBEDDING]
         for chosen, decay in ((decayed, stage.weight_decay), (plain, 0.0)):
@@ -115,13 +142,14 @@ def optimizer_groups(model: StepAudio2, stage: Stage) -> list[dict[str, Any]]:
 
 
 def rate_at(rate: GroupRate, step: int, stage: Stage) -> float:
-    """Learning rate of the step (from 0): linear warm-up, then a cosine from ``lr`` to ``lr_end`` at the last step."""
+    """Learning rate of the step (from 0): linear warm-up, then the stage's schedule from ``lr`` to ``lr_end`` at the last step."""
     if step < stage.warmup_steps:
         return rate.lr * (step + 1) / (stage.warmup_steps + 1)
     if rate.lr_end is None:
         return rate.lr
-    done = (step - stage.warmup_steps) / max(1, stage.steps - 1 - stage.warmup_steps)
-    return rate.lr_end + 0.5 * (rate.lr - rate.lr_end) * (1.0 + math.cos(math.pi * min(1.0, done)))
+    done = (step - stage.warmup_steps) / max(1, stage.num_steps - 1 - stage.warmup_steps)
+    left = 1.0 - done if stage.schedule is Schedule.LINEAR else 0.5 * (1.0 + math.cos(math.pi * done))
+    return rate.lr_end + left * (rate.lr - rate.lr_end)
 
 
 def by_kind(sums: Sequence[Sums]) -> dict[str, float]:

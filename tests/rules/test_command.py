@@ -114,12 +114,13 @@ from tokenization.vocabulary import Vocabulary
 from training.config import model_config
 from training.examples import ExampleMaker
 from training.model import StepAudio2
-from training.recipe import Stage
+from training.recipe import PretrainStage
 from training.trainer import StageTrainer
 torch.set_num_threads(1)
 vocabulary = Vocabulary.small(300)
 rate = {{"lr": 1e-3}}
-stage = Stage(name="tts", tasks={{"tts": 1, "asr": 1}}, train={{"adaptor": rate, "decoder": rate}}, steps=1, batch_documents=2)
+shape = dict(steps=1, sequence_length=256, sequences_per_step=2)
+stage = PretrainStage(kind="pretrain", name="tts", tasks={{"tts": 1, "asr": 1}}, train={{"adaptor": rate, "decoder": rate}}, **shape)
 model = StepAudio2(model_config("micro"), vocabulary.num_rows, vocabulary.text_size)
 trainer = StageTrainer(model, stage, vocabulary.pad, torch.device("cpu"))
 maker = ExampleMaker(vocabulary, Ratio())

@@ -159,12 +159,13 @@ def curriculum(steps: int = 6) -> list[dict[str, Any]]:
     """The four stages of the demo, each of a few steps."""
     rate = {"lr": 3e-3, "lr_end": 3e-4}
     decoder = {"decoder": rate, "embedding": rate, "head": rate}
-    shape = {"steps": steps, "batch_documents": 4, "warmup_steps": 1}
+    every = {"steps": steps, "warmup_steps": 1}
+    packed = {"kind": "pretrain", "sequence_length": 1024, "sequences_per_step": 4, **every}
     return [
-        {"name": "encoder_ctc", "tasks": {"ctc": 1}, "train": {"encoder": rate, "ctc_head": rate}, **shape},
-        {"name": "decoder_text", "tasks": {"text": 1, "repeat": 2}, "train": decoder, **shape},
-        {"name": "align", "tasks": {"asr": 1}, "train": {"adaptor": rate}, "measure_swap": True, **shape},
-        {"name": "tts", "tasks": {"tts": 3, "asr": 1}, "train": {"adaptor": rate, **decoder}, "micro_batches": 2, **shape},
+        {"name": "encoder_ctc", "kind": "ctc", "train": {"encoder": rate, "ctc_head": rate}, "batch_documents": 4, **every},
+        {"name": "decoder_text", "tasks": {"text": 1, "repeat": 2}, "train": decoder, **packed},
+        {"name": "align", "tasks": {"asr": 1}, "train": {"adaptor": rate}, "measure_swap": True, **packed},
+        {"name": "tts", "tasks": {"tts": 3, "asr": 1}, "train": {"adaptor": rate, **decoder}, "micro_batches": 2, **packed},
     ]
 
 

@@ -63,7 +63,7 @@ def test_a_tiny_model_hears_digits_that_it_was_not_trained_on(make_pack: Any, sh
 def test_the_digits_recipe_on_the_whole_set(make_pack: Any, shared: Path, tmp_path: Path) -> None:
     pack = make_pack(digit_splits(shared, ("george", "jackson", "lucas", "nicolas"), takes=50))
     recipe = load_training_recipe("digits")
-    check_digits(pack, shortened(recipe, {stage.name: stage.steps for stage in recipe.stages}), tmp_path / "run")
+    check_digits(pack, shortened(recipe, {stage.name: stage.num_steps for stage in recipe.stages}), tmp_path / "run")
 
 
 HANDFUL = {"encoder_ctc": 110, "decoder_text": 80, "align": 40}

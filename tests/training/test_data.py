@@ -25,7 +25,7 @@ def make_data(chord_pack: Any) -> MakeData:
     maker = ExampleMaker(tokenizer.vocabulary, tokenizer.ratio)
 
     def make(recipe: TrainingRecipe, stage: int) -> StageData:
-        split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, recipe.data.max_tokens)
+        split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, recipe.longest_sequence)
         return StageData(split, DocumentReader(pack, 1 << 20), maker, recipe, recipe.stages[stage])
 
     return make

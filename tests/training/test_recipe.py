@@ -10,8 +10,10 @@ from manifests.recipes import decode_recipe
 from training.recipe import Group, Task, TrainingRecipe, load_training_recipe
 
 RATE = {"lr": 1e-3}
-ASR = {"name": "align", "tasks": {"asr": 1}, "train": {"adaptor": RATE}, "steps": 5, "batch_documents": 4}
-CTC = {"name": "ctc", "tasks": {"ctc": 1}, "train": {"encoder": RATE, "ctc_head": RATE}, "steps": 5, "batch_documents": 4}
+SHAPE = {"sequence_length": 256, "sequences_per_step": 4}
+ASR = {"kind": "pretrain", "name": "align", "tasks": {"asr": 1}, "train": {"adaptor": RATE}, "steps": 5, **SHAPE}
+CTC = {"kind": "ctc", "name": "ctc", "train": {"encoder": RATE, "ctc_head": RATE}, "steps": 5, "batch_documents": 4}
+ENDING = {"lr": 1e-3, "lr_end": 1e-4}
 
 
 @pytest.mark.parametrize("name", ["demo", "digits"])
@@ -29,16 +31,26 @@ def test_shipped_recipes_go_through_the_curriculum(name: str) -> None:
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ({**ASR, "wramup": 3}, "stages.0.wramup"),
+        ({**ASR, "wramup": 3}, "key 'stages.0.wramup' is unknown"),
+        ({**ASR, "kind": "pretain"}, "'stages.0.*pretain"),
         ({**ASR, "tasks": {"sing": 1}}, "sing"),
         ({**ASR, "tasks": {}}, "at least 1"),
+        ({**ASR, "tasks": {"asr": {"share": 0.5, "absent": "ignore"}}}, "'refuse' or 'skip'"),
+        ({**ASR, "tasks": {"asr": 0}}, "greater than 0"),
         ({**ASR, "steps": 0}, "greater than 0"),
-        ({**ASR, "warmup_steps": 5}, "below steps"),
-        ({**ASR, "micro_batches": 3}, "multiple of micro_batches"),
+        ({**ASR, "tokens": 10}, "give one of them"),
+        ({key: value for key, value in ASR.items() if key != "steps"}, "give one of them"),
+        ({**ASR, "warmup_steps": 5}, "below steps 5"),
+        ({**ASR, "micro_batches": 3}, "sequences_per_step 4 must be a multiple of micro_batches 3"),
         ({**ASR, "train": {"vocoder": RATE}}, "vocoder"),
-        ({**ASR, "train": {"ctc_head": RATE}}, "task ctc only"),
-        ({**CTC, "tasks": {"ctc": 1, "asr": 1}}, "stage of its own"),
+        ({**ASR, "train": {"ctc_head": RATE}}, "kind ctc only"),
+        ({**ASR, "train": {"adaptor": RATE, "encoder": RATE}}, "the encoder is trained by a stage of kind ctc only"),
+        ({**ASR, "tasks": {"ctc": 1}}, "stage of kind ctc"),
+        ({**ASR, "tasks": {"asr": 1, "tts": 1}, "vocabulary": "text"}, "masks audio ids"),
+        ({**ASR, "schedule": "constant", "train": {"adaptor": ENDING}}, "constant has no lr_end"),
         ({**CTC, "train": {"adaptor": RATE}}, "encoder and ctc_head only"),
+        ({**CTC, "micro_batches": 3}, "batch_documents 4 must be a multiple"),
+        ({**CTC, "warmup_steps": 5}, "below steps 5"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused_with_its_place(stage: dict[str, Any], message: str) -> None:
@@ -53,3 +65,17 @@ def test_models_and_stage_names_must_be_known_and_apart(make_recipe: Callable[..
         make_recipe([ASR], model="huge")
     with pytest.raises(ValueError, match="not all different"):
         make_recipe([ASR, ASR])
+
+
+def test_a_share_may_stand_alone_and_says_what_happens_where_it_is_absent(make_recipe: Callable[..., TrainingRecipe]) -> None:
+    stage = make_recipe([{**ASR, "tasks": {"asr": 3, "text": {"share": 1, "absent": "skip"}}}]).stages[0]
+    assert {task.value: (given.share, given.absent) for task, given in stage.tasks.items()} == {
+        "asr": (3.0, "refuse"),
+        "text": (1.0, "skip"),
+    }
+
+
+def test_a_budget_of_tokens_is_as_many_steps_as_hold_it(make_recipe: Callable[..., TrainingRecipe]) -> None:
+    budgeted = {key: value for key, value in ASR.items() if key != "steps"}
+    steps = [make_recipe([{**budgeted, "tokens": tokens}]).stages[0].num_steps for tokens in (1, 1024, 1025)]
+    assert steps == [1, 1, 2]  # 4 sequences of 256 a step

@@ -5,17 +5,18 @@ from typing import Any
 import pytest
 import torch
 
-from manifests.errors import ContractError
+from manifests.errors import ContractError, RequestError
 from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
+from tokenization.stretches import TokenKind
 from training.config import model_config
 from training.data import DocumentReader, StageData, collate
 from training.documents import read_split
-from training.examples import ExampleMaker, TokenKind
+from training.examples import ExampleMaker
 from training.model import GROUP_PREFIXES, StepAudio2
 from training.objectives import token_sums
-from training.recipe import GroupRate, LossWeights, Stage, TrainingRecipe
-from training.trainer import StageTrainer, rate_at
+from training.recipe import Group, GroupRate, LossWeights, Schedule, Stage, TrainingRecipe
+from training.trainer import StageTrainer, rate_at, trained_names
 
 CPU = torch.device("cpu")
 
@@ -29,7 +30,7 @@ def bench(chord_pack: Any) -> Any:
     def make(recipe: TrainingRecipe, stage: Stage) -> tuple[StageTrainer, StageData]:
         torch.manual_seed(0)
         model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
-        split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, recipe.data.max_tokens)
+        split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, recipe.longest_sequence)
         maker = ExampleMaker(vocabulary, tokenizer.ratio, stage.loss_weights)
         data = StageData(split, DocumentReader(pack, 1 << 24), maker, recipe, stage)
         return StageTrainer(model, stage, vocabulary.pad, CPU), data
@@ -116,6 +117,19 @@ def test_rates_warm_up_and_follow_a_cosine_to_their_end(demo_recipe: TrainingRec
     assert rates[12] == pytest.approx(0.55)
     assert rates[20] == pytest.approx(0.1)
     assert rate_at(GroupRate(lr=1.0), 15, stage) == 1.0
+    linear = stage.model_copy(update={"schedule": Schedule.LINEAR})
+    assert [rate_at(rate, step, linear) for step in (4, 8, 20)] == pytest.approx([1.0, 0.775, 0.1])
+
+
+def test_a_pattern_freezes_weights_of_a_trained_group_and_must_match_some(demo_recipe: TrainingRecipe) -> None:
+    named = {"adaptor": ["adapter.conv.weight", "adapter.linear1.bias"], "decoder": ["model.norm.weight"]}
+    stage = demo_recipe.stages[2].model_copy(update={"frozen": ("adapter.linear*",)})
+    assert trained_names(named, stage) == {Group.ADAPTOR: ["adapter.conv.weight"]}
+    for pattern in ("adaptor.*", "model.norm.*"):  # a slip, and a group that the stage does not train
+        with pytest.raises(RequestError, match="matches no weight of the groups that it trains"):
+            trained_names(named, stage.model_copy(update={"frozen": (pattern,)}))
+    with pytest.raises(RequestError, match="nothing is left"):
+        trained_names(named, stage.model_copy(update={"frozen": ("adapter.*",)}))
 
 
 def test_norms_biases_and_the_embedding_are_not_decayed(bench: Any, demo_recipe: TrainingRecipe) -> None:
