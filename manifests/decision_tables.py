@@ -15,12 +15,13 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
 from manifests.commits import ObjectFact
 from manifests.compacted import CompactedPart, RowGroup
+from manifests.console import say
 from manifests.errors import parsing
 from manifests.ids import new_attempt_id
 from manifests.schema import check_table
@@ -29,6 +30,7 @@ from manifests.store import Store, json_bytes
 from manifests.tables import TableFile
 
 FOLDER = "tables"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ class DecisionTable:
         return next((found for part in self.parts if part.role == role and (found := part.find(unit))), None)
 
 
+def until_published(attempt: Callable[[], Result | None], sought: str) -> Result:
+    """What the first attempt gives that no other run forestalls. ``sought`` says for people what such a run has done."""
+    while (made := attempt()) is None:
+        say(f"another run has {sought} meanwhile: starting again")
+    return made
+
+
 def read_decision_table(store: Store, path: str) -> DecisionTable:
     """Raises FileNotFoundError where there is none, WorkError where it is damaged. Read once a process: it never changes."""
     return _read_decision_table(store.uri, path)
@@ -101,12 +110,21 @@ def parse_decision_table(data: bytes) -> DecisionTable:
 
 
 class Draft:
-    """A decision table in the making: ``append`` and ``put`` its tables, then ``publish`` it, or ``discard`` what there is."""
+    """A decision table in the making: ``append`` and ``put`` its tables, then ``publish`` it, or ``discard`` what there is.
+
+    As a context, what is not published when it ends is discarded.
+    """
 
     def __init__(self, store: Store, head: DecisionTable) -> None:
         self._store, self._head, self._written = store, head, list[str]()
         self._files: dict[str, TableFile] = {}
         self._units: dict[str, list[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
 
     def append(self, role: str, unit: str, table: pa.Table, schema: pa.Schema) -> None:
         """The unit's table of a role, one after the other in plan order."""
@@ -122,13 +140,8 @@ class Draft:
             file.append(check_table(table, schema, f"{self._head.name}/{role}"))
         self._head = replace(self._head, wholes={**self._head.wholes, role: self._put(role, file)})
 
-    def publish(self, before: str | None, amended: Callable[[Snapshot], Snapshot] = lambda made: made) -> Snapshot | None:
-        """Write the head and publish a snapshot that names it; ``amended`` says what else changes in that.
-
-        ``before`` is the path of the head that this name had when the work began, None where there was none. None, with
-        nothing left behind, when another run has given the name another table since. Raises FileNotFoundError when
-        objects were collected meanwhile: this draft is older than the grace.
-        """
+    def write(self) -> str:
+        """Write the head, and the tables of units that it has; the path of the head."""
         parts = list(self._head.parts)
         for role, file in self._files.items():
             units, rows = self._units[role], file.row_group_rows
@@ -139,6 +152,16 @@ class Draft:
         path = f"{self._head.folder}/{new_attempt_id()}.json"
         self._store.write(path, json_bytes(asdict(self._head)))
         self._written.append(path)
+        return path
+
+    def publish(self, before: str | None, amended: Callable[[Snapshot], Snapshot] = lambda made: made) -> Snapshot | None:
+        """Write the head and publish a snapshot that names it; ``amended`` says what else changes in that.
+
+        ``before`` is the path of the head that this name had when the work began, None where there was none. None, with
+        nothing left behind, when another run has given the name another table since. Raises FileNotFoundError when
+        objects were collected meanwhile: this draft is older than the grace.
+        """
+        path = self.write()
         while True:
             newest = read_snapshot(self._store, latest_snapshot_number(self._store))
             if newest.tables.get(self._head.name) != before:

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 
 from manifests.clip_rows import SPEAKERS_TABLE, speaker_aliases
 from manifests.compacted import CompactedPart
-from manifests.console import Progress, counted, progress, say
+from manifests.console import Progress, counted, progress
 from manifests.corpus import Corpus, UnitView
-from manifests.decision_tables import DecisionTable, Draft
+from manifests.decision_tables import DecisionTable, Draft, until_published
 from manifests.errors import RequestError
 from manifests.ids import digest_json
 from manifests.lineage import fingerprint
@@ -82,11 +82,7 @@ def link_speakers(
     ``is_anew`` forgets the table that is there, ids and aliases. Raises RequestError where the layer is not there, or the
     table was made by another layer or threshold.
     """
-    while True:
-        made = _Run(Corpus.open(uri), layer, threshold, is_anew, num_threads).execute()
-        if made is not None:
-            return made
-        say("another run has linked speakers meanwhile: starting again from its table")
+    return until_published(lambda: _Run(Corpus.open(uri), layer, threshold, is_anew, num_threads).execute(), "linked speakers")
 
 
 class _Run:
@@ -161,13 +157,8 @@ class _Run:
             self._corpus.snapshot.shadowed,
             parts=self._kept_parts(),
         )
-        draft = Draft(self._corpus.store, head)
-        try:
-            with progress() as bars:
-                return self._make(draft, bars)
-        except BaseException:
-            draft.discard()
-            raise
+        with progress() as bars, Draft(self._corpus.store, head) as draft:
+            return self._make(draft, bars)
 
     def _make(self, draft: Draft, bars: Progress) -> LinkResult | None:
         known = People.read(self._corpus.store, self._parent.wholes["speakers"].path if self._parent else None)

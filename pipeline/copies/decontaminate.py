@@ -8,7 +8,6 @@ are found. Nothing is deleted: ``leave_out: [contamination]`` of a pack's recipe
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +17,12 @@ import pyarrow as pa
 
 from annotators.acoustic_fingerprint import HOP_S
 from manifests.clip_texts import SOURCE_TEXT, clip_texts, num_untold, text_needs
-from manifests.console import Progress, counted, hours, progress, say
+from manifests.console import Progress, counted, hours
 from manifests.corpus import Corpus
-from manifests.decision_tables import DecisionTable, Draft
+from manifests.decision_tables import Draft, until_published
 from manifests.errors import RequestError
 from manifests.ids import digest_blocks, digest_json
-from manifests.lineage import fingerprint
 from manifests.open_rows import corpus_rows
-from manifests.recipes import resolved
 from manifests.schema import CONTAMINATION
 from manifests.tombstones import TABLE as TAKEDOWNS
 from pipeline.copies.clip_numbers import ClipNumbers, basis, check_layer, full_text_names, read_clips, table_marks
@@ -33,6 +30,7 @@ from pipeline.copies.frames import Frames, FramesWriter
 from pipeline.copies.near import find_stretches
 from pipeline.copies.ngrams import RegistryTexts, TextMatch
 from pipeline.copies.pairs import PairSide
+from pipeline.copies.publication import described, publish_made
 from pipeline.copies.recipe import DecontaminateConfig
 
 TABLE = "contamination"
@@ -113,13 +111,12 @@ def decontaminate(
     Raises RequestError where a registry has inputs that nobody could read (``allow_unreadable`` goes on without them),
     where a layer or column is not there, or no scheduler answers; then nothing has changed.
     """
-    while True:
+
+    def attempt() -> DecontaminateResult | None:
         opened = [Corpus.open(registry) for registry in registries]
-        run = _Run(Corpus.open(uri), opened, config, allow_unreadable, scratch, scheduler)
-        made = run.execute()
-        if made is not None:
-            return made
-        say("another run has looked for contamination meanwhile: starting again")
+        return _Run(Corpus.open(uri), opened, config, allow_unreadable, scratch, scheduler).execute()
+
+    return until_published(attempt, "looked for contamination")
 
 
 class _Run:
@@ -144,32 +141,12 @@ class _Run:
         self._facts = [check_registry(registry, config, allow_unreadable=allow_unreadable) for registry in registries]
         self._reads = basis(corpus, config.content_layer, [*self._text_columns, "clip.language"])
 
-    @property
-    def _fingerprint(self) -> str:
-        snapshot = self._corpus.snapshot
-        units = digest_json([snapshot.units, snapshot.shadowed, snapshot.superseded])
-        registries = digest_json([registry.digest for registry in self._facts])
-        return fingerprint(
-            TABLE, VERSION, resolved(self._config), reads={**self._reads, "units": units, "registries": registries}
-        )
-
     def execute(self) -> DecontaminateResult | None:
         """None when another run has published a table meanwhile."""
-        snapshot = self._corpus.snapshot
-        if TABLE in snapshot.tables and self._corpus.decision_table(TABLE).fingerprint == self._fingerprint:
-            return self._result(self._corpus, is_new=False)
-        head = DecisionTable(
-            TABLE, self._fingerprint, snapshot.number, self._reads, resolved(self._config), shadowed=snapshot.shadowed
-        )
-        draft = Draft(self._corpus.store, head)
-        try:
-            with progress() as bars, tempfile.TemporaryDirectory(dir=self._scratch, prefix="stepwell-contamination-") as folder:
-                self._make(draft, folder, bars)
-            published = draft.publish(snapshot.tables.get(TABLE))
-        except BaseException:
-            draft.discard()
-            raise
-        return None if published is None else self._result(Corpus.open(self._corpus.store.uri, published.number), is_new=True)
+        registries = digest_json([registry.digest for registry in self._facts])
+        head = described(self._corpus, TABLE, VERSION, self._config, self._reads, {"registries": registries})
+        made = publish_made(self._corpus, head, self._scratch, self._make)
+        return None if made is None else self._result(*made)
 
     def _make(self, draft: Draft, folder: str, bars: Progress) -> None:
         writer = FramesWriter(folder) if "near" in self._config.by else None
@@ -238,7 +215,7 @@ class _Run:
             first += len(rows)
             bar.advance()
 
-    def _result(self, corpus: Corpus, *, is_new: bool) -> DecontaminateResult:
+    def _result(self, corpus: Corpus, is_new: bool) -> DecontaminateResult:
         contaminated, seconds = dict[str, dict[str, int]](), 0.0
         for view in corpus.views():
             rows = view.decisions(TABLE, "clips", ["drop_reason", "evaluation_set"]).to_pylist()

@@ -9,7 +9,6 @@ A table is made of the whole snapshot: of one that is there already, ids would s
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,15 +19,12 @@ import pyarrow.compute as pc
 
 from annotators.acoustic_fingerprint import HOP_S
 from manifests.clip_texts import clip_texts, text_needs
-from manifests.console import Progress, counted, hours, progress, say
+from manifests.console import Progress, counted, hours
 from manifests.corpus import Corpus
-from manifests.decision_tables import DecisionTable, Draft
+from manifests.decision_tables import Draft, until_published
 from manifests.errors import RequestError
 from manifests.gates import clip_column
-from manifests.ids import digest_json
-from manifests.lineage import fingerprint
 from manifests.open_rows import corpus_rows
-from manifests.recipes import resolved
 from manifests.rows import Rows
 from manifests.schema import COPY_PAIRS, DUPLICATES
 from manifests.tombstones import TABLE as TAKEDOWNS
@@ -47,6 +43,7 @@ from pipeline.copies.frames import Frames, FramesWriter
 from pipeline.copies.groups import Components, CopyPair, Decision, decide
 from pipeline.copies.near import find_stretches
 from pipeline.copies.pairs import PairSide, exact_pairs, pair_table, smallest_ids, text_table, with_ids
+from pipeline.copies.publication import described, publish_made
 from pipeline.copies.recipe import Criterion, DedupConfig, criteria
 from pipeline.copies.texts import SameText, same_texts
 
@@ -88,11 +85,7 @@ def dedup(uri: str, config: DedupConfig, *, scratch: str | None = None, schedule
     Temporary files lie in ``scratch`` (the system's folder by default), which the workers of a ``scheduler`` must see.
     Raises RequestError where a layer or column is not there, or no scheduler answers.
     """
-    while True:
-        made = _Run(Corpus.open(uri), config, scratch, scheduler).execute()
-        if made is not None:
-            return made
-        say("another run has looked for copies meanwhile: starting again")
+    return until_published(lambda: _Run(Corpus.open(uri), config, scratch, scheduler).execute(), "looked for copies")
 
 
 class _Shared(NamedTuple):
@@ -117,29 +110,11 @@ class _Run:
         # Who was to stay may have been taken down: then another copy has to.
         self._reads = {**basis(corpus, config.content_layer, [*names, *self._text_columns]), **table_marks(corpus, [TAKEDOWNS])}
 
-    @property
-    def _fingerprint(self) -> str:
-        snapshot = self._corpus.snapshot
-        units = digest_json([snapshot.units, snapshot.shadowed, snapshot.superseded])
-        return fingerprint(TABLE, VERSION, resolved(self._config), reads={**self._reads, "units": units})
-
     def execute(self) -> DedupResult | None:
         """None when another run has published a table meanwhile."""
-        snapshot = self._corpus.snapshot
-        if TABLE in snapshot.tables and self._corpus.decision_table(TABLE).fingerprint == self._fingerprint:
-            return self._result(self._corpus, is_new=False)
-        head = DecisionTable(
-            TABLE, self._fingerprint, snapshot.number, self._reads, resolved(self._config), shadowed=snapshot.shadowed
-        )
-        draft = Draft(self._corpus.store, head)
-        try:
-            with progress() as bars, tempfile.TemporaryDirectory(dir=self._scratch, prefix="stepwell-dedup-") as folder:
-                self._make(draft, folder, bars)
-            published = draft.publish(snapshot.tables.get(TABLE))
-        except BaseException:
-            draft.discard()
-            raise
-        return None if published is None else self._result(Corpus.open(self._corpus.store.uri, published.number), is_new=True)
+        head = described(self._corpus, TABLE, VERSION, self._config, self._reads)
+        made = publish_made(self._corpus, head, self._scratch, self._make)
+        return None if made is None else self._result(*made)
 
     def _make(self, draft: Draft, folder: str, bars: Progress) -> None:
         writer = FramesWriter(folder) if "near" in self._config.by else None
@@ -256,7 +231,7 @@ class _Run:
             first += len(own)
             bar.advance()
 
-    def _result(self, corpus: Corpus, *, is_new: bool) -> DedupResult:
+    def _result(self, corpus: Corpus, is_new: bool) -> DedupResult:
         seconds = dict[str, float]()
         counts, groups, text_groups, num_clips = dict[str, int](), set[bytes](), set[bytes](), 0
         for view in corpus.views():

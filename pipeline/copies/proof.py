@@ -14,8 +14,6 @@ from pipeline.copies.decontaminate import TABLE, DecontaminateResult, Registry, 
 from pipeline.copies.recipe import DecontaminateConfig
 from pipeline.leave_out import changed_reads
 
-FORMAT_VERSION = 2
-
 
 @dataclass(frozen=True)
 class ProvedCorpus:
@@ -46,7 +44,7 @@ class Proof:
     num_clips: int
     num_untold: int
     contaminated: dict[str, dict[str, int]]  # evaluation set -> drop_reason -> clips
-    format_version: Literal[2] = FORMAT_VERSION
+    format_version: Literal[2] = 2
 
     @staticmethod
     def of(result: DecontaminateResult, config: DecontaminateConfig) -> Proof:
