@@ -10,21 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 
 from manifests.errors import ContractError, RequestError
+from tokenization.stretches import TokenKind
 from tokenization.vocabulary import IdArray, Vocabulary
-
-
-class Kind(IntEnum):
-    """What a position of an interleave holds."""
-
-    TEXT = 0
-    AUDIO_CODE = 1
-    TTS_PAD = 2
-    AUDIO_PAD = 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ DEFAULT_RATIO = Ratio()
 def interleave(
     text_ids: IdArray, codes: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RATIO
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 ids, uint8 of ``Kind``), both ``[G * ratio.group]``: what stands between ``<tts_start>`` and ``<tts_end>``.
+    """(int64 ids, uint8 of ``TokenKind``), both ``[G * ratio.group]``: what stands between ``<tts_start>`` and ``<tts_end>``.
 
     ``text_ids``: BPE ids ``[T]``, each below ``text_size``. ``codes``: ``[A]``, each below ``num_codes``. Raises
     ContractError for an id or a code outside its range.
@@ -78,8 +69,14 @@ def interleave(
     ids = np.empty((groups, ratio.group), dtype=np.int64)
     what = np.empty((groups, ratio.group), dtype=np.uint8)
     streams = (
-        (slice(0, ratio.text), text, vocabulary.tts_pad, Kind.TEXT, Kind.TTS_PAD),
-        (slice(ratio.text, None), audio + vocabulary.audio_base, vocabulary.audio_pad_id, Kind.AUDIO_CODE, Kind.AUDIO_PAD),
+        (slice(0, ratio.text), text, vocabulary.tts_pad, TokenKind.TEXT, TokenKind.TTS_PAD),
+        (
+            slice(ratio.text, None),
+            audio + vocabulary.audio_base,
+            vocabulary.audio_pad_id,
+            TokenKind.AUDIO_CODE,
+            TokenKind.AUDIO_PAD,
+        ),
     )
     for places, values, pad, kind, pad_kind in streams:
         shape = ids[:, places].shape
@@ -90,7 +87,7 @@ def interleave(
 
 
 def kinds(ids: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RATIO) -> np.ndarray:
-    """uint8 ``[T]`` of ``Kind`` for an interleave without ``<tts_start>`` and ``<tts_end>``.
+    """uint8 ``[T]`` of ``TokenKind`` for an interleave without ``<tts_start>`` and ``<tts_end>``.
 
     Raises ContractError when the ids are no interleave at this ratio: a broken last group, an id in the wrong place, or
     one that comes after its stream was padded.
@@ -111,8 +108,8 @@ def kinds(ids: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RATIO) ->
         pads = padded[stream]
         if np.any(pads[:-1] & ~pads[1:]):
             raise ContractError("interleave goes on after its padding began; padding stands at the end of each stream only")
-    found = np.where(in_text, Kind.TEXT, Kind.AUDIO_CODE)
-    found[is_tts_pad], found[is_audio_pad] = Kind.TTS_PAD, Kind.AUDIO_PAD
+    found = np.where(in_text, TokenKind.TEXT, TokenKind.AUDIO_CODE)
+    found[is_tts_pad], found[is_audio_pad] = TokenKind.TTS_PAD, TokenKind.AUDIO_PAD
     return found.astype(np.uint8)
 
 
@@ -120,7 +117,7 @@ def deinterleave(ids: IdArray, vocabulary: Vocabulary, ratio: Ratio = DEFAULT_RA
     """(text ids, codes uint16 ``[A]``): the exact inverse of ``interleave``. Raises ContractError as ``kinds`` does."""
     values = np.asarray(ids, dtype=np.int64)
     what = kinds(values, vocabulary, ratio)
-    text: Sequence[int] = values[what == Kind.TEXT].tolist()
+    text: Sequence[int] = values[what == TokenKind.TEXT].tolist()
     return list(text), vocabulary.codes_of(values)
 
 

@@ -19,13 +19,13 @@ text's tokens there, at the audio's own pace.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from manifests.errors import ContractError
-from tokenization.interleave import Kind, Ratio, interleave
+from tokenization.interleave import Ratio, interleave
+from tokenization.stretches import TokenKind
 from tokenization.vocabulary import Vocabulary
 from training.lengths import num_patches
 from training.recipe import LossWeights, RepeatRecipe, Task
@@ -34,19 +34,7 @@ if TYPE_CHECKING:
     from manifests.packs import Document
 
 
-class TokenKind(IntEnum):
-    """What a position holds; set where the example is laid out, never guessed from the id."""
-
-    TEXT = 0
-    AUDIO_CODE = 1
-    TTS_PAD = 2
-    AUDIO_PAD = 3
-    THINKING = 4
-    SPECIAL = 5
-
-
 PATCH_PAD = "<audio_patch_pad>"
-SPOKEN_KINDS = np.array([TokenKind[kind.name] for kind in Kind], dtype=np.uint8)  # what an interleave's kinds are called here
 
 
 @dataclass(frozen=True)
@@ -133,7 +121,7 @@ class ExampleMaker:
     def tts(self, key: str, text_ids: list[int], codes: np.ndarray) -> Example:
         layout = Layout(self._weights_K).add(text_ids, TokenKind.TEXT).add([self.vocabulary.tts_start], TokenKind.SPECIAL)
         spoken, kinds = interleave(text_ids, codes, self.vocabulary, self.ratio)
-        layout.add(spoken, SPOKEN_KINDS[kinds], is_target=True)
+        layout.add(spoken, kinds, is_target=True)
         layout.add([self.vocabulary.tts_end], TokenKind.SPECIAL, is_target=True)
         return self._ended(layout).example(Task.TTS, key)
 

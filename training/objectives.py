@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from tokenization.stretches import TokenKind
 from training.data import Batch
-from training.examples import TokenKind
 from training.model import StepAudio2
 
 NUM_KINDS = len(TokenKind)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import ContractError, RequestError
-from tokenization.interleave import Kind, Ratio, deinterleave, interleave, kinds
+from tokenization.interleave import Ratio, deinterleave, interleave, kinds
+from tokenization.stretches import TokenKind
 from tokenization.vocabulary import Vocabulary
 
 SMALL = Vocabulary.small(300)
@@ -63,14 +64,14 @@ def test_kinds_count_what_was_put_in(text: list[int], codes: list[int], ratio: R
     ids, found = interleave(text, codes, SMALL, ratio)
     assert found.dtype == np.uint8
     assert found.tolist() == kinds(ids, SMALL, ratio).tolist()
-    counts = {kind: int((found == kind).sum()) for kind in Kind}
+    counts = {kind: int((found == kind).sum()) for kind in TokenKind}
     groups = len(ids) // ratio.group
-    assert counts[Kind.TEXT] == len(text)
-    assert counts[Kind.AUDIO_CODE] == len(codes)
-    assert counts[Kind.TTS_PAD] == groups * ratio.text - len(text)
-    assert counts[Kind.AUDIO_PAD] == groups * ratio.audio - len(codes)
-    assert (ids[found == Kind.TTS_PAD] == SMALL.tts_pad).all()
-    assert (ids[found == Kind.AUDIO_PAD] == SMALL.audio_pad_id).all()
+    assert counts[TokenKind.TEXT] == len(text)
+    assert counts[TokenKind.AUDIO_CODE] == len(codes)
+    assert counts[TokenKind.TTS_PAD] == groups * ratio.text - len(text)
+    assert counts[TokenKind.AUDIO_PAD] == groups * ratio.audio - len(codes)
+    assert (ids[found == TokenKind.TTS_PAD] == SMALL.tts_pad).all()
+    assert (ids[found == TokenKind.AUDIO_PAD] == SMALL.audio_pad_id).all()
 
 
 @settings(deadline=None)
