@@ -25,14 +25,14 @@ class Task(StrEnum):
     S2TT = "s2tt"  # audio -> text in another language
     T2ST = "t2st"  # text -> speech in another language
     S2ST = "s2st"  # audio -> speech in another language
-    SPEECH_CONTINUATION = "speech_continuation"  # audio of an utterance -> text of those that follow
-    INTERLEAVED_CONTINUATION = "interleaved_continuation"  # utterances as interleaved text and codes -> the next ones
+    CONTINUATION = "continuation"  # utterances as interleaved text and codes -> the next ones
+    CONTINUATION_TEXT = "continuation_text"  # audio of an utterance -> text of those that follow
     CONVERSATION = "conversation"  # audio of one speaker -> speech of the other, turn by turn
     CAPTIONING = "captioning"  # audio -> text about how it sounds
 
 
 # Tasks whose targets hold audio ids.
-SPEAKING = frozenset({Task.TTS, Task.T2ST, Task.S2ST, Task.INTERLEAVED_CONTINUATION, Task.CONVERSATION})
+SPEAKING = frozenset({Task.TTS, Task.T2ST, Task.S2ST, Task.CONTINUATION, Task.CONVERSATION})
 
 
 class Group(StrEnum):
