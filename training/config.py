@@ -1,4 +1,8 @@
-"""Sizes of the model as frozen configurations; the weights' names do not depend on them (reference, section 1.3)."""
+"""Sizes of the model as frozen configurations, and what weights it starts from.
+
+The weights' names do not depend on the size (reference, section 1.3). Sizes named in billions are the text model's by
+whose name they go: its embedding is counted once there, since the smaller ones tie it to the head; here it is not tied.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +47,20 @@ class DecoderConfig(RecipeModel):
         return self.width // self.num_heads
 
 
+class StartRecipe(RecipeModel):
+    """Weights in local Hugging Face folders that a run starts from; what is not named starts at random."""
+
+    model: str | None = None  # a published Step-Audio-2 checkpoint, or an export of a run: all parts
+    encoder: str | None = None  # Qwen2-Audio, or its encoder alone
+    decoder: str | None = None  # a text model of the Qwen2.5 family: decoder, embedding and head
+
+    @model_validator(mode="after")
+    def _all_or_parts(self) -> StartRecipe:
+        if self.model and (self.encoder or self.decoder):
+            raise ValueError("start.model brings encoder and decoder; leave start.encoder and start.decoder out")
+        return self
+
+
 class ModelConfig(RecipeModel):
     """Everything about the model's shape except its vocabulary, which the tokenizer brings."""
 
@@ -58,25 +76,42 @@ class ModelConfig(RecipeModel):
         return self
 
 
+# The encoder of Qwen2-Audio, which the published model and every size that starts from Qwen2.5 have.
+QWEN2_AUDIO = EncoderConfig(width=1280, num_heads=20, num_layers=32)
+
+
+def _on_qwen(width: int, inner_width: int, num_heads: int, num_kv_heads: int, num_layers: int) -> ModelConfig:
+    """A decoder of the Qwen2.5 family behind Qwen2-Audio's encoder and the published adaptor."""
+    decoder = DecoderConfig(
+        width=width, inner_width=inner_width, num_heads=num_heads, num_kv_heads=num_kv_heads, num_layers=num_layers
+    )
+    return ModelConfig(encoder=QWEN2_AUDIO, adaptor=AdaptorConfig(), decoder=decoder)
+
+
 SIZES: dict[str, ModelConfig] = {
-    # About 3 M parameters besides embedding and head: learns on two CPU cores in minutes.
-    "tiny": ModelConfig(
-        encoder=EncoderConfig(num_mels=80, width=144, num_heads=4, num_layers=4),
-        adaptor=AdaptorConfig(inner_width=256),
-        decoder=DecoderConfig(width=192, inner_width=512, num_heads=6, num_kv_heads=2, num_layers=4, rope_theta=1e4, max_positions=2048),
-    ),
     # For golden curves and tests of the machinery.
     "micro": ModelConfig(
         encoder=EncoderConfig(num_mels=40, width=32, num_heads=2, num_layers=1),
         adaptor=AdaptorConfig(inner_width=32),
         decoder=DecoderConfig(width=32, inner_width=64, num_heads=2, num_kv_heads=1, num_layers=2, rope_theta=1e4, max_positions=2048),
     ),
-    # The published Step-Audio-2-mini.
-    "mini": ModelConfig(
-        encoder=EncoderConfig(width=1280, num_heads=20, num_layers=32),
-        adaptor=AdaptorConfig(),
-        decoder=DecoderConfig(width=3584, inner_width=18_944, num_heads=28, num_kv_heads=4, num_layers=28),
+    # About 3 M parameters besides embedding and head: learns on two CPU cores in minutes.
+    "tiny": ModelConfig(
+        encoder=EncoderConfig(num_mels=80, width=144, num_heads=4, num_layers=4),
+        adaptor=AdaptorConfig(inner_width=256),
+        decoder=DecoderConfig(width=192, inner_width=512, num_heads=6, num_kv_heads=2, num_layers=4, rope_theta=1e4, max_positions=2048),
     ),
+    # At most 10 M parameters in all with a thousand text ids: an hour on two CPU cores.
+    "small": ModelConfig(
+        encoder=EncoderConfig(num_mels=80, width=192, num_heads=4, num_layers=4),
+        adaptor=AdaptorConfig(inner_width=384),
+        decoder=DecoderConfig(width=256, inner_width=704, num_heads=8, num_kv_heads=2, num_layers=4, rope_theta=1e4, max_positions=4096),
+    ),
+    "0.5b": _on_qwen(896, 4864, 14, 2, 24),
+    "1.5b": _on_qwen(1536, 8960, 12, 2, 28),
+    "3b": _on_qwen(2048, 11_008, 16, 2, 36),
+    # The published Step-Audio-2-mini, on Qwen2.5-7B.
+    "mini": _on_qwen(3584, 18_944, 28, 4, 28),
 }  # fmt: skip
 
 

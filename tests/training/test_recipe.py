@@ -61,7 +61,7 @@ def test_a_recipe_that_makes_no_sense_is_refused_with_its_place(stage: dict[str,
 
 
 def test_models_and_stage_names_must_be_known_and_apart(make_recipe: Callable[..., TrainingRecipe]) -> None:
-    with pytest.raises(ValueError, match="sizes are tiny, micro, mini"):
+    with pytest.raises(ValueError, match="sizes are micro, tiny, small"):
         make_recipe([ASR], model="huge")
     with pytest.raises(ValueError, match="not all different"):
         make_recipe([ASR, ASR])
