@@ -1,4 +1,4 @@
-"""The decoder: Qwen2 under its own weight names, without a cache (training only sees whole sequences).
+"""The decoder: Qwen2 under its own weight names, over rows of documents.
 
 Shapes: B batch, T positions, D width, H heads, K key-value heads, W head width, V vocabulary rows.
 Reference, section 1.3: biases on q, k and v, none on o; rotary positions in half-split form; RMSNorm; SwiGLU;
@@ -7,11 +7,21 @@ an output head that is not tied to the embedding. Parity with transformers is te
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from training.attention import DocumentSpans, attend
+from training.cache import KeyValueCache
 from training.config import DecoderConfig
+
+# (q [B, H, T, W], k and v [B, K, T, W]) -> [B, H, T, W]: ``attend`` over spans, or a cache's step.
+Mix = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class RMSNorm(nn.Module):
@@ -28,7 +38,7 @@ class RMSNorm(nn.Module):
 
 
 class DecoderAttention(nn.Module):
-    """Causal grouped-query attention with rotary positions."""
+    """The projections of grouped-query attention; the mixing between them is the caller's."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -39,19 +49,15 @@ class DecoderAttention(nn.Module):
         self.v_proj = nn.Linear(width, kv_width)
         self.o_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, x_BTD: torch.Tensor, cos_TW: torch.Tensor, sin_TW: torch.Tensor) -> torch.Tensor:
-        batch, positions, width = x_BTD.shape
-
-        def heads(x: torch.Tensor) -> torch.Tensor:
-            return x.view(batch, positions, -1, self.config.head_width).transpose(1, 2)
-
-        q_BHTW = rotate(heads(self.q_proj(x_BTD)), cos_TW, sin_TW)
-        k_BKTW = rotate(heads(self.k_proj(x_BTD)), cos_TW, sin_TW)
-        group = self.config.num_heads // self.config.num_kv_heads
-        k_BHTW = k_BKTW.repeat_interleave(group, dim=1)
-        v_BHTW = heads(self.v_proj(x_BTD)).repeat_interleave(group, dim=1)
-        mixed = F.scaled_dot_product_attention(q_BHTW, k_BHTW, v_BHTW, is_causal=True)
-        return self.o_proj(mixed.transpose(1, 2).reshape(batch, positions, width))
+    def heads(
+        self, x_BTD: torch.Tensor, cos_B1TW: torch.Tensor, sin_B1TW: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries ``[B, H, T, W]``, keys and values ``[B, K, T, W]``; the first two turned to their positions."""
+        q, k, v = (
+            project(x_BTD).unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return rotate(q, cos_B1TW, sin_B1TW), rotate(k, cos_B1TW, sin_B1TW), v
 
 
 class GatedMLP(nn.Module):
@@ -77,9 +83,24 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
 
-    def forward(self, x_BTD: torch.Tensor, cos_TW: torch.Tensor, sin_TW: torch.Tensor) -> torch.Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TW, sin_TW)
+    def forward(self, x_BTD: torch.Tensor, cos_B1TW: torch.Tensor, sin_B1TW: torch.Tensor, mix: Mix) -> torch.Tensor:
+        return self.leave(x_BTD, mix(*self.enter(x_BTD, cos_B1TW, sin_B1TW)))
+
+    def enter(
+        self, x_BTD: torch.Tensor, cos_B1TW: torch.Tensor, sin_B1TW: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All before the mixing: queries, keys and values."""
+        return self.self_attn.heads(self.input_layernorm(x_BTD), cos_B1TW, sin_B1TW)
+
+    def leave(self, x_BTD: torch.Tensor, mixed_BHTW: torch.Tensor) -> torch.Tensor:
+        """All after the mixing: the block's output ``[B, T, D]``."""
+        x_BTD = x_BTD + self.self_attn.o_proj(mixed_BHTW.transpose(1, 2).flatten(2))
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+    def compile_halves(self, **options: Any) -> None:
+        """Compile what lies before and behind the mixing, which differs with every batch's spans and stays as it is."""
+        self.enter = torch.compile(self.enter, **options)  # type: ignore[method-assign]
+        self.leave = torch.compile(self.leave, **options)  # type: ignore[method-assign]
 
 
 class Decoder(nn.Module):
@@ -88,27 +109,55 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, num_rows: int) -> None:
         super().__init__()
         self.config = config
+        self.recomputes = False  # activations of a block are computed again in the backward pass instead of kept
         self.embed_tokens = nn.Embedding(num_rows, config.width)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
 
-    def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        """Hidden states ``[B, T, D]``. Position t sees positions up to t only, so padding on the right needs no mask."""
-        cos_TW, sin_TW = rotations(x_BTD.shape[1], self.config, x_BTD.device)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, cos_TW, sin_TW)
-        return self.norm(x_BTD)
+    def forward(
+        self, x_BTD: torch.Tensor, positions_BT: torch.Tensor, spans: DocumentSpans, cache: KeyValueCache | None = None
+    ) -> torch.Tensor:
+        """Hidden states ``[B, T, D]``, normed; those in padding mean nothing.
+
+        ``positions_BT``: places within the documents, from 0. With a cache, ``spans`` are the new positions of its rows, and
+        each sees what its row holds already. Raises ContractError when spans fit neither batch nor cache.
+        """
+        (hidden_BTD,) = self.states(x_BTD, positions_BT, spans, (self.config.num_layers,), cache)
+        return hidden_BTD
+
+    def states(
+        self,
+        x_BTD: torch.Tensor,
+        positions_BT: torch.Tensor,
+        spans: DocumentSpans,
+        layers: Sequence[int],
+        cache: KeyValueCache | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """Hidden states ``[B, T, D]`` behind so many blocks each: 0 is what went in, and only the last is normed."""
+        found = {}
+        cos_B1TW, sin_B1TW = rotations(positions_BT, self.config)
+        step = None if cache is None else cache.admit(spans, x_BTD.shape[1])
+        for number, layer in enumerate(self.layers):
+            if number in layers:
+                found[number] = x_BTD
+            mix = partial(attend, spans=spans) if step is None else partial(step.attend, number)
+            if self.recomputes and torch.is_grad_enabled():
+                x_BTD = checkpoint(layer, x_BTD, cos_B1TW, sin_B1TW, mix, use_reentrant=False)
+            else:
+                x_BTD = layer(x_BTD, cos_B1TW, sin_B1TW, mix)
+        found[self.config.num_layers] = self.norm(x_BTD)
+        return tuple(found[layer] for layer in layers)
 
 
-def rotations(positions: int, config: DecoderConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines ``[T, W]`` of the rotary angles, each half of W the same (RoFormer, arXiv 2104.09864)."""
-    exponents = torch.arange(0, config.head_width, 2, device=device, dtype=torch.float32) / config.head_width
-    angles = torch.arange(positions, device=device)[:, None] * (1.0 / config.rope_theta**exponents)[None, :]
-    angles_TW = torch.cat([angles, angles], dim=-1)
-    return angles_TW.cos(), angles_TW.sin()
+def rotations(positions_BT: torch.Tensor, config: DecoderConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines ``[B, 1, T, W]``, float32, of the rotary angles; each half of W the same (RoFormer, arXiv 2104.09864)."""
+    exponents = torch.arange(0, config.head_width, 2, device=positions_BT.device, dtype=torch.float32) / config.head_width
+    angles = positions_BT[:, None, :, None] * (1.0 / config.rope_theta**exponents)
+    angles_B1TW = torch.cat([angles, angles], dim=-1)
+    return angles_B1TW.cos(), angles_B1TW.sin()
 
 
-def rotate(x: torch.Tensor, cos_TW: torch.Tensor, sin_TW: torch.Tensor) -> torch.Tensor:
-    """Heads ``[..., T, W]`` turned by their positions' angles; the pairs are (i, i + W/2)."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos_TW + torch.cat([-second, first], dim=-1) * sin_TW
+def rotate(x_BHTW: torch.Tensor, cos_B1TW: torch.Tensor, sin_B1TW: torch.Tensor) -> torch.Tensor:
+    """Heads turned by their positions' angles, computed in float32; the pairs are (i, i + W/2)."""
+    first, second = x_BHTW.chunk(2, dim=-1)
+    return (x_BHTW * cos_B1TW + torch.cat([-second, first], dim=-1) * sin_B1TW).to(x_BHTW.dtype)

@@ -14,6 +14,8 @@ from torch import nn
 
 from manifests.errors import ContractError
 from training.adaptor import Adaptor
+from training.attention import DocumentSpans
+from training.cache import KeyValueCache
 from training.config import ModelConfig
 from training.decoder import Decoder
 from training.encoder import AudioEncoder
@@ -69,21 +71,33 @@ class StepAudio2(nn.Module):
         own_AN = torch.arange(features_AND.shape[1], device=features_AND.device)[None, :] < num_patches_A[:, None]
         return features_AND[own_AN]
 
-    def hidden(
+    def embed(
         self, ids_BT: torch.Tensor, heard_BT: torch.Tensor | None = None, features_ND: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Hidden states ``[B, T, D]``; where ``heard_BT`` is true, features stand in place of the token's embedding.
+        """What the decoder reads, ``[B, T, D]``: embeddings, and features in their place where ``heard_BT`` is true.
 
         Features fill the true positions in row-major order. Raises ContractError when the counts differ.
         """
         x_BTD = self.model.embed_tokens(ids_BT)
-        if heard_BT is not None and features_ND is not None:
-            places = int(heard_BT.sum())
-            if places != len(features_ND):
-                raise ContractError(f"{len(features_ND)} audio features for {places} patches; lay one patch a feature")
-            # masked_scatter copies: writing into the embedding's output in place would break its gradient.
-            x_BTD = x_BTD.masked_scatter(heard_BT[:, :, None], features_ND.to(x_BTD.dtype))
-        return self.model(x_BTD)
+        if heard_BT is None or features_ND is None:
+            return x_BTD
+        places = int(heard_BT.sum())
+        if places != len(features_ND):
+            raise ContractError(f"{len(features_ND)} audio features for {places} patches; lay one patch a feature")
+        # masked_scatter copies: writing into the embedding's output in place would break its gradient.
+        return x_BTD.masked_scatter(heard_BT[:, :, None], features_ND.to(x_BTD.dtype))
+
+    def hidden(
+        self,
+        ids_BT: torch.Tensor,
+        positions_BT: torch.Tensor,
+        spans: DocumentSpans,
+        heard_BT: torch.Tensor | None = None,
+        features_ND: torch.Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> torch.Tensor:
+        """Hidden states ``[B, T, D]`` of embedded ids and features; see ``embed`` and ``Decoder.forward``."""
+        return self.model(self.embed(ids_BT, heard_BT, features_ND), positions_BT, spans, cache)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Trainable parameters by group, with their names, in the order of the weights; constants are left out."""

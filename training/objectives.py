@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tokenization.stretches import TokenKind
+from training.attention import DocumentSpans
 from training.data import Batch
 from training.model import StepAudio2
 
@@ -34,7 +35,9 @@ def token_sums(model: StepAudio2, batch: Batch) -> Sums:
     features = None
     if batch.mels_ACM is not None and batch.num_valid_A is not None and batch.num_patches_A is not None:
         features = model.hear(batch.mels_ACM, batch.num_valid_A, batch.num_patches_A)
-    hidden_BTD = model.hidden(batch.ids_BT, batch.heard_BT, features)
+    spans = DocumentSpans.one_a_row(batch.lengths_B.tolist())
+    positions_BT = spans.positions(batch.ids_BT.shape[1]).to(batch.ids_BT.device)
+    hidden_BTD = model.hidden(batch.ids_BT, positions_BT, spans, batch.heard_BT, features)
     # The state at t - 1 predicts position t; the first position of an example has nothing before it.
     predicted_BT = batch.weights_BT[:, 1:] > 0
     logits_NV = model.lm_head(hidden_BTD[:, :-1][predicted_BT])

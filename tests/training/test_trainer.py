@@ -144,7 +144,7 @@ def test_norms_biases_and_the_embedding_are_not_decayed(bench: Any, demo_recipe:
 def test_every_patch_needs_its_feature(bench: Any, demo_recipe: TrainingRecipe) -> None:
     trainer, _ = bench(demo_recipe, demo_recipe.stages[2])
     with pytest.raises(ContractError, match="2 audio features for 3 patches"):
-        trainer.model.hidden(torch.zeros(1, 5, dtype=torch.long), torch.tensor([[0, 1, 1, 1, 0]]).bool(), torch.zeros(2, 32))
+        trainer.model.embed(torch.zeros(1, 5, dtype=torch.long), torch.tensor([[0, 1, 1, 1, 0]]).bool(), torch.zeros(2, 32))
 
 
 def test_the_model_has_the_published_names_and_number_of_weights(demo_recipe: TrainingRecipe) -> None:
