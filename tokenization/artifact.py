@@ -33,7 +33,7 @@ ID_CHARS = 16
 
 @dataclass(frozen=True)
 class CodecFacts:
-    """What the head says of the codec. ``weights``: a file of the folder (fsq) or a local path elsewhere (s3)."""
+    """What the head says of the codec. ``weights``: a file of the folder (fsq) or a local path elsewhere (s3, mimi)."""
 
     kind: str
     weights: str
@@ -82,7 +82,7 @@ class Tokenizer:
                 f"tokenizer {uri!r}: its parts make the id {found}, the head states {head['tokenizer_id']}; train it again"
             )
         opened = Tokenizer(store.uri, found, text, vocabulary, ratio, facts, head["lineage"])
-        if facts.kind == "fsq":  # its weights are files of the folder; those of s3 may lie on other machines only
+        if facts.kind == "fsq":  # its weights are files of the folder; those of others may lie on other machines only
             opened._check(opened.codec())
         return opened
 
@@ -105,6 +105,10 @@ class Tokenizer:
             from tokenization.codec import FsqCodec
 
             return FsqCodec(self.uri)
+        if self.codec_facts.kind == "mimi":
+            from tokenization.mimi import MimiCodec, MimiConfig
+
+            return MimiCodec(MimiConfig(kind="mimi", checkpoint=self.codec_facts.weights))
         from tokenization.s3 import S3Codec, S3Config
 
         return S3Codec(S3Config(kind="s3", weights_path=self.codec_facts.weights))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests.console import progress
+from manifests.contracts import AudioCodec
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.ids import canonical_json, digest_bytes
@@ -16,6 +17,7 @@ from manifests.store import Store, json_bytes
 from tokenization.artifact import CodecFacts, Tokenizer, codec_facts, read_head, write_tokenizer
 from tokenization.codec import WEIGHTS, FsqCodec, save_codec
 from tokenization.codec_training import corpus_clips, train_codec
+from tokenization.mimi import MimiCodec, MimiConfig
 from tokenization.recipe import FsqPart, TokenizerRecipe, TrainedText
 from tokenization.s3 import S3Codec, S3Config
 from tokenization.text import TextTokenizer
@@ -77,15 +79,14 @@ def build_tokenizer(corpus_uri: str, out: str, recipe: TokenizerRecipe) -> Token
                 f"output {out!r} holds tokenizer {head['tokenizer_id']} of another corpus, snapshot or recipe; choose another --out"
             )
         return _result(Tokenizer.open(out), is_new=False)
-    text, vocabulary = _text_and_vocabulary(recipe, texts)
-    if isinstance(recipe.codec, S3Config):
-        codec = S3Codec(recipe.codec)
-        codec.setup()  # weights that do not fit are found now, not when the first clip is encoded
-        facts = codec_facts("s3", os.path.abspath(recipe.codec.weights_path), codec)
-        store.check_exclusive()
-    else:
+    if isinstance(recipe.codec, FsqPart):
+        text, vocabulary = _text_and_vocabulary(recipe, texts, FsqCodec.num_codes)
         store.check_exclusive()
         facts = _train_fsq(corpus, store, recipe.codec, recipe.seed)
+    else:
+        facts = _published_codec(recipe.codec)
+        text, vocabulary = _text_and_vocabulary(recipe, texts, facts.num_codes)
+        store.check_exclusive()
     store.write("recipe.json", json_bytes({**resolved(recipe), "digest": recipe_digest(recipe)}))
     write_tokenizer(store, text, vocabulary, recipe.ratio, facts, lineage)
     return _result(Tokenizer.open(out), is_new=True)
@@ -119,12 +120,29 @@ def corpus_texts(corpus: Corpus, config: TrainedText) -> list[str]:
     return [text for text in texts if text]
 
 
-def _text_and_vocabulary(recipe: TokenizerRecipe, texts: list[str]) -> tuple[TextTokenizer, Vocabulary]:
+def _text_and_vocabulary(recipe: TokenizerRecipe, texts: list[str], num_codes: int) -> tuple[TextTokenizer, Vocabulary]:
     if isinstance(recipe.text, TrainedText):
         # Without any text the BPE is its 256 bytes: still every text has ids.
         text = TextTokenizer.train(texts, recipe.text.vocab_size)
-        return text, Vocabulary.small(text.vocab_size)
-    return TextTokenizer.load(recipe.text.path), Vocabulary.published()
+        return text, Vocabulary.small(text.vocab_size, num_codes)
+    published = Vocabulary.published()
+    if num_codes != published.num_codes:
+        raise RequestError(
+            f"recipe {recipe.name!r}: the codec has {num_codes} codes, the published vocabulary {published.num_codes}; "
+            "use a codec of that size, or text of kind bpe, whose vocabulary is laid out for the codec"
+        )
+    return TextTokenizer.load(recipe.text.path), published
+
+
+def _published_codec(config: S3Config | MimiConfig) -> CodecFacts:
+    """A codec on weights from elsewhere; weights that do not fit are found here, not when the first clip is encoded."""
+    if isinstance(config, S3Config):
+        codec: AudioCodec = S3Codec(config)
+        weights = config.weights_path
+    else:
+        codec, weights = MimiCodec(config), config.checkpoint
+    codec.setup()
+    return codec_facts(config.kind, os.path.abspath(weights), codec)
 
 
 def _train_fsq(corpus: Corpus, store: Store, part: FsqPart, seed: int) -> CodecFacts:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from manifests.audio import resample
-from manifests.contracts import MODEL_RATE_HZ, AudioCodec
+from manifests.contracts import AudioCodec
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from tokenization.artifact import Tokenizer
@@ -98,7 +98,7 @@ def _check_layer(tokenizer: Tokenizer, codec: AudioCodec, corpus: Corpus, layer:
             continue
         coded.append(index)
         codes = np.asarray(row["codes"], np.int64)
-        wrong_length += len(codes) != codec.expected_frames(_model_samples(clip))
+        wrong_length += len(codes) != codec.expected_frames(_num_heard(clip, codec.sample_rate_hz))
         inside = codes < codec.num_codes
         out_of_range += not bool(inside.all())
         counts += np.bincount(codes[inside], minlength=codec.num_codes)
@@ -116,10 +116,10 @@ def _check_layer(tokenizer: Tokenizer, codec: AudioCodec, corpus: Corpus, layer:
     )
 
 
-def _model_samples(clip: dict[str, Any]) -> int:
+def _num_heard(clip: dict[str, Any], to_rate: int) -> int:
     """Samples of a clip as the codec hears it: soxr rounds the resampled length to the nearest, halves up."""
     rate = clip["sample_rate_hz"]
-    return (2 * (clip["end_sample"] - clip["start_sample"]) * MODEL_RATE_HZ + rate) // (2 * rate)
+    return (2 * (clip["end_sample"] - clip["start_sample"]) * to_rate + rate) // (2 * rate)
 
 
 def _num_changed(corpus: Corpus, codec: AudioCodec, stored: list[tuple[dict[str, Any], list[int]]]) -> int:
@@ -128,5 +128,5 @@ def _num_changed(corpus: Corpus, codec: AudioCodec, stored: list[tuple[dict[str,
     for clip, codes in stored:
         rate = clip["sample_rate_hz"]
         audio = reader.read(clip["recording_id"], clip["channel"], rate, clip["start_sample"], clip["end_sample"])
-        changed += codec.encode([resample(audio, rate, MODEL_RATE_HZ)])[0].tolist() != codes
+        changed += codec.encode([resample(audio, rate, codec.sample_rate_hz)])[0].tolist() != codes
     return changed

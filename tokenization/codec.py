@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from manifests.contracts import MODEL_RATE_HZ, Audio, ModelFact, Resources, check_codes
+from manifests.contracts import MODEL_RATE_HZ, Audio, AudioCodec, ModelFact, Resources, check_codes
 from manifests.errors import ContractError, MismatchError, ModelUnavailable
 from manifests.ids import digest_bytes
 from manifests.lineage import fingerprint
@@ -107,12 +107,7 @@ class FsqCodec:
         assert self._network is not None
         if len(codes) == 0:
             return np.zeros(0, np.float32)
-        lowest, highest = int(np.min(codes)), int(np.max(codes))
-        if lowest < 0 or highest >= self.num_codes:
-            raise ContractError(
-                f"codec {self.name!r}: codes from {lowest} to {highest}; they are 0..{self.num_codes - 1}: "
-                "give the codes as this codec made them"
-            )
+        check_decodable(codes, self)
         with torch.inference_mode(), one_thread():
             mel = self._network.decode(torch.from_numpy(np.asarray(codes, np.int64))[None])[0].numpy()
         return griffin_lim(mel)
@@ -135,6 +130,16 @@ class FsqCodec:
             raise ModelUnavailable(
                 f"codec: {name} is not in {self.folder_uri!r}; train one with `stepwell tokenizer train CORPUS --out DIR`"
             ) from error
+
+
+def check_decodable(codes: np.ndarray, codec: AudioCodec) -> None:
+    """Raises ContractError for a code that the codec does not have; codes ``[F]``, F > 0."""
+    lowest, highest = int(np.min(codes)), int(np.max(codes))
+    if lowest < 0 or highest >= codec.num_codes:
+        raise ContractError(
+            f"codec {codec.name!r}: codes from {lowest} to {highest}; they are 0..{codec.num_codes - 1}: "
+            "give the codes as this codec made them"
+        )
 
 
 def padded(item: Audio) -> Audio:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from manifests.audio import resample
 from manifests.contracts import AudioCodec, ClipBatch, Hearing, ModelFact, Resources, check_codes
 from manifests.gates import AnnotatorConfigBase
 from manifests.lineage import fingerprint
@@ -28,13 +29,13 @@ class CodesAnnotator:
 
     name = "codes"
     version = "2"
-    hears = Hearing.MODEL
+    hears = Hearing.NATIVE  # the rate that a codec takes is its own: 16 or 24 kHz
     reads: tuple[str, ...] = ()
     batch_tolerance = 0.0
     resources = Resources(pool="codec", num_cpus=1.0, memory_bytes=2 << 30, batch_audio_s=300.0)
     adds = pa.schema(
         [
-            field("codes", CODES, "codes of the clip, in time order, at the codec's frame rate (25 a second)"),
+            field("codes", CODES, "codes of the clip, in time order, at the codec's frame rate"),
             field("num_codes", pa.int32(), "length of codes"),
         ]
     )
@@ -72,8 +73,9 @@ class CodesAnnotator:
         """A row a clip. Raises ContractError when a clip's codes have another length or range than the codec states."""
         self.setup()
         assert self._codec is not None
-        coded = self._codec.encode(batch.audio)
-        pairs = zip(coded, batch.audio, strict=True)
+        rates = zip(batch.audio, batch.sample_rates_hz, strict=True)
+        heard = [resample(audio, rate, self._codec.sample_rate_hz) for audio, rate in rates]
+        pairs = zip(self._codec.encode(heard), heard, strict=True)
         checked = [check_codes(codes, len(audio), self._codec) for codes, audio in pairs]
         rows = [{"codes": codes.tolist(), "num_codes": len(codes)} if len(codes) else None for codes in checked]
         return batch.table(rows, self.adds)

@@ -10,6 +10,7 @@ from manifests.recipes import RecipeModel
 from tokenization.codec import FsqConfig
 from tokenization.codec_training import CodecTraining
 from tokenization.interleave import Ratio
+from tokenization.mimi import MimiConfig
 from tokenization.s3 import S3Config
 from tokenization.text import MIN_VOCAB_SIZE
 
@@ -45,7 +46,7 @@ class TokenizerRecipe(RecipeModel):
     name: str
     seed: int = 0
     text: Annotated[TrainedText | PublishedText, Field(discriminator="kind")]
-    codec: Annotated[FsqPart | S3Config, Field(discriminator="kind")]
+    codec: Annotated[FsqPart | S3Config | MimiConfig, Field(discriminator="kind")]
     interleave_ratio: str = Field(default="1:4", pattern=r"^[1-9]\d*:[1-9]\d*$", description="text ids : codes in one group")
 
     @property

@@ -12,8 +12,10 @@ import pytest
 from manifests.contracts import MODEL_RATE_HZ, Audio, AudioCodec, check_codes
 from manifests.errors import ContractError, RequestError
 from manifests.store import Store
+from tests.tokenization.small_codecs import write_mimi
 from tokenization.codec import FsqCodec, FsqConfig, save_codec
 from tokenization.codec_training import CodecTraining, train_codec
+from tokenization.mimi import MimiCodec, MimiConfig
 from tokenization.s3 import S3Codec, S3Config
 
 RATE = MODEL_RATE_HZ
@@ -48,7 +50,12 @@ def make_s3(folder: Path) -> AudioCodec:
     return S3Codec(S3Config(kind="s3", weights_path=str(folder / "s3.pt")))
 
 
-MAKERS: dict[str, Callable[[Path], AudioCodec]] = {"fsq": make_fsq, "s3": make_s3}
+def make_mimi(folder: Path) -> AudioCodec:
+    return MimiCodec(MimiConfig(kind="mimi", checkpoint=write_mimi(folder)))
+
+
+MAKERS: dict[str, Callable[[Path], AudioCodec]] = {"fsq": make_fsq, "mimi": make_mimi, "s3": make_s3}
+STATED = {"fsq": (25.0, 6561, 16_000), "mimi": (12.5, 2048, 24_000), "s3": (25.0, 6561, 16_000)}
 
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
@@ -61,7 +68,7 @@ def test_it_is_a_codec(codec: AudioCodec) -> None:
     assert isinstance(codec, AudioCodec)
     assert codec.name
     assert codec.version
-    assert (codec.frame_rate_hz, codec.num_codes, codec.sample_rate_hz) == (25.0, 6561, RATE)
+    assert (codec.frame_rate_hz, codec.num_codes, codec.sample_rate_hz) == STATED[codec.name]
 
 
 def test_it_travels_before_setup_and_after(codec: AudioCodec) -> None:
@@ -82,8 +89,8 @@ def test_counts_range_and_type(codec: AudioCodec) -> None:
         assert codes.dtype == np.uint16
         assert codes.shape == (codec.expected_frames(num_samples),)
         check_codes(codes, num_samples, codec)
-    # 25 a second, to the frame: what an interleave and a duration are reckoned with.
-    assert abs(codec.expected_frames(60 * RATE) - 60 * 25) <= 1
+    # To the frame: what an interleave and a duration are reckoned with.
+    assert abs(codec.expected_frames(60 * codec.sample_rate_hz) - 60 * codec.frame_rate_hz) <= 1
     assert codec.expected_frames(1) == 1
 
 
@@ -123,13 +130,13 @@ def test_it_decodes_or_says_why_not(codec: AudioCodec) -> None:
         return
     assert audio.dtype == np.float32
     assert audio.ndim == 1
-    assert abs(len(audio) - len(codes) * RATE / 25) < RATE / 25
+    assert len(audio) == len(codes) * codec.sample_rate_hz / codec.frame_rate_hz
     assert float(np.abs(audio).max()) <= 1.0
     np.testing.assert_array_equal(codec.decode(codes), audio)
     assert len(codec.decode(codes[:0])) == 0
 
 
-@pytest.mark.parametrize("wrong", [-1, 6561])
-def test_a_code_that_does_not_exist_is_not_decoded(codec: AudioCodec, wrong: int) -> None:
-    with pytest.raises((ContractError, RequestError), match=r"they are 0\.\.6560|encoder only"):
-        codec.decode(np.array([5, wrong, 7], np.int64))
+def test_a_code_that_does_not_exist_is_not_decoded(codec: AudioCodec) -> None:
+    for wrong in (-1, codec.num_codes):
+        with pytest.raises((ContractError, RequestError), match=rf"they are 0\.\.{codec.num_codes - 1}|encoder only"):
+            codec.decode(np.array([5, wrong, 7], np.int64))

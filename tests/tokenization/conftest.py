@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from manifests.audio import encode_flac, piece_name, resample
+from manifests.audio import encode_flac, piece_name
 from manifests.commits import Attempt
 from manifests.contracts import Audio, ClipBatch
 from manifests.corpus import Corpus
@@ -199,10 +199,8 @@ def encoded(corpus_uri: str, tokenizer_uri: str) -> pa.Table:
     corpus = Corpus.open(corpus_uri)
     reader, clips = corpus.audio(), corpus.clips()
     audio = [
-        resample(
-            reader.read(c["recording_id"], c["channel"], c["sample_rate_hz"], c["start_sample"], c["end_sample"]), 22_050, 16_000
-        )
+        reader.read(c["recording_id"], c["channel"], c["sample_rate_hz"], c["start_sample"], c["end_sample"])
         for c in clips.to_pylist()
     ]
     annotator = CodesConfig(kind="codes", tokenizer=tokenizer_uri).build()
-    return annotator.annotate(ClipBatch(clips, audio, [16_000] * len(audio)))
+    return annotator.annotate(ClipBatch(clips, audio, [RATE_HZ] * len(audio)))

@@ -4,14 +4,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from manifests.contracts import Audio
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from tests.tokenization.small_codecs import write_mimi
 from tokenization.artifact import Tokenizer
 from tokenization.build import TokenizerResult, build_tokenizer, corpus_texts
+from tokenization.check import check_tokenizer
+from tokenization.interleave import deinterleave, interleave
 from tokenization.recipe import TokenizerRecipe, TrainedText
 
 
@@ -95,6 +99,40 @@ def test_what_is_missing_is_said_before_anything_is_written(
     with pytest.raises(RequestError, match="no corpus at"):
         build_tokenizer(str(tmp_path / "none"), str(out), make_recipe())
     assert not out.exists()
+
+
+def test_another_rate_and_size_go_all_the_way(
+    corpus_uri: str,
+    tmp_path: Path,
+    add_layer: Callable[..., None],
+    make_recipe: Callable[..., TokenizerRecipe],
+    encode_corpus: Callable[[str, str], pa.Table],
+) -> None:
+    """Mimi: 12.5 codes a second of 2048, heard at 24 kHz."""
+    recipe = f"name: m\ntext: {{kind: bpe}}\ncodec: {{kind: mimi, checkpoint: {write_mimi(tmp_path / 'mimi')}}}\n"
+    made = build_tokenizer(corpus_uri, str(tmp_path / "out"), make_recipe(recipe))
+    tokenizer = Tokenizer.open(made.tokenizer_uri)
+    assert (tokenizer.codec_facts.frame_rate_hz, tokenizer.codec_facts.sample_rate_hz) == (12.5, 24_000)
+    assert tokenizer.vocabulary.num_codes == tokenizer.loaded_codec().num_codes == 2048
+    layer = encode_corpus(corpus_uri, made.tokenizer_uri)
+    assert layer.column("num_codes").to_pylist() == [13, 21] * 3  # of 1.0 and 1.64 s
+    add_layer(corpus_uri, "codes", layer)
+    found = check_tokenizer(made.tokenizer_uri, corpus_uri).layer
+    assert found is not None
+    assert found.is_sound
+    codes = np.asarray(layer.column("codes")[1].as_py())
+    ids, _ = interleave([], codes, tokenizer.vocabulary)
+    np.testing.assert_array_equal(deinterleave(ids, tokenizer.vocabulary)[1], codes)
+
+
+def test_the_published_vocabulary_takes_codecs_of_its_size_only(
+    corpus_uri: str, tmp_path: Path, make_recipe: Callable[..., TokenizerRecipe]
+) -> None:
+    codec = f"{{kind: mimi, checkpoint: {write_mimi(tmp_path / 'mimi')}}}"
+    recipe = make_recipe(f"name: m\ntext: {{kind: published, path: qwen.json}}\ncodec: {codec}\n")
+    with pytest.raises(RequestError, match="the codec has 2048 codes, the published vocabulary 6561; use a codec of that size"):
+        build_tokenizer(corpus_uri, str(tmp_path / "out"), recipe)
+    assert not (tmp_path / "out").exists()
 
 
 def test_published_text_takes_the_published_vocabulary(

@@ -22,7 +22,7 @@ def test_codes_are_a_layer_like_any_other(
 ) -> None:
     annotator = CodesConfig(kind="codes", tokenizer=built.tokenizer_uri).build()
     assert isinstance(annotator, Annotator)
-    assert annotator.hears is Hearing.MODEL
+    assert annotator.hears is Hearing.NATIVE
     layer = check_table(encode_corpus(corpus_uri, built.tokenizer_uri), layer_schema(annotator.adds), "codes")
     assert layer.schema.field("codes").type == CODES
     assert layer.column("clip_id") == Corpus.open(corpus_uri).clips().column("clip_id")
