@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from manifests.errors import ContractError
 from training.config import EncoderConfig
 
 LONGEST_PERIOD = 10_000.0
@@ -75,12 +76,17 @@ class AudioEncoder(nn.Module):
         """Frames ``[A, F, D]`` of zero-padded mels, of which the first ``num_valid_A`` frames (M - 2) count.
 
         The first ``num_encoder_frames(num_valid)`` frames of a piece are its own and do not depend on the padding;
-        those behind them are zero. The published class does not zero them: where a piece has an odd number of frames,
+        those behind them are zero. Raises ContractError past ``num_positions``. The published class does not zero them: where a piece has an odd number of frames,
         its adaptor's last window reads one more, which there depends on the padding (docs/decisions/0004).
         """
         x_ADP = F.gelu(self.conv1(mels_ACM))
         x_APD = F.gelu(self.conv2(x_ADP)).transpose(1, 2)
         positions = x_APD.shape[1]
+        if positions > self.positional_embedding.num_embeddings:
+            raise ContractError(
+                f"mels of {mels_ACM.shape[2]} frames need {positions} positions of 50 Hz; the encoder has "
+                f"{self.positional_embedding.num_embeddings}: cut the audio into pieces of 25 s"
+            )
         x_APD = x_APD + self.positional_embedding.weight[:positions]
         valid_AP = _first(positions, (num_valid_A + 1) // 2)
         for block in self.blocks:
