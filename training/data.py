@@ -18,9 +18,11 @@ import torch
 from manifests.errors import MismatchError
 from manifests.packs import Document, Pack
 from tokenization.stretches import TokenKind
-from training.documents import Entry, Split
+from training.documents import Split
+from training.entries import Entry
 from training.examples import Example, ExampleMaker, recombine
 from training.features import log_mel
+from training.layouts import WITHOUT_READING
 from training.lengths import num_patches, num_valid_frames
 from training.recipe import CtcStage, Stage, Task, TrainingRecipe
 
@@ -70,7 +72,8 @@ class StageData:
         self._split, self._reader, self._maker, self._recipe, self._stage = split, reader, maker, recipe, stage
         self._stage_seed = zlib.crc32(stage.name.encode())
         self._pattern = task_pattern({task: given.share for task, given in stage.tasks.items()})
-        self._texts = [entry.text_ids for entry in split.entries if entry.text_ids]
+        documents = split.entries[: split.num_documents]
+        self._texts = [turn.text_ids for entry in documents for turn in entry.turns if turn.text_ids]
         self._orders: dict[tuple[Task, int], np.ndarray] = {}
         self.step = 0
 
@@ -100,16 +103,14 @@ class StageData:
         entry = self._entry(task, count)
         if task is Task.REPEAT:
             return self._repeat(entry, self._rng("stretch", slot))
-        if task is Task.TEXT:
-            return self._maker.text(entry.key, list(entry.text_ids))
-        return self._maker.of_document(task, self._reader.read(entry), list(entry.text_ids))
+        return self._maker.make(task, entry, None if task in WITHOUT_READING else self._reader.read(entry))
 
     def _repeat(self, entry: Entry, rng: np.random.Generator) -> Example:
         recipe = self._recipe.repeat
-        ids = recombine(self._texts, recipe, rng) if rng.random() < recipe.recombined_share else list(entry.text_ids)
+        ids = recombine(self._texts, recipe, rng) if rng.random() < recipe.recombined_share else entry.turns[0].text_ids
         stretch = rng.uniform(1.0, recipe.max_patches_per_token)
         room = self._recipe.longest_sequence - len(ids) - 3
-        return self._maker.repeat(entry.key, ids, max(len(ids), min(room, round(stretch * len(ids)))), rng)
+        return self._maker.repeat(entry, ids, max(len(ids), min(room, round(stretch * len(ids)))), rng)
 
     def _task(self, slot: int) -> tuple[Task, int]:
         """The slot's task, and how many slots before it had the same."""
@@ -175,4 +176,4 @@ def _to_length(mel_CM: torch.Tensor, frames: int) -> torch.Tensor:
 
 
 def _audio_bytes(document: Document) -> int:
-    return 0 if document.audio is None else int(document.audio.nbytes)
+    return sum(int(turn.audio.nbytes) for turn in document.turns if turn.audio is not None)

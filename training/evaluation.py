@@ -10,7 +10,8 @@ import torch
 
 from manifests.errors import RequestError
 from training.data import DocumentReader, collate
-from training.documents import Entry, Split
+from training.documents import Split
+from training.entries import Entry
 from training.examples import Example, ExampleMaker
 from training.model import StepAudio2
 from training.objectives import token_sums
@@ -82,9 +83,11 @@ def other_texts(texts: Sequence[str]) -> list[int]:
 def asr_example(maker: ExampleMaker, reader: DocumentReader, text_of: Entry, audio_of: Entry) -> Example:
     """One document's text behind the audio of another, cut or repeated to as many samples as the text's own audio has."""
     document = replace(reader.read(audio_of), key=text_of.key)
-    if document.audio is not None and text_of.num_samples is not None:
-        document = replace(document, audio=np.resize(document.audio, text_of.num_samples))
-    return maker.of_document(Task.ASR, document, list(text_of.text_ids))
+    (turn,) = document.turns
+    if turn.audio is not None:
+        resized = np.resize(turn.audio, text_of.turns[0].num_samples or 0)
+        document = replace(document, turns=(replace(turn, audio=resized),))
+    return maker.make(Task.ASR, text_of, document)
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
 from training.config import model_config
 from training.documents import Split, read_split
-from training.recipe import CtcStage, PretrainStage, TrainingRecipe
+from training.layouts import Layouts
+from training.recipe import CtcStage, PretrainStage, Task, TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Inputs:
     recipe: TrainingRecipe
     pack: Pack
     tokenizer: Tokenizer
+    layouts: Layouts
     train: Split
 
 
@@ -77,15 +79,18 @@ def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> In
     longest = model_config(recipe.model).decoder.max_positions
     if recipe.longest_sequence > longest:
         raise RequestError(f"sequence_length {recipe.longest_sequence} is past the {longest} positions of model {recipe.model!r}")
-    train = read_split(pack, recipe.data.train_split, tokenizer.text, tokenizer.ratio, recipe.longest_sequence)
+    layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, recipe.prompts)
+    # ASR whatever the stages do: the swap is measured on it. In the order of Task, so that parts have the same places always.
+    tasks = [task for task in Task if task is Task.ASR or any(task in stage.tasks for stage in recipe.stages)]
+    train = read_split(pack, recipe.data.train_split, layouts, tasks, recipe.longest_sequence)
     for stage in recipe.stages:
         for task in stage.tasks:
             if not train.eligible[task]:
                 raise RequestError(
-                    f"stage {stage.name!r}: none of the {len(train.entries)} documents of split {train.name!r} serves task "
+                    f"stage {stage.name!r}: none of the {train.num_documents} documents of split {train.name!r} serves task "
                     f"{task.value!r} (refused: {dict(train.refused[task])}); pack documents for it or take the task out of the recipe"
                 )
-    return Inputs(recipe, pack, tokenizer, train)
+    return Inputs(recipe, pack, tokenizer, layouts, train)
 
 
 def make_plan(inputs: Inputs) -> Plan:
@@ -128,9 +133,7 @@ def swap_splits(inputs: Inputs) -> list[Split]:
     splits = []
     for name in recipe.data.swap_splits:
         is_train = name == inputs.train.name
-        found = inputs.train if is_train else read_split(
-            inputs.pack, name, inputs.tokenizer.text, inputs.tokenizer.ratio, recipe.longest_sequence
-        )  # fmt: skip
+        found = inputs.train if is_train else read_split(inputs.pack, name, inputs.layouts, [Task.ASR], recipe.longest_sequence)
         swap_pairs(found, recipe.data.swap_documents)
         splits.append(found)
     return splits

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 
 from manifests.recipes import RecipeModel, load_recipe
 from training.config import SIZES
+from training.prompts import Prompts
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -215,6 +216,7 @@ class TrainingRecipe(RecipeModel):
     keep_checkpoints: PositiveInt = 2  # within a stage; the last one of every stage is kept
     data: DataRecipe = DataRecipe()
     repeat: RepeatRecipe = RepeatRecipe()
+    prompts: Prompts = Prompts()
     stages: tuple[Annotated[Stage, Field(discriminator="kind")], ...] = Field(min_length=1)
 
     @property

@@ -28,7 +28,7 @@ from training.examples import ExampleMaker
 from training.journal import METRICS, Journal
 from training.model import StepAudio2
 from training.plan import Inputs, open_inputs, swap_splits
-from training.recipe import PretrainStage, Stage, TrainingRecipe
+from training.recipe import LossWeights, PretrainStage, Stage, TrainingRecipe
 from training.trainer import StageTrainer
 
 SUMMARY = "summary.json"
@@ -144,7 +144,7 @@ class Run:
             for number in range(first, last_stage + 1):
                 stage = self.recipe.stages[number]
                 trainer = StageTrainer(model, stage, vocabulary.pad, device)
-                maker = ExampleMaker(vocabulary, self.inputs.tokenizer.ratio, stage.loss_weights)
+                maker = ExampleMaker(self.inputs.layouts, stage.loss_weights)
                 data = StageData(self.inputs.train, self._reader, maker, self.recipe, stage)
                 continued = held if held is not None and number == first else None
                 loop = StageLoop(self, number, model, trainer, data, continued)
@@ -194,7 +194,7 @@ class Run:
         """Measure what the stage asks for and write the summary so far."""
         if isinstance(stage, PretrainStage) and stage.measure_swap:
             most = self.recipe.data.swap_documents
-            maker = ExampleMaker(self.inputs.tokenizer.vocabulary, self.inputs.tokenizer.ratio)
+            maker = ExampleMaker(self.inputs.layouts, LossWeights())
             found = [measure_swap(model, split, self._reader, maker, most, device) for split in self.measured]
             self._write(EVALUATION, swap_report(stage.name, found))
         self._stages = [*self._stages, loop.summary()] if len(self._stages) == loop.number else self._stages

@@ -109,23 +109,32 @@ for path in sorted(pathlib.Path("training").glob("*.py")):
     importlib.import_module(f"training.{{path.stem}}")
 
 import numpy as np, torch
+from manifests.packs import Document, Turn
 from tokenization.interleave import Ratio
+from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 from training.config import model_config
+from training.entries import entry_of
 from training.examples import ExampleMaker
+from training.layouts import Layouts
 from training.model import StepAudio2
-from training.recipe import PretrainStage
+from training.prompts import Prompts
+from training.recipe import LossWeights, PretrainStage, Task
 from training.trainer import StageTrainer
 torch.set_num_threads(1)
-vocabulary = Vocabulary.small(300)
+text = TextTokenizer.train([], 256)
+vocabulary = Vocabulary.small(256)
 rate = {{"lr": 1e-3}}
 shape = dict(steps=1, sequence_length=256, sequences_per_step=2)
 stage = PretrainStage(kind="pretrain", name="tts", tasks={{"tts": 1, "asr": 1}}, train={{"adaptor": rate, "decoder": rate}}, **shape)
 model = StepAudio2(model_config("micro"), vocabulary.num_rows, vocabulary.text_size)
 trainer = StageTrainer(model, stage, vocabulary.pad, torch.device("cpu"))
-maker = ExampleMaker(vocabulary, Ratio())
+maker = ExampleMaker(Layouts(text, vocabulary, Ratio(), Prompts()), LossWeights())
 heard = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
-row = trainer.train_step([maker.asr("a", [1, 2, 3], heard), maker.tts("b", [1, 2], np.arange(9))])
+turn = dict(role=None, text="hi", language=None, num_samples=8000, num_codes=9, caption_en=None, caption_zh=None)
+entry = entry_of(dict(key="a", shard="s", relation=None, tasks=["asr", "tts"], turns=[turn]), text)
+document = Document("a", {{}}, (Turn(None, "hi", None, None, heard, np.arange(9), {{}}),), None)
+row = trainer.train_step([maker.make(task, entry, document) for task in (Task.ASR, Task.TTS)])
 assert row["step"] == 1 and row["loss"] > 0
 """
     loaded = loaded_after(program, repository)

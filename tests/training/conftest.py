@@ -18,7 +18,8 @@ from manifests.ids import digest_json
 from manifests.packs import FORMAT_VERSION
 from manifests.schema import DOCUMENTS, table_of
 from manifests.store import Store, json_bytes, table_bytes
-from pipeline.shards import TarredDocument, members_of, shard_name, tarred, write_shard
+from pipeline.documents import MadeTurn, document_of
+from pipeline.shards import TarredDocument, shard_name, write_shard
 from tokenization.artifact import CodecFacts, Tokenizer, write_tokenizer
 from tokenization.interleave import Ratio
 from tokenization.text import TextTokenizer
@@ -83,17 +84,8 @@ def write_pack(folder: Path, splits: dict[str, Sequence[Spoken]], vocab_size: in
 
 
 def document(key: str, text: str, audio: np.ndarray) -> TarredDocument:
-    codes = loudness_codes(audio)
-    row = {
-        "key": key,
-        "kind": "clip",
-        "tasks": ["asr", "tts", "text"],
-        "num_samples": len(audio),
-        "num_codes": len(codes),
-        "text": text,
-        "text_source": "source",
-    }
-    return tarred(row, members_of({"text": text, "text_source": "source"}, audio, codes, MODEL_RATE_HZ))
+    turn = MadeTurn({"text": text, "text_source": "source"}, audio, loudness_codes(audio))
+    return document_of(key, "clip", None, [turn], MODEL_RATE_HZ)
 
 
 @pytest.fixture(scope="session")
@@ -146,8 +138,9 @@ def deaf_pack(make_pack: PackMaker, read_speech: list[Spoken]) -> MadePack:
 
 
 def recipe_of(stages: list[dict[str, Any]], **changes: Any) -> TrainingRecipe:
-    """A strict recipe from plain values, for the smallest model on one thread."""
-    return TrainingRecipe.model_validate({"model": "micro", "seed": 3, "threads": 1, "stages": stages, **changes})
+    """A strict recipe from plain values, for the smallest model on one thread, without the prompts that are a token a byte."""
+    plain = {"model": "micro", "seed": 3, "threads": 1, "prompts": {"asr": "", "tts": ""}}
+    return TrainingRecipe.model_validate({**plain, "stages": stages, **changes})
 
 
 @pytest.fixture(scope="session")

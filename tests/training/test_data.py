@@ -14,7 +14,9 @@ from tokenization.artifact import Tokenizer
 from training.data import CYCLE, DocumentReader, StageData, collate, task_pattern
 from training.documents import read_split
 from training.examples import ExampleMaker
-from training.recipe import Task, TrainingRecipe
+from training.layouts import Layouts
+from training.prompts import Prompts
+from training.recipe import LossWeights, Task, TrainingRecipe
 
 MakeData = Callable[..., StageData]
 
@@ -22,10 +24,11 @@ MakeData = Callable[..., StageData]
 @pytest.fixture
 def make_data(chord_pack: Any) -> MakeData:
     pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    maker = ExampleMaker(tokenizer.vocabulary, tokenizer.ratio)
+    layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, Prompts())
 
     def make(recipe: TrainingRecipe, stage: int) -> StageData:
-        split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, recipe.longest_sequence)
+        split = read_split(pack, "train", layouts, list(Task), recipe.longest_sequence)
+        maker = ExampleMaker(layouts, LossWeights())
         return StageData(split, DocumentReader(pack, 1 << 20), maker, recipe, recipe.stages[stage])
 
     return make
@@ -77,10 +80,11 @@ def test_tasks_come_in_their_shares_and_evenly() -> None:
 
 def test_a_small_cache_changes_nothing_that_is_read(chord_pack: Any) -> None:
     pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, 512)
+    split = read_split(pack, "train", Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, Prompts()), [Task.ASR], 512)
     small, large = DocumentReader(pack, 1), DocumentReader(pack, 1 << 24)
     for entry in [*split.entries, *split.entries]:
-        assert np.array_equal(small.read(entry).audio, large.read(entry).audio)  # type: ignore[arg-type]
+        for one, other in zip(small.read(entry).turns, large.read(entry).turns, strict=True):
+            assert np.array_equal(one.audio, other.audio)  # type: ignore[arg-type]
     assert len(small._cache) == 1
     assert len(large._cache) == 12
 

@@ -16,8 +16,10 @@ from training.data import DocumentReader
 from training.documents import read_split
 from training.evaluation import asr_example, other_texts, swap_pairs
 from training.examples import ExampleMaker
+from training.layouts import Layouts
 from training.plan import make_plan, open_inputs
-from training.recipe import TrainingRecipe
+from training.prompts import Prompts
+from training.recipe import LossWeights, Task, TrainingRecipe
 from training.run import train
 
 
@@ -41,17 +43,19 @@ def test_the_swap_is_the_same_every_time() -> None:
 def test_swapped_audio_is_anothers_at_the_length_of_the_own(chord_pack: Any) -> None:
     """Both sides have the same tokens, so nothing but what is heard can tell them apart."""
     pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, 512)
-    reader, maker = DocumentReader(pack, 1 << 24), ExampleMaker(tokenizer.vocabulary, tokenizer.ratio)
+    layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, Prompts())
+    split = read_split(pack, "train", layouts, [Task.ASR], 512)
+    reader, maker = DocumentReader(pack, 1 << 24), ExampleMaker(layouts, LossWeights())
     pairs = swap_pairs(split, 12)
-    assert any(entry.num_samples < donor.num_samples for entry, donor in pairs)  # type: ignore[operator]
-    assert any(entry.num_samples > donor.num_samples for entry, donor in pairs)  # type: ignore[operator]
+    lengths = [(entry.turns[0].num_samples, donor.turns[0].num_samples) for entry, donor in pairs]
+    assert any(own < other for own, other in lengths)  # type: ignore[operator]
+    assert any(own > other for own, other in lengths)  # type: ignore[operator]
     for entry, donor in pairs:
         own, other = (asr_example(maker, reader, entry, source) for source in (entry, donor))
         assert np.array_equal(own.ids, other.ids)
-        assert np.array_equal(own.audio[0], reader.read(entry).audio)  # type: ignore[arg-type]
-        (heard,), whole = other.audio, reader.read(donor).audio
-        assert whole is not None and len(heard) == entry.num_samples  # noqa: PT018 (narrows whole)
+        assert np.array_equal(own.audio[0], reader.read(entry).turns[0].audio)  # type: ignore[arg-type]
+        (heard,), whole = other.audio, reader.read(donor).turns[0].audio
+        assert whole is not None and len(heard) == entry.turns[0].num_samples  # noqa: PT018 (narrows whole)
         assert np.array_equal(heard, np.concatenate([whole] * (len(heard) // len(whole) + 1))[: len(heard)])
 
 
@@ -75,5 +79,5 @@ def test_a_swap_that_cannot_be_measured_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RequestError, match="audio cannot be swapped"):
         make_plan(open_inputs(recipe, pack.pack, pack.tokenizer))
-    unmeasured = [{**stage, "measure_swap": False} for stage in curriculum_of(4)]
+    unmeasured = [{**stage, "measure_swap": False} if stage["kind"] == "pretrain" else stage for stage in curriculum_of(4)]
     assert train(make_recipe(unmeasured), pack.pack, pack.tokenizer, str(tmp_path / "run"), until="encoder_ctc").steps == 4

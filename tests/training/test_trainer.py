@@ -13,6 +13,7 @@ from training.config import model_config
 from training.data import DocumentReader, StageData, collate
 from training.documents import read_split
 from training.examples import ExampleMaker
+from training.layouts import Layouts
 from training.model import GROUP_PREFIXES, StepAudio2
 from training.objectives import token_sums
 from training.recipe import Group, GroupRate, LossWeights, Schedule, Stage, TrainingRecipe
@@ -30,8 +31,9 @@ def bench(chord_pack: Any) -> Any:
     def make(recipe: TrainingRecipe, stage: Stage) -> tuple[StageTrainer, StageData]:
         torch.manual_seed(0)
         model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
-        split = read_split(pack, "train", tokenizer.text, tokenizer.ratio, recipe.longest_sequence)
-        maker = ExampleMaker(vocabulary, tokenizer.ratio, stage.loss_weights)
+        layouts = Layouts(tokenizer.text, vocabulary, tokenizer.ratio, recipe.prompts)
+        split = read_split(pack, "train", layouts, stage.tasks, recipe.longest_sequence)
+        maker = ExampleMaker(layouts, stage.loss_weights)
         data = StageData(split, DocumentReader(pack, 1 << 24), maker, recipe, stage)
         return StageTrainer(model, stage, vocabulary.pad, CPU), data
 
