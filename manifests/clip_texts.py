@@ -12,7 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+SOURCE = "source"  # among the origins of a text, as recipes list them (``text_from``); any other is a layer's name
 SOURCE_TEXT, RECORDING = "input.text", "clip.recording_id"
+
+
+def text_columns(origins: Sequence[str]) -> list[str]:
+    """Where the origins have their texts."""
+    return [SOURCE_TEXT if origin == SOURCE else f"{origin}.text" for origin in origins]
 
 
 def text_needs(columns: Sequence[str]) -> list[str]:
@@ -27,6 +33,14 @@ def clip_texts(table: pa.Table, column: str) -> pa.Array:
     """
     texts = _told(table[column])
     return texts if column != SOURCE_TEXT else pc.if_else(_is_whole(table[RECORDING]), texts, pa.scalar(None, texts.type))
+
+
+def first_texts(table: pa.Table, origins: Sequence[str]) -> tuple[pa.Array, pa.Array]:
+    """(text, origin) a clip: of the origins the first that has text; null where none has. ``table`` as ``clip_texts`` needs it."""
+    none = pa.nulls(table.num_rows, pa.string())
+    texts = [clip_texts(table, column) for column in text_columns(origins)]
+    named = [pc.if_else(pc.is_valid(text), origin, none) for origin, text in zip(origins, texts, strict=True)]
+    return pc.coalesce(*texts, none), pc.coalesce(*named, none)
 
 
 def num_untold(table: pa.Table) -> int:

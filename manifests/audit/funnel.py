@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from manifests.audit.recipe import Threshold
 from manifests.audit.slices import Bounds, SliceColumns, edges_of
+from manifests.clip_texts import first_texts, text_columns, text_needs
 
 MOST_FILTERS = 16  # sets of filters that a clip fails are numbers of so many bits
 NO_TEXT = "no_text"
@@ -23,29 +22,17 @@ NO_TEXT = "no_text"
 
 @dataclass(frozen=True)
 class TextNeed:
-    """The step that leaves out clips without text: of the layers, or of the source where the recording is one clip."""
+    """The step that leaves out clips without text of any of the origins (``manifests.clip_texts``)."""
 
-    layers: tuple[str, ...]
-    of_source: bool
+    origins: tuple[str, ...]
 
     @property
     def columns(self) -> list[str]:
-        return [*(f"{layer}.text" for layer in self.layers), *(["input.text", "clip.recording_id"] if self.of_source else [])]
+        return text_needs(text_columns(self.origins))
 
     def fails(self, slice_: SliceColumns) -> np.ndarray:
-        has_text = np.zeros(slice_.num_rows, bool)
-        for layer in self.layers:
-            has_text |= _is_text(slice_.table[f"{layer}.text"])
-        if self.of_source:
-            codes, values = slice_.coded("clip.recording_id")
-            is_whole = np.bincount(codes, minlength=len(values))[codes] == 1
-            has_text |= _is_text(slice_.table["input.text"]) & is_whole
-        return ~has_text
-
-
-def _is_text(column: pa.ChunkedArray) -> np.ndarray:
-    found: np.ndarray = pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), False).to_numpy()
-    return found
+        found: np.ndarray = first_texts(slice_.table, self.origins)[0].is_null().to_numpy(zero_copy_only=False)
+        return found
 
 
 @dataclass

@@ -16,6 +16,7 @@ from manifests.audit.recipe import AuditRecipe, Band, Distribution, Threshold
 from manifests.audit.rules import LEFT_OUT_FOR, Offenders, rules_for
 from manifests.audit.slices import DURATION, SPEECH_SHARE, Bounds, SliceColumns, bounds_of
 from manifests.audit.tallies import Distinct, GroupSums, LayerStatus, SliceTally, Totals, banded
+from manifests.clip_texts import text_columns, text_needs
 from manifests.errors import RequestError
 from manifests.rows import Rows
 
@@ -140,9 +141,7 @@ def _funnel(recipe: AuditRecipe, rows: Rows, there: Callable[[str, str, Sequence
     kept = [f for f in recipe.filters if there("filter", f.drop_reason, [f.column])]
     text = None
     if recipe.require_text:
-        layers = [name for name in recipe.text_from if name != "source" and there("text", name, [f"{name}.text"])]
-        of_source = "source" in recipe.text_from and there("text", "source", ["input.text", "clip.recording_id"])
-        text = TextNeed(tuple(layers), of_source)
+        text = TextNeed(tuple(name for name in recipe.text_from if there("text", name, text_needs(text_columns([name])))))
     if len(kept) + (text is not None) > MOST_FILTERS:
         raise RequestError(
             f"recipe {recipe.name!r} has {len(kept)} filters; an audit weighs at most {MOST_FILTERS} against each other"

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from manifests.audio import AudioReader
+from manifests.clip_texts import SOURCE, first_texts, text_columns, text_needs
 from manifests.conditions import parse_condition
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
@@ -21,21 +21,20 @@ from manifests.open_rows import corpus_rows
 from manifests.rows import Slice, resolve
 
 SPLIT = "train"  # a corpus has none; it is the name that a library asks for first
-TEXT_FROM = ("source", "asr")
+TEXT_FROM = (SOURCE, "asr")
 PARTS_A_SLICE = 8  # some 16,000 clips a part, or 40 hours
 BATCH_ROWS = 1000  # whose facts are Python objects at a time
 PLACE = ("clip_id", "recording_id", "channel", "sample_rate_hz", "start_sample", "end_sample", "language", "speaker", "unit")
 RIGHTS = ("source", "licence", "consent", "attribution", "synthesizer")
-READ = (*(f"clip.{name}" for name in PLACE), *(f"input.{name}" for name in (*RIGHTS, "text")))
+READ = (*(f"clip.{name}" for name in PLACE), *(f"input.{name}" for name in RIGHTS))
 BITS = "recording.stored_bits"
-IS_WHOLE = ":is_whole"  # no column of a corpus can have the name
+TEXT, ORIGIN = ":text", ":text_source"  # no column of a corpus can have the names
 
 
 class CorpusReader:
     """Every clip of the current clip set where ``where`` is true, with chosen columns by full names (``manifests.rows``).
 
-    ``text_from`` is as in a pack's recipe: of ``source`` and names of layers the first that has text. A source's transcript
-    speaks of the whole input: it fits only a recording's single clip.
+    ``text_from`` is as in a pack's recipe: of ``source`` and names of layers the first that has text (``manifests.clip_texts``).
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class CorpusReader:
         facts = FactsReader(corpus)
         for part in self._rows.slices:
             check_licences(facts.inputs(part.units, ["recording_id", "licence", "uri"]))
-        there = ["source", *(name for name in corpus.layers() if f"{name}.text" in self._rows.schema.names)]
+        there = [SOURCE, *(name for name in corpus.layers() if f"{name}.text" in self._rows.schema.names)]
         self._text_from = tuple(text_from or (name for name in TEXT_FROM if name in there))
         for name in self._text_from:
             if name not in there:
@@ -73,11 +72,12 @@ class CorpusReader:
         return [Part(number, SPLIT, piece) for number, piece in enumerate(pieces)]
 
     def rows(self, part: Part, *, with_audio: bool) -> Iterator[ExportRow]:
-        heard = [f"{layer}.{name}" for layer in self._text_from if layer != "source" for name in ("text", "words")]
-        known = [name for name in heard if name in self._rows.schema.names]
+        texts = text_needs(text_columns(self._text_from))
+        words = [name for layer in self._text_from if (name := f"{layer}.words") in self._rows.schema.names]
         asked = [] if self._condition is None else self._condition.columns
-        table = self._rows.read(part.place, list(dict.fromkeys([*READ, BITS, *known, *asked, *self._columns])))
-        table = table.append_column(IS_WHOLE, [_is_whole(table["clip.recording_id"])])
+        table = self._rows.read(part.place, list(dict.fromkeys([*READ, BITS, *texts, *words, *asked, *self._columns])))
+        for name, column in zip((TEXT, ORIGIN), first_texts(table, self._text_from), strict=True):
+            table = table.append_column(name, column)
         table = table if self._condition is None else table.filter(self._condition.mask(table))
         unit, reader = "", None
         for start in range(0, table.num_rows, BATCH_ROWS):
@@ -89,12 +89,11 @@ class CorpusReader:
 
     def _facts(self, row: Mapping[str, Any]) -> dict[str, Any]:
         rate, start, end = (row[f"clip.{name}"] for name in ("sample_rate_hz", "start_sample", "end_sample"))
-        text, origin = self._text(row)
         return {
             "id": row["clip.clip_id"].hex(),
-            "text": text,
-            "text_source": origin,
-            "words": words_in_seconds(row.get(f"{origin}.words")),
+            "text": row[TEXT],
+            "text_source": row[ORIGIN],
+            "words": words_in_seconds(row.get(f"{row[ORIGIN]}.words")),
             "language": row["clip.language"],
             "speaker": row["clip.speaker"],
             **{name: row[f"input.{name}"] for name in RIGHTS},
@@ -106,20 +105,6 @@ class CorpusReader:
             "sample_rate_hz": rate,
             **{name: _shown(row[name]) for name in self._columns},
         }
-
-    def _text(self, row: Mapping[str, Any]) -> tuple[str | None, str | None]:
-        """(text, where it is from)."""
-        for origin in self._text_from:
-            text = (row["input.text"] if row[IS_WHOLE] else None) if origin == "source" else row[f"{origin}.text"]
-            if text and text.strip():
-                return text.strip(), origin
-        return None, None
-
-
-def _is_whole(recordings: pa.ChunkedArray) -> pa.Array:
-    """Bool a clip: it is the only one of its recording. Units have all clips of a recording, or none."""
-    codes = recordings.combine_chunks().dictionary_encode().indices.to_numpy()
-    return pa.array(np.bincount(codes)[codes] == 1)
 
 
 def _flac(row: Mapping[str, Any], reader: AudioReader) -> bytes:

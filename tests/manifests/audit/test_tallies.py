@@ -267,7 +267,7 @@ def test_what_ifs_are_the_hours_of_another_threshold(rows, cuts):
 @settings(max_examples=50, deadline=None)
 @given(ROWS)
 def test_a_source_s_text_fits_only_the_single_clip_of_its_recording(rows):
-    need = TextNeed(("asr",), of_source=True)
+    need = TextNeed(("asr", "source"))
     found = need.fails(SliceColumns(table_of(rows)))
     recordings = [row["clip.recording_id"] for row in rows]
     for row, is_without in zip(rows, found.tolist(), strict=True):
