@@ -72,10 +72,19 @@ class Synthetic:
         for passed, (key, facts, audio, codes) in enumerate(self.documents()):
             if passed < skip:
                 continue
-            row = {"key": key, "kind": "clip", "tasks": ["asr", "tts", "text"], "num_samples": 160_000, "num_codes": NUM_CODES}
-            row |= {"text": facts["text"], "language": "en", "speaker": facts["speaker"], "text_source": "source"}
-            members = {"json": json_bytes(facts), "0.flac": audio, "0.codes.npy": codes}
-            yield Decision(tarred(row, members), RECIPE.split_of(facts["speaker"]), None, 160_000, 16_000)
+            sums = {"num_samples": 160_000, "num_codes": NUM_CODES}
+            told = {"text": facts["text"], "language": "en", "text_source": "source"}
+            turn = {**told, **sums, "recording_id": None, "clips": [{"clip_id": bytes.fromhex(key), "num_samples": 160_000}]}
+            row = {
+                "key": key,
+                "kind": "clip",
+                "tasks": ["asr", "tts", "text"],
+                "turns": [turn],
+                **sums,
+                "speaker": facts["speaker"],
+            }
+            members = {"json": json_bytes({"turns": [facts]}), "0.flac": audio, "0.codes.npy": codes}
+            yield Decision((tarred(row, members),), RECIPE.split_of(facts["speaker"]), None, 160_000, 16_000)
 
 
 def shuffled(out: str, num_documents: int, audio_bytes: int, run: Map = INLINE.map) -> None:

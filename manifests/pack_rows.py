@@ -8,16 +8,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.earlier_tables import completed
 from manifests.errors import RequestError
 from manifests.packs import Pack
 from manifests.rows import Slice, rows_only
 from manifests.schema import DOCUMENTS, field
 from manifests.tables import open_part
+from manifests.turns import DERIVED, derived, stored_paths
+
+DURATION = field("duration_s", pa.float64(), "seconds of audio of all turns; null without audio")
 
 
 class PackRows:
-    """The documents of a pack's splits, with the split as a column."""
+    """The documents of a pack's splits, with what follows from their turns, and the split as a column."""
 
     table = "documents"
 
@@ -25,7 +27,7 @@ class PackRows:
         self.pack, self._split = pack, split
         if split is not None and split not in pack.splits:
             raise RequestError(f"pack {pack.store.uri!r} has no split {split!r}; it has {pack.splits}")
-        self.schema = pa.schema([*DOCUMENTS, field("split", pa.string(), "split of the pack"), *_document_derived()])
+        self.schema = pa.schema([*DOCUMENTS, *DERIVED, field("split", pa.string(), "split of the pack"), DURATION])
         self.slices = [part for name in ([split] if split else pack.splits) for part in self._slices_of(name)]
 
     def __reduce__(self) -> tuple[Callable[..., PackRows], tuple[str, str | None]]:
@@ -47,19 +49,16 @@ class PackRows:
     def read(self, part: Slice, columns: Sequence[str]) -> pa.Table:
         split = part.units[0]
         stored = [name for name in columns if name in DOCUMENTS.names]
+        made = [name for name in columns if name in DERIVED.names]
         needs = [*stored, *({"num_samples", *(["key"] if self.pack.taken_keys else [])} - {*stored})]
+        if "turns" not in stored:
+            needs += dict.fromkeys(path for name in made for path in stored_paths(name))
         with self._file(split) as file:
-            table = completed("documents", file.read_row_groups(range(part.start, part.stop), columns=needs, use_threads=False))
+            table = file.read_row_groups(range(part.start, part.stop), columns=needs, use_threads=False)
         table = self.pack.without_taken(table)
-        made = {
-            "split": pa.repeat(split, table.num_rows),
-            "duration_s": pc.divide(pc.cast(table["num_samples"], pa.float64()), float(self.pack.sample_rate_hz)),
-        }
-        picked = {name: table[name] if name in stored else made[name] for name in columns}
-        return (
-            pa.table(picked, schema=pa.schema([self.schema.field(name) for name in columns])) if columns else rows_only([table])
-        )
-
-
-def _document_derived() -> list[pa.Field]:
-    return [field("duration_s", pa.float64(), "seconds of audio; null for a text document")]
+        found = {name: table[name] for name in stored} | {name: derived(table["turns"], name) for name in made}
+        found["split"] = pa.repeat(split, table.num_rows)
+        found["duration_s"] = pc.divide(pc.cast(table["num_samples"], pa.float64()), float(self.pack.sample_rate_hz))
+        if not columns:
+            return rows_only([table])
+        return pa.table({name: found[name] for name in columns}, schema=pa.schema([self.schema.field(name) for name in columns]))

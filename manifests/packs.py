@@ -17,24 +17,36 @@ import pyarrow.compute as pc
 
 from manifests.audio import decode_flac
 from manifests.contracts import Audio
-from manifests.earlier_tables import completed
 from manifests.errors import RequestError, parsing
 from manifests.ids import digest_json
 from manifests.store import Store, json_bytes
 from manifests.tars import Member, read_index, read_member
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TAKEN = "takedowns.json"
 
 
 @dataclass(frozen=True)
-class Document:
-    """What one training example is made from."""
+class Turn:
+    """One turn of a document: what is said, by whom, and how it sounds."""
 
-    key: str
-    facts: dict[str, Any]  # K.json
+    role: str | None  # human | assistant, in a conversation
+    text: str | None
+    language: str | None  # ISO 639-1
+    speaker: str | None  # local to the recording
     audio: Audio | None  # float32 [S] at the pack's rate
     codes: np.ndarray | None  # uint16 [frames]
+    facts: Mapping[str, Any]  # all that K.json has of the turn: its clips with words and tags, captions, source, licence
+
+
+@dataclass(frozen=True)
+class Document:
+    """What one training example is made from; one of a clip or of plain text has one turn."""
+
+    key: str
+    facts: Mapping[str, Any]  # K.json
+    turns: tuple[Turn, ...]
+    relation: str | None  # of a turn to the one before: reply | translation | continuation
 
 
 @dataclass(frozen=True)
@@ -119,7 +131,7 @@ class Pack:
         """DOCUMENTS of a split, in shard order, without those that were taken down."""
         if split not in self.splits:
             raise RequestError(f"pack {self.store.uri!r} has no split {split!r}; it has {self.splits}")
-        return self.without_taken(completed("documents", self.store.read_table(f"manifest/{split}.parquet")))
+        return self.without_taken(self.store.read_table(f"manifest/{split}.parquet"))
 
     def without_taken(self, rows: pa.Table) -> pa.Table:
         """DOCUMENTS rows with at least the column ``key``, without those that were taken down."""
@@ -131,13 +143,19 @@ class Pack:
         """One document by shard and key, as ``documents`` lists them. Raises RequestError for one that was taken down."""
         if key in self.taken_keys:
             raise RequestError(f"document {key!r} of pack {self.store.uri!r} was taken down; leave it out")
-        members = self._index(shard)
-        audio = codes = None
-        if f"{key}.0.flac" in members:
-            audio = decode_flac(self.member(shard, f"{key}.0.flac"))[0]
-        if f"{key}.0.codes.npy" in members:
-            codes = np.load(io.BytesIO(self.member(shard, f"{key}.0.codes.npy")))
-        return Document(key, json.loads(self.member(shard, f"{key}.json")), audio, codes)
+        facts = json.loads(self.member(shard, f"{key}.json"))
+        turns = tuple(self._turn(shard, f"{key}.{number}", turn) for number, turn in enumerate(facts["turns"]))
+        return Document(key, facts, turns, facts["relation"])
+
+    def _turn(self, shard: str, name: str, facts: Mapping[str, Any]) -> Turn:
+        """The turn whose members begin with ``name``."""
+        audio, codes, members = None, None, self._index(shard)
+        if f"{name}.flac" in members:
+            audio = decode_flac(self.member(shard, f"{name}.flac"))[0]
+        if f"{name}.codes.npy" in members:
+            codes = np.load(io.BytesIO(self.member(shard, f"{name}.codes.npy")))
+        role, text, language, speaker = (facts.get(fact) for fact in ("role", "text", "language", "speaker_label"))
+        return Turn(role, text, language, speaker, audio, codes, facts)
 
     def members(self, shard: str, key: str) -> list[str]:
         """Names of a document's members."""

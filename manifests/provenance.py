@@ -75,7 +75,7 @@ def lineage(
         found["clips"] = {"num_rows": 1, "hours": found["clip"]["duration_s"] / 3600, "first": [key.hex()]}
     else:
         found["clips"] = _held(corpus_rows(corpus), f"clip.{column}", ids, "clip.clip_id", limit)
-    found["packs"] = [told for pack in packs if (told := _in_pack(corpus, pack, column, ids, limit))["num_rows"]]
+    found["packs"] = [told for pack in packs if (told := _in_pack(corpus, pack, f"{column}s", ids, limit))["num_rows"]]
     holders = {told["pack_id"] for told in found["packs"]}
     trained_on = {pack_id for pack in packs if pack.pack_id in holders for pack_id in pack.all_ids}
     found["checkpoints"] = [asdict(made) for run in runs for made in read_checkpoints(run) if made.pack_id in trained_on]
@@ -216,17 +216,25 @@ def _parameters(store: Store, run: str, output: str) -> Any:
 
 
 def _held(rows: Rows, column: str, ids: Sequence[bytes], name: str, limit: int) -> dict[str, Any]:
-    """Rows whose ``column`` is among the ids: how many, their hours, the first by name."""
+    """Rows whose ``column``, an id or a list of them, has one of the ids: how many, their hours, the first by name."""
     wanted = pa.array(list(ids), ID)
     length = length_of(rows)
     columns = list(dict.fromkeys([column, name, *(length.columns if length else ())]))
     num_rows, seconds, first = 0, 0.0, list[str]()
     for table in ahead(lambda part: rows.read(part, columns), rows.slices):
-        found = table.filter(pc.is_in(table[column], value_set=wanted))
+        found = table.filter(_has_one(table[column], wanted))
         num_rows += found.num_rows
         seconds += float(pc.sum(length.seconds(found)).as_py() or 0.0) if length else 0.0
         first += [_text(key) for key in found[name].slice(0, max(0, limit - len(first))).to_pylist()]
     return {"num_rows": num_rows, "hours": seconds / 3600, "first": first}
+
+
+def _has_one(ids: pa.ChunkedArray, wanted: pa.Array) -> pa.Array | pa.ChunkedArray:
+    """Bool a row: whether its id, or one of its list of ids, is wanted."""
+    if not pa.types.is_list(ids.type):
+        return pc.is_in(ids, value_set=wanted)
+    rows = pc.list_parent_indices(ids).filter(pc.is_in(pc.list_flatten(ids), value_set=wanted))
+    return pc.is_in(pa.array(range(len(ids)), pa.int64()), value_set=rows.combine_chunks())
 
 
 def _in_pack(corpus: Corpus, pack: Pack, column: str, ids: Sequence[bytes], limit: int) -> dict[str, Any]:

@@ -249,26 +249,58 @@ CONTAMINATION = pa.schema(
     ]
 )
 
+# What a turn of a document is. A turn that is a merger of clips has their audio and codes one behind the other.
+TURN = pa.struct(
+    [
+        field("role", pa.string(), "human | assistant, in a conversation; null elsewhere"),
+        field("text", pa.string(), "transcript, translation or plain text"),
+        field("text_source", pa.string(), "source (came with the input) or the name of the layer that guessed it"),
+        field("language", pa.string(), "ISO 639-1"),
+        field("speaker_label", pa.string(), "who speaks, local to the recording; null where nobody tells"),
+        field("caption_en", pa.string(), "how it sounds, in English; null without a layer of captions"),
+        field("caption_zh", pa.string(), "the same in Chinese"),
+        field("num_samples", pa.int64(), "audio samples at the pack's rate; null without audio"),
+        field("num_codes", pa.int32(), "audio codes; null without codes"),
+        field("num_text_tokens", pa.int32(), "text tokens; null without text, or when the pack was made without a tokenizer"),
+        field("recording_id", ID, "the recording that the clips are spans of; null of a turn of text alone"),
+        field(
+            "clips",
+            pa.list_(
+                pa.struct(
+                    [
+                        required("clip_id", ID, "clip"),
+                        required("num_samples", pa.int64(), "its samples, counted at the pack's rate"),
+                    ]
+                )
+            ),
+            "the clips that the turn was made from, in order of time; none of a turn of text alone",
+        ),
+    ]
+)
+
 DOCUMENTS = pa.schema(
     [
         required("key", pa.string(), "key of the document's members in its shard"),
         required("shard", pa.string(), "file name of the shard"),
         required("offset", pa.int64(), "byte offset of the document's first member in the shard"),
         required("num_bytes", pa.int64(), "bytes of all its members, headers and padding included"),
-        required("kind", pa.string(), "clip | text"),
-        required("tasks", pa.list_(pa.string()), "training tasks it can serve, e.g. asr, tts, text"),
-        field("num_samples", pa.int64(), "audio samples at the pack's rate; null for a text document"),
-        field("num_codes", pa.int32(), "audio codes; null without codes"),
-        field("num_text_tokens", pa.int32(), "text tokens; null when the pack was made without a tokenizer"),
-        field("clip_id", ID, "the clip it was made from"),
-        field("recording_id", ID, "the recording that the clip is a span of"),
-        field("speaker", pa.string(), "speaker that the split keeps in one place"),
-        field("language", pa.string(), "ISO 639-1"),
-        field("text", pa.string(), "transcript or plain text"),
-        field("text_source", pa.string(), "source (came with the input) or the name of the layer that guessed it"),
+        required("kind", pa.string(), "clip | continuation | conversation | pair | text"),
+        field("relation", pa.string(), "of a turn to the one before: continuation | reply | translation; null with one turn"),
+        required("tasks", pa.list_(pa.string()), "training tasks it can serve, e.g. asr, tts, s2tt, conversation, text"),
+        required("turns", pa.list_(TURN), "its turns in order; member names count them from 0"),
+        field("num_samples", pa.int64(), "audio samples of all turns at the pack's rate; null without audio"),
+        field("num_codes", pa.int32(), "audio codes of all turns; null without codes"),
+        field("num_text_tokens", pa.int32(), "text tokens of all turns; null when the pack was made without a tokenizer"),
+        field("language", pa.string(), "ISO 639-1, where all turns have this one"),
+        field("text_source", pa.string(), "where the texts of all turns come from, where that is one place"),
+        field("speaker", pa.string(), "speaker, or group of speakers, that the split keeps in one place"),
         field("synthesizer", pa.string(), "what made the speech; null = not known to be synthetic"),
-        field("source", pa.string(), "unit of licence and consent that the recording belongs to"),
-        field("licence", pa.string(), "SPDX id or text that came with the source; null where nobody states one"),
+        field("source", pa.string(), "unit of licence and consent that the recordings belong to"),
+        field(
+            "licence",
+            pa.string(),
+            "SPDX id or text that came with the source, of several turns joined by AND; null where nobody states one",
+        ),
     ]
 )
 

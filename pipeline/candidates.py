@@ -7,22 +7,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from manifests.audio import AudioReader, resample
 from manifests.clip_rows import SPEAKERS_TABLE
-from manifests.contracts import Audio
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import MismatchError, RequestError
 from manifests.gates import CLIP_COLUMNS, longest_pause_s
 from manifests.licences import find_licence
 from manifests.snapshots import INGEST, clips_output, layer_output
 from pipeline.annotate_work import AnnotateWork
+from pipeline.documents import MadeTurn, document_of
 from pipeline.facts import RecordingFacts, group_of, unit_facts, unit_groups
 from pipeline.leave_out import check_tables, drop_reasons
 from pipeline.recipe import FilterConfig, PackRecipe
-from pipeline.shards import members_of, tarred
 from pipeline.speaker_ids import clip_speakers
 from pipeline.spills import Decision
 from tokenization.artifact import Tokenizer
@@ -98,7 +96,7 @@ class ClipsPart:
                 passed += 1
                 if passed > skip:
                     num_samples = clip["end_sample"] - clip["start_sample"]
-                    yield Decision(None, next(iter(self.recipe.splits)), "taken_down", num_samples, clip["sample_rate_hz"])
+                    yield Decision((), next(iter(self.recipe.splits)), "taken_down", num_samples, clip["sample_rate_hz"])
             reader = view.audio() if self.recipe.include_audio else None
             for candidate in candidates(view, facts, self.recipe, self.groups):
                 passed += 1
@@ -205,16 +203,10 @@ def decide(candidate: Candidate, recipe: PackRecipe, reader: AudioReader | None,
     rate, split = clip["sample_rate_hz"], recipe.split_of(candidate.group)
     reason = drop_reason(candidate, recipe)
     if reason is not None:
-        return Decision(None, split, reason, candidate.num_samples, rate)
-    audio = codes = None
-    if reader is not None:
-        stored = reader.read(clip["recording_id"], clip["channel"], rate, clip["start_sample"], clip["end_sample"])
-        audio = resample(stored, rate, recipe.sample_rate_hz)
-    if recipe.codes_from:
-        codes = candidate.layers[recipe.codes_from]["codes"]
-    row = _row(candidate, audio, codes, tokenizer)
-    document = tarred(row, members_of(_facts(candidate, recipe), audio, codes, recipe.sample_rate_hz))
-    return Decision(document, split, None, candidate.num_samples, rate)
+        return Decision((), split, reason, candidate.num_samples, rate)
+    turn = made_turn(candidate, recipe, reader, tokenizer)
+    document = document_of(clip["clip_id"].hex(), "clip", None, [turn], recipe.sample_rate_hz, candidate.group)
+    return Decision((document,), split, None, candidate.num_samples, rate)
 
 
 def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
@@ -247,55 +239,52 @@ def _is_outside(value: float | None, config: FilterConfig) -> bool:
     return (config.min is not None and value < config.min) or (config.max is not None and value > config.max)
 
 
-def _row(candidate: Candidate, audio: Audio | None, codes: np.ndarray | None, tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """DOCUMENTS without the place."""
-    text, clip = candidate.text, candidate.clip
-    tasks = {
-        "asr": text is not None and audio is not None,
-        "tts": text is not None and codes is not None,
-        "text": text is not None,
-    }
-    return {
-        "key": clip["clip_id"].hex(),
-        "kind": "clip",
-        "tasks": [task for task, can in tasks.items() if can],
-        "num_samples": None if audio is None else len(audio),
-        "num_codes": None if codes is None else len(codes),
-        "num_text_tokens": len(tokenizer.text.encode(text)) if tokenizer and text is not None else None,
-        "clip_id": clip["clip_id"],
-        "recording_id": clip["recording_id"],
-        "speaker": candidate.group,
-        "language": candidate.language,
-        "text": text,
-        "text_source": candidate.text_source,
-        "synthesizer": candidate.facts["synthesizer"],
-        "source": candidate.facts["source"],
-        "licence": candidate.facts["licence"],
-    }
+def made_turn(candidate: Candidate, recipe: PackRecipe, reader: AudioReader | None, tokenizer: Tokenizer | None) -> MadeTurn:
+    """The clip as a turn. Without a ``reader`` it has no audio."""
+    clip, text = candidate.clip, candidate.text
+    rate = clip["sample_rate_hz"]
+    audio = None
+    if reader is not None:
+        stored = reader.read(clip["recording_id"], clip["channel"], rate, clip["start_sample"], clip["end_sample"])
+        audio = resample(stored, rate, recipe.sample_rate_hz)
+    num_samples = round(candidate.num_samples * recipe.sample_rate_hz / rate) if audio is None else len(audio)
+    return MadeTurn(
+        facts=_facts(candidate, recipe),
+        audio=audio,
+        codes=candidate.layers[recipe.codes_from]["codes"] if recipe.codes_from else None,
+        num_text_tokens=len(tokenizer.text.encode(text)) if tokenizer and text is not None else None,
+        recording_id=clip["recording_id"],
+        clips=[(clip["clip_id"], num_samples)],
+    )
 
 
 def _facts(candidate: Candidate, recipe: PackRecipe) -> dict[str, Any]:
-    """K.json: where the clip is from, its text and words, and the layers asked for."""
+    """A turn of K.json: what is said, where it is from, and the clip with its words and the layers asked for."""
     clip, facts = candidate.clip, candidate.facts
-    keys = ("channel", "sample_rate_hz", "start_sample", "end_sample", "speaker_label", "speech_samples", "overlap_samples")
+    return {
+        "text": candidate.text,
+        "text_source": candidate.text_source,
+        "language": candidate.language,
+        "speaker_label": clip["speaker_label"],
+        "speaker": candidate.group,
+        "recording_id": clip["recording_id"].hex(),
+        **{name: facts[name] for name in ("uri", "source", "licence", "attribution", "synthesizer")},
+        "clips": [_clip_facts(candidate, recipe)],
+    }
+
+
+def _clip_facts(candidate: Candidate, recipe: PackRecipe) -> dict[str, Any]:
+    clip = candidate.clip
+    keys = ("channel", "sample_rate_hz", "start_sample", "end_sample", "speech_samples", "overlap_samples")
     tags = {
         name: {k: v for k, v in candidate.layers[name].items() if k not in ("clip_id", "status", "error")}
         for name in recipe.tags_from
     }
     return {
-        **{key: clip[key] for key in keys},
         "clip_id": clip["clip_id"].hex(),
-        "recording_id": clip["recording_id"].hex(),
-        "uri": facts["uri"],
-        "source": facts["source"],
-        "licence": facts["licence"],
-        "attribution": facts["attribution"],
-        "synthesizer": facts["synthesizer"],
-        "speaker": candidate.group,
+        **{key: clip[key] for key in keys},
         **({"speaker_id": candidate.speaker_id} if recipe.speakers_from == "speaker_id" else {}),
-        "language": candidate.language,
         "text": candidate.text,
-        "text_source": candidate.text_source,
         "words": candidate.words,
         "tags": tags,
     }

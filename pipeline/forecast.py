@@ -183,7 +183,7 @@ def _add_pack(facts: dict[str, dict[str, float]], corpus_uri: str, out: str, rec
         unit |= {"kept_h": 0.0, "pack_bytes": 0.0}
     for split in made.splits:
         for row in made.documents(split).to_pylist():
-            unit = facts[unit_of[row["recording_id"]]]
+            unit = facts[unit_of[row["turns"][0]["recording_id"]]]
             unit["kept_h"] += (row["num_samples"] or 0) / made.sample_rate_hz / 3600
             unit["pack_bytes"] += row["num_bytes"]
 

@@ -209,7 +209,7 @@ def _each(run: Map, function: Callable[[Any], Result], items: Sequence[Any], tit
 
 
 def funnel(parts: Iterable[Spilled]) -> list[dict[str, Any]]:
-    """How many clips and hours came in, were dropped for each reason, and stay. Each clip is dropped once."""
+    """How many clips and hours came in, were dropped for each reason, and are in documents. Each clip counts once."""
     rows, samples = Tally(), Tally()
     for part in parts:
         rows += part.num_rows
@@ -223,7 +223,7 @@ def funnel(parts: Iterable[Spilled]) -> list[dict[str, Any]]:
 
     reasons = sorted({reason for reason, _ in rows if reason is not None})
     drops = [row("dropped", reason, [key for key in rows if key[0] == reason]) for reason in reasons]
-    return [row("clips", None, rows), *drops, row("documents", None, [key for key in rows if key[0] is None])]
+    return [row("clips", None, rows), *drops, row("packed", None, [key for key in rows if key[0] is None])]
 
 
 def write_manifest(store: Store, work: Store, split: str, shards: Sequence[ShardTask], sample_rate_hz: int) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,16 +37,22 @@ def tarred(row: dict[str, Any], members: Mapping[str, bytes]) -> TarredDocument:
     return TarredDocument(row, [(suffix, len(data)) for suffix, data in members.items()], b"".join(blocks))
 
 
-def members_of(facts: Mapping[str, Any], audio: Audio | None, codes: np.ndarray | None, sample_rate_hz: int) -> dict[str, bytes]:
-    """``K.json``, ``K.0.flac`` (16 bits) of float32 [S] audio, ``K.0.codes.npy`` of uint16 [frames]: those that there are."""
+def members_of(
+    facts: Mapping[str, Any], turns: Sequence[tuple[Audio | None, np.ndarray | None]], sample_rate_hz: int
+) -> dict[str, bytes]:
+    """``K.json``, and of turn ``i`` ``K.<i>.flac`` (16 bits) of float32 [S] audio and ``K.<i>.codes.npy`` of uint16 [frames].
+
+    A turn has those that are not None.
+    """
     members = {"json": json_bytes(facts)}
-    if audio is not None:
-        whole = np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
-        members["0.flac"] = encode_flac(whole, sample_rate_hz)
-    if codes is not None:
-        sink = io.BytesIO()
-        np.save(sink, codes.astype(np.uint16))
-        members["0.codes.npy"] = sink.getvalue()
+    for number, (audio, codes) in enumerate(turns):
+        if audio is not None:
+            whole = np.clip(np.rint(audio * 32768.0), -32768, 32767).astype(np.int16)
+            members[f"{number}.flac"] = encode_flac(whole, sample_rate_hz)
+        if codes is not None:
+            sink = io.BytesIO()
+            np.save(sink, codes.astype(np.uint16))
+            members[f"{number}.codes.npy"] = sink.getvalue()
     return members
 
 

@@ -44,17 +44,20 @@ SPILL = pa.schema(
     ]
 )
 _RECORD = struct.Struct("<H16sQQ")  # split, place, bytes of the row, bytes of the members
-_ID_COLUMNS = ("clip_id", "recording_id")
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Ids in a row are bytes, which JSON has not.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=bytes.hex).encode
 
 Tally = Counter[tuple[str | None, int]]  # (drop reason or None, rate in Hz) -> a number
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What became of one row of the source: a document, or nothing for a reason; and the split that it belongs to."""
+    """What became of one row of the source, and the split that it belongs to: left out for a reason, or in a document.
 
-    document: TarredDocument | None
+    ``documents`` are those that begin with the row; one that begins with an earlier row may hold it.
+    """
+
+    documents: tuple[TarredDocument, ...]
     split: str
     drop_reason: str | None
     num_samples: int = 0  # of the source
@@ -130,13 +133,13 @@ def _write_spill(work: Store, task: SpillTask, name: str, decisions: Iterator[De
         reason = (decision.drop_reason, decision.sample_rate_hz)
         num_rows[reason] += 1
         num_samples[reason] += decision.num_samples
-        if decision.document is not None:
-            record = record_of(decision.document, task.splits.index(decision.split), task.seed)
+        for document in decision.documents:
+            record = record_of(document, task.splits.index(decision.split), task.seed)
             records.append(record)
             num_bytes += record.num_bytes
-            if num_bytes >= task.spill_bytes:
-                is_last = False
-                break
+        if num_bytes >= task.spill_bytes:
+            is_last = False
+            break
     records.sort(key=lambda record: (record.split, record.place))
     index = pa.table(
         [
@@ -177,9 +180,8 @@ class Record(NamedTuple):
 
 
 def record_of(document: TarredDocument, split: int, seed: int) -> Record:
-    row = {name: value.hex() if name in _ID_COLUMNS and value else value for name, value in document.row.items()}
     place = digest_bytes(f"{seed}:{document.key}".encode())
-    return Record(split, place, _encode([row, document.members]).encode(), document.data)
+    return Record(split, place, _encode([document.row, document.members]).encode(), document.data)
 
 
 def records_of(data: bytes) -> Iterator[Record]:
@@ -194,9 +196,10 @@ def records_of(data: bytes) -> Iterator[Record]:
 
 def document_of(record: Record) -> TarredDocument:
     row, members = json.loads(record.row)
-    for name in _ID_COLUMNS:
-        if row.get(name):
-            row[name] = bytes.fromhex(row[name])
+    for turn in row["turns"]:
+        turn["recording_id"] = turn["recording_id"] and bytes.fromhex(turn["recording_id"])
+        for clip in turn["clips"]:
+            clip["clip_id"] = bytes.fromhex(clip["clip_id"])
     return TarredDocument(row, [(suffix, num_bytes) for suffix, num_bytes in members], record.data)
 
 

@@ -15,9 +15,9 @@ from manifests.console import ProgressBar
 from manifests.errors import RequestError
 from manifests.ids import digest_blocks, digest_bytes
 from manifests.remote import open_filesystem, os_errors, refusal
+from pipeline.documents import MadeTurn, document_of
 from pipeline.places import files_below, files_matching
 from pipeline.recipe import PackRecipe
-from pipeline.shards import members_of, tarred
 from pipeline.spills import Decision
 from tokenization.artifact import Tokenizer
 
@@ -58,10 +58,9 @@ class TextPart:
             # The place makes equal rows two documents; the split follows the text, so that it cannot be in two.
             key = digest_bytes(f"{self.file.name}:{place}:{row['text']}".encode()).hex()
             facts = {"text": row["text"], "language": row.get("language"), "text_source": "source"}
-            count = len(tokenizer.text.encode(row["text"])) if tokenizer else None
-            document = {"key": key, "kind": "text", "tasks": ["text"], "num_text_tokens": count, **facts}
+            turn = MadeTurn(facts, num_text_tokens=len(tokenizer.text.encode(row["text"])) if tokenizer else None)
             split = self.recipe.split_of(digest_bytes(row["text"].encode()).hex())
-            yield Decision(tarred(document, members_of(facts, None, None, self.recipe.sample_rate_hz)), split, None)
+            yield Decision((document_of(key, "text", None, [turn], self.recipe.sample_rate_hz),), split, None)
 
 
 def text_files(sources: Sequence[str]) -> list[TextFile]:

@@ -31,6 +31,7 @@ LOADER = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset", "sub
 
 class EnergonIndex:
     needs_audio = False
+    keeps_documents = True
 
     def __init__(self, shard_bytes: int = SHARD_BYTES) -> None:
         self._shard_bytes = shard_bytes

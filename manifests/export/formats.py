@@ -30,6 +30,11 @@ class ExportFormat(Protocol):
         """Whether a row without audio has no place in it."""
         ...
 
+    @property
+    def keeps_documents(self) -> bool:
+        """Whether a row is a whole document of a pack with its members; else it is one of its turns."""
+        ...
+
     def write(self, store: Store, part: Part, rows: Iterable[ExportRow], schema: pa.Schema) -> None:
         """Write the rows of one part, holding no more of them than it must."""
         ...

@@ -25,6 +25,7 @@ OWN_FIELDS = ("id", "text", "words", "language", "speaker", "duration_s", "num_s
 
 class LhotseCuts:
     needs_audio = True
+    keeps_documents = False
 
     def write(self, store: Store, part: Part, rows: Iterable[ExportRow], schema: pa.Schema) -> None:
         root = store.root if store.is_local else store.uri

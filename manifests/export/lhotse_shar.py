@@ -26,6 +26,7 @@ SHARD_BYTES = 256 << 20
 
 class LhotseShar:
     needs_audio = True
+    keeps_documents = False
 
     def __init__(self, shard_bytes: int = SHARD_BYTES) -> None:
         self._shard_bytes = shard_bytes

@@ -23,6 +23,7 @@ RENAMED = {"duration_s": "duration", "language": "lang", "sample_rate_hz": "orig
 
 class NemoManifest:
     needs_audio = True
+    keeps_documents = False
 
     def write(self, store: Store, part: Part, rows: Iterable[ExportRow], schema: pa.Schema) -> None:
         with LinesPiece(store, f"{part.split}.json", part.number) as piece:

@@ -41,6 +41,7 @@ class ParquetShards:
     """Rows with or without audio; without, there is no column ``audio``."""
 
     needs_audio = False
+    keeps_documents = False
 
     def __init__(self, *, with_audio: bool, shard_bytes: int = SHARD_BYTES) -> None:
         self._with_audio, self._shard_bytes = with_audio, shard_bytes

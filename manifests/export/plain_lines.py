@@ -19,6 +19,7 @@ from manifests.store import Store
 
 class PlainLines:
     needs_audio = False
+    keeps_documents = False
 
     def __init__(self, *, with_audio: bool) -> None:
         self._with_audio = with_audio

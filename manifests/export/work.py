@@ -30,7 +30,7 @@ from manifests.packs import Pack, is_pack
 from manifests.remote import refusal
 from manifests.store import Store, json_bytes
 
-FORMAT_VERSION = 1  # rises when the same rows would be written otherwise
+FORMAT_VERSION = 2  # rises when the same rows would be written otherwise
 REQUEST, CONTENTS = f"{STATE}/request.json", f"{STATE}/contents.json"
 NOTE_EVERY_S = 2.0  # how old the count of rows behind the bar may be
 
@@ -77,7 +77,7 @@ def export(
 ) -> ExportResult:
     """Write the rows of what lies at ``uri``. Raises RequestError, and leaves nothing behind, when the request is wrong."""
     made = make_format(format_name, with_audio=with_audio)
-    reader = _reader(uri, splits, columns, text_from, where, snapshot)
+    reader = _reader(uri, made, splits, columns, text_from, where, snapshot)
     request = {"format_version": FORMAT_VERSION, "format": format_name, "with_audio": with_audio, "rows": reader.identity}
     store = Store(out)
     try:
@@ -92,6 +92,7 @@ def export(
 
 def _reader(
     uri: str,
+    made: ExportFormat,
     splits: Sequence[str] | None,
     columns: Sequence[str],
     text_from: Sequence[str] | None,
@@ -101,7 +102,7 @@ def _reader(
     if is_pack(uri):
         if text_from or snapshot is not None:
             raise RequestError(f"{uri!r} is a pack: its texts and its snapshot are chosen; leave out --text-from and --snapshot")
-        return PackReader(Pack.open(uri), splits, columns, where)
+        return PackReader(Pack.open(uri), splits, columns, where, keeps_documents=made.keeps_documents)
     if splits:
         raise RequestError(f"{uri!r} is no pack and has no splits; leave out --split, or pack the corpus and export that")
     return CorpusReader(Corpus.open(uri, snapshot), columns, text_from, where)

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 
 from manifests.ids import digest_bytes
 from manifests.packs import TAKEN, Pack, TakenDocuments, taken_pack_id, write_taken
+from manifests.schema import ID
 from manifests.store import Store, json_bytes
 from manifests.tars import BLOCK_BYTES, TarWriter
 from manifests.tombstones import Cut
 from manifests.trained import TrainedCheckpoint
-
-AUDIO_SUFFIX = ".flac"
+from manifests.turns import clips_of, derived, stored_paths
 
 
 @dataclass(frozen=True)
@@ -44,39 +44,66 @@ class TakenFromPack:
         return sum(num for _, num in self.history[ids.index(checkpoint.pack_id) :])
 
 
-def find_documents(pack: Pack, recordings: Collection[bytes], cuts: Mapping[bytes, Sequence[Cut]]) -> list[str]:
-    """Keys of the documents that are made of these, of all splits; those that were taken before too."""
-    found = []
+def find_documents(pack: Pack, recordings: Collection[bytes], cuts: Mapping[bytes, Sequence[Cut]]) -> dict[str, list[int]]:
+    """Key -> the turns that are made of these, of the documents that have some, of all splits; those taken before too.
+
+    A document with one such turn goes whole: without it the others are no conversation.
+    """
+    found = {}
+    touched = pa.array([*recordings, *cuts], ID)
     for split in pack.splits:
-        rows = pack.store.read_table(f"manifest/{split}.parquet", ["key", "shard", "recording_id"])
-        touched = pa.array([*recordings, *cuts], rows.schema.field("recording_id").type)
-        for row in rows.filter(pc.is_in(rows["recording_id"], value_set=touched)).to_pylist():
-            recording = row["recording_id"]
+        rows = _rows(pack, split)
+        ids = derived(rows["turns"], "recording_ids")
+        numbers = pc.list_parent_indices(ids).filter(pc.is_in(ids.flatten(), value_set=touched))
+        for row in rows.take(numbers.unique()).to_pylist():
+            turns = [number for number, turn in enumerate(row["turns"]) if turn["recording_id"] in {*recordings, *cuts}]
             # Of a document that readers refuse nothing is read: a rewriting that was killed may have taken it out.
-            is_known = recording in recordings or row["key"] in pack.taken_keys
-            if is_known or any(cut.overlaps(*_place(pack, row)) for cut in cuts[recording]):
-                found.append(row["key"])
-    return sorted(found)
+            if row["key"] not in pack.taken_keys:
+                turns = _touched(pack, row, turns, recordings, cuts)
+            if turns:
+                found[row["key"]] = turns
+    return dict(sorted(found.items()))
 
 
-def _place(pack: Pack, row: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(channel, first sample, one past the last) of a document of one clip, from its own facts."""
-    facts = json.loads(pack.member(row["shard"], f"{row['key']}.json"))
-    return facts["channel"], facts["start_sample"], facts["end_sample"]
+def _rows(pack: Pack, split: str) -> pa.Table:
+    """Of each document what a takedown asks of it."""
+    return pack.store.read_table(f"manifest/{split}.parquet", ["key", "shard", *stored_paths("recording_ids")])
 
 
-def audio_digests(pack: Pack, keys: Collection[str]) -> Iterator[tuple[bytes, bytes]]:
-    """(recording, digest of the bytes) of the audio members of these documents, but for those that readers refuse already.
+def _touched(
+    pack: Pack,
+    row: Mapping[str, Any],
+    turns: Sequence[int],
+    recordings: Collection[bytes],
+    cuts: Mapping[bytes, Sequence[Cut]],
+) -> list[int]:
+    """Those of the turns, all of recordings of which something goes, that hold some of it."""
+    whole = [number for number in turns if row["turns"][number]["recording_id"] in recordings]
+    if len(whole) == len(turns):
+        return whole
+    told = json.loads(pack.member(row["shard"], f"{row['key']}.json"))["turns"]
+    return [number for number in turns if number in whole or _is_cut(told[number], cuts[row["turns"][number]["recording_id"]])]
+
+
+def _is_cut(turn: Mapping[str, Any], cuts: Sequence[Cut]) -> bool:
+    """Whether a span that is gone is in one of the turn's clips, whose places K.json has."""
+    places = [(clip["channel"], clip["start_sample"], clip["end_sample"]) for clip in turn["clips"]]
+    return any(cut.overlaps(*place) for cut in cuts for place in places)
+
+
+def audio_digests(pack: Pack, found: Mapping[str, Sequence[int]]) -> Iterator[tuple[bytes, bytes]]:
+    """(recording, digest of the bytes) of the audio members of these turns, but for documents that readers refuse already.
 
     Whoever had them refused has kept their digests, and the shards may hold them no more.
     """
-    fresh = pa.array(sorted(set(keys) - pack.taken_keys), pa.string())
+    fresh = pa.array(sorted(found.keys() - pack.taken_keys), pa.string())
     for split in pack.splits:
-        rows = pack.store.read_table(f"manifest/{split}.parquet", ["key", "shard", "recording_id"])
+        rows = _rows(pack, split)
         for row in rows.filter(pc.is_in(rows["key"], value_set=fresh)).to_pylist():
-            for name in pack.members(row["shard"], row["key"]):
-                if name.endswith(AUDIO_SUFFIX):
-                    yield row["recording_id"], digest_bytes(pack.member(row["shard"], name))
+            members = set(pack.members(row["shard"], row["key"]))
+            for number in found[row["key"]]:
+                if (name := f"{row['key']}.{number}.flac") in members:
+                    yield row["turns"][number]["recording_id"], digest_bytes(pack.member(row["shard"], name))
 
 
 def take_documents(pack: Pack, keys: Collection[str], taken: TakenDocuments, *, is_dry: bool) -> TakenFromPack:
@@ -94,31 +121,33 @@ def take_documents(pack: Pack, keys: Collection[str], taken: TakenDocuments, *, 
 def rewrite_pack(uri: str) -> int:
     """Take the documents that readers refuse out of shards, indexes and manifests; their number. Run again, it goes on."""
     pack = Pack.open(uri)
-    store, counts = pack.store, {}
+    store, counts, clips = pack.store, {}, []
     for split in pack.splits if pack.taken else ():
         path = f"manifest/{split}.parquet"
         rows = store.read_table(path)
         left = pack.without_taken(rows)
         counts[split] = _counts(left, pack.sample_rate_hz)
+        clips.append(clips_of(left["turns"]))
         if left.num_rows < rows.num_rows:
             gone = rows.filter(pc.is_in(rows["key"], value_set=pa.array(sorted(pack.taken_keys), pa.string())))
             places = {shard: _rewrite_shard(store, shard, pack.taken_keys) for shard in gone["shard"].unique().to_pylist()}
             store.replace(path, _manifest_bytes(left, places))
     if pack.taken:
-        store.replace("pack.json", json_bytes(_head_without(pack, counts)))
+        store.replace("pack.json", json_bytes(_head_without(pack, counts, pa.concat_tables(clips))))
     store.remove(TAKEN)
     return len(pack.taken_keys)
 
 
-def _head_without(pack: Pack, counts: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """``pack.json`` of what is left: another id, its counts, and what each takedown took in numbers."""
-    hours = sum(pack.head["counts"][split]["hours"] - counts[split]["hours"] for split in counts)
-    num, funnel = len(pack.taken_keys), [dict(row) for row in pack.head["funnel"]]
-    for row in funnel:
-        if row["step"] == "documents":
-            row["num"], row["hours"] = row["num"] - num, row["hours"] - hours
-    if funnel:
-        funnel.insert(-1, {"step": "dropped", "reason": "taken_down_later", "num": num, "hours": hours})
+def _head_without(pack: Pack, counts: dict[str, dict[str, float]], clips: pa.Table) -> dict[str, Any]:
+    """``pack.json`` of what is left, ``clips`` among it: another id, its counts, and what each takedown took in numbers."""
+    funnel = [dict(row) for row in pack.head["funnel"]]
+    for row in [row for row in funnel if row["step"] == "packed"]:
+        # A clip of a document that went may be in another one.
+        left = clips.group_by("clip_id").aggregate([("num_samples", "min")])
+        left_h = (pc.sum(left["num_samples_min"]).as_py() or 0) / pack.sample_rate_hz / 3600
+        gone = {"num": row["num"] - left.num_rows, "hours": row["hours"] - left_h}
+        row["num"], row["hours"] = left.num_rows, left_h
+        funnel.insert(-1, {"step": "dropped", "reason": "taken_down_later", **gone})
     history = [{k: v for k, v in asdict(row).items() if k != "keys"} | {"num_documents": len(row.keys)} for row in pack.taken]
     takedowns = [*pack.head.get("takedowns", ()), *history]
     return {**pack.head, "pack_id": pack.pack_id, "counts": counts, "funnel": funnel, "takedowns": takedowns}

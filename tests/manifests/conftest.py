@@ -14,6 +14,7 @@ import pytest
 from manifests.audio import PIECE_S, encode_flac, piece_name
 from manifests.commits import Attempt
 from manifests.ids import clip_id, digest_bytes, input_id, recording_id
+from manifests.packs import FORMAT_VERSION as PACK_FORMAT
 from manifests.schema import (
     CLIPS,
     DOCUMENTS,
@@ -237,6 +238,11 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
     return builder.store.uri
 
 
+def told_of(text: str) -> bytes:
+    """K.json of a document of one turn."""
+    return json_bytes({"kind": "clip", "relation": None, "turns": [{"text": text}]})
+
+
 @pytest.fixture
 def tiny_pack(tmp_path: Path) -> str:
     """URI of a pack of one spoken and one text document."""
@@ -246,16 +252,17 @@ def tiny_pack(tmp_path: Path) -> str:
     sink = io.BytesIO()
     np.save(sink, codes)
     for key, members in {
-        "d0": {"json": json_bytes({"text": "hello"}), "0.flac": encode_flac(audio, 16_000), "0.codes.npy": sink.getvalue()},
-        "d1": {"json": json_bytes({"text": "plain"})},
+        "d0": {"json": told_of("hello"), "0.flac": encode_flac(audio, 16_000), "0.codes.npy": sink.getvalue()},
+        "d1": {"json": told_of("plain")},
     }.items():
         start = tar.num_bytes
         for suffix, data in members.items():
             tar.add(f"{key}.{suffix}", data)
         spoken = "0.flac" in members
         row = {"key": key, "shard": "train-000000.tar", "offset": start, "num_bytes": tar.num_bytes - start}
-        row |= {"kind": "clip" if spoken else "text", "tasks": ["asr"] if spoken else ["text"], "text": "hello"}
-        rows.append({**row, "num_samples": 1600 if spoken else None})
+        row |= {"kind": "clip" if spoken else "text", "tasks": ["asr"] if spoken else ["text"]}
+        turn = {"text": "hello", "num_samples": 1600 if spoken else None, "clips": []}
+        rows.append({**row, "turns": [turn], "num_samples": turn["num_samples"]})
     data, index = tar.close()
     store.write("shards/train-000000.tar", data)
     store.write("shards/train-000000.tar.idx", index)
@@ -263,10 +270,10 @@ def tiny_pack(tmp_path: Path) -> str:
     funnel = [
         {"step": "clips", "reason": None, "num": 6, "hours": 0.006},
         {"step": "dropped", "reason": "no_text", "num": 4, "hours": 0.004},
-        {"step": "documents", "reason": None, "num": 2, "hours": 0.002},
+        {"step": "packed", "reason": None, "num": 2, "hours": 0.002},
     ]
     counts = {"train": {"num_documents": 2, "hours": 0.1 / 3600, "num_codes": 3, "num_text_tokens": 4}}
-    head = {"format_version": 1, "pack_id": "p0", "splits": ["train"], "sample_rate_hz": 16_000, "funnel": funnel}
+    head = {"format_version": PACK_FORMAT, "pack_id": "p0", "splits": ["train"], "sample_rate_hz": 16_000, "funnel": funnel}
     head |= {"counts": counts, "tokenizer_id": "t0", "vocabulary_hash": "v0", "codec_fingerprint": None}
     store.write("pack.json", json_bytes(head))
     return store.uri

@@ -14,7 +14,7 @@ from manifests.cli import app
 from manifests.contracts import ModelFact
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
-from manifests.packs import Pack, TakenDocuments, write_taken
+from manifests.packs import FORMAT_VERSION, Pack, TakenDocuments, write_taken
 from manifests.parts import PartFacts
 from manifests.provenance import lineage, packs_below
 from manifests.schema import DOCUMENTS, table_of
@@ -53,12 +53,14 @@ def packed(corpus: Corpus, uri: str, clips: list[int], layers: dict[str, str] | 
             "num_bytes": 1,
             "kind": "clip",
             "tasks": ["asr"],
+            "num_samples": samples,
         }
-        rows.append({**row, "num_samples": samples, "clip_id": clip["clip_id"], "recording_id": clip["recording_id"]})
+        held = [{"clip_id": clip["clip_id"], "num_samples": samples}]
+        rows.append({**row, "turns": [{"num_samples": samples, "recording_id": clip["recording_id"], "clips": held}]})
     store = Store(uri)
     store.write("manifest/train.parquet", table_bytes(table_of(rows, DOCUMENTS)))
     told = {"corpus_id": corpus.corpus_id, "snapshot": 0, "layers": layers or corpus.layers()}
-    head = {"format_version": 1, "pack_id": f"id of {uri}", "splits": ["train"], "sample_rate_hz": 16_000, "lineage": told}
+    head = {"format_version": FORMAT_VERSION, "pack_id": f"id of {uri}", "splits": ["train"], "sample_rate_hz": 16_000, "lineage": told}
     store.write("pack.json", json_bytes(head))
     return Pack.open(uri)
 

@@ -17,7 +17,7 @@ from manifests.open_rows import corpus_rows, open_rows
 from manifests.pack_rows import PackRows
 from manifests.packs import Pack
 from manifests.rows import Rows, resolve
-from manifests.schema import CLIP_SPEAKERS, SPEAKER_ALIASES
+from manifests.schema import CLIP_SPEAKERS, DOCUMENTS, SPEAKER_ALIASES
 from manifests.snapshots import clips_output, publish_snapshot
 from pipeline.compact import compact
 from tests.manifests.conftest import recording_bytes
@@ -146,7 +146,9 @@ def test_rows_travel_to_other_processes(corpus, tiny_pack):
 def test_documents_of_a_pack(tiny_pack):
     rows = open_rows(tiny_pack)
     table = whole(rows)
-    assert table.drop_columns(["split", "duration_s"]) == Pack.open(tiny_pack).documents("train")
+    assert table.select(DOCUMENTS.names) == Pack.open(tiny_pack).documents("train")
+    assert table["text"].to_pylist() == ["hello", "hello"]
+    assert table["num_turns"].to_pylist() == [1, 1]
     assert table["split"].to_pylist() == ["train", "train"]
     assert table["duration_s"].to_pylist() == [0.1, None]
     with pytest.raises(RequestError, match=r"no split 'test'; it has \['train'\]"):

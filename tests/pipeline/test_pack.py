@@ -29,7 +29,7 @@ from tokenization.recipe import TokenizerRecipe
 TOKENIZER = """
 name: tiny
 text: {kind: bpe, vocab_size: 300, text_from: [source]}
-codec: {kind: fsq, training: {steps: 2, batch_size: 2, num_threads: 1}}
+codec: {kind: fsq, training: {steps: 2, batch_s: 5.0, num_threads: 1}}
 """
 
 
@@ -60,10 +60,12 @@ def test_plain_webdataset_reads_it(made):
         facts = json.loads(sample["json"])
         audio, rate = soundfile.read(io.BytesIO(sample["0.flac"]))
         codes = np.load(io.BytesIO(sample["0.codes.npy"]))
-        assert sample["__key__"] == facts["clip_id"]
-        assert facts["text"] in AISHELL_TEXTS.values()
-        assert facts["licence"] == "Apache-2.0"
-        assert facts["tags"]["style"].keys() >= {"pitch_level", "rate_level"}
+        (turn,) = facts["turns"]
+        (clip,) = turn["clips"]
+        assert sample["__key__"] == clip["clip_id"]
+        assert turn["text"] in AISHELL_TEXTS.values()
+        assert turn["licence"] == "Apache-2.0"
+        assert clip["tags"]["style"].keys() >= {"pitch_level", "rate_level"}
         assert rate == 16_000
         assert codes.dtype == np.uint16
         assert abs(len(codes) - len(audio) / 640) <= 1
@@ -76,10 +78,12 @@ def test_our_reader_gives_the_same_by_key(made):
     clips = {clip["clip_id"]: clip for clip in Corpus.open(corpus).clips().to_pylist()}
     reader = Corpus.open(corpus).audio()
     for row in rows:
-        document, clip = opened.read(row["shard"], row["key"]), clips[row["clip_id"]]
+        (turn,), (told,) = opened.read(row["shard"], row["key"]).turns, row["turns"]
+        clip = clips[told["clips"][0]["clip_id"]]
         place = (clip["recording_id"], clip["channel"], clip["sample_rate_hz"], clip["start_sample"], clip["end_sample"])
-        np.testing.assert_array_equal(document.audio, reader.read(*place))  # 16 kHz in, 16 kHz out: bit for bit
-        assert (len(document.audio), len(document.codes)) == (row["num_samples"], row["num_codes"])
+        np.testing.assert_array_equal(turn.audio, reader.read(*place))  # 16 kHz in, 16 kHz out: bit for bit
+        assert (len(turn.audio), len(turn.codes)) == (told["num_samples"], told["num_codes"])
+        assert (row["num_samples"], row["num_codes"]) == (told["num_samples"], told["num_codes"])
         assert row["tasks"] == ["asr", "tts", "text"]
         assert row["num_text_tokens"] > 0
 
@@ -93,7 +97,7 @@ def test_the_head_says_what_it_was_made_of(made):
     assert head["vocabulary_hash"]
     funnel = {(row["step"], row["reason"]): row["num"] for row in head["funnel"]}
     total = Corpus.open(corpus).clips().num_rows
-    assert funnel == {("clips", None): total, ("dropped", "no_text"): total - 2, ("documents", None): 2}
+    assert funnel == {("clips", None): total, ("dropped", "no_text"): total - 2, ("packed", None): 2}
     assert head["counts"]["train"]["num_documents"] == 2
 
 
@@ -169,12 +173,12 @@ def test_plain_text_becomes_a_pack_by_the_same_verb(made, tmp_path):
     texts.write_text('{"text": "one\u2028two"}\n{"text": "三四", "language": "zh"}\n')
     result = pack(str(texts), str(tmp_path / "pack"), recipe(codes_from=None, tags_from=[]), made[1])
     opened = Pack.open(result.pack_uri)
-    rows = sorted(opened.documents("train").to_pylist(), key=lambda row: row["text"])
-    assert [(row["kind"], row["text"], row["tasks"]) for row in rows] == [
+    rows = sorted(opened.documents("train").to_pylist(), key=lambda row: row["turns"][0]["text"])
+    assert [(row["kind"], row["turns"][0]["text"], row["tasks"]) for row in rows] == [
         ("text", "one\u2028two", ["text"]),
         ("text", "三四", ["text"]),
     ]
-    assert opened.read(rows[0]["shard"], rows[0]["key"]).facts["text"] == "one\u2028two"
+    assert [turn.text for turn in opened.read(rows[0]["shard"], rows[0]["key"]).turns] == ["one\u2028two"]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,7 @@ def test_facts_of_equal_bytes_are_put_together_and_licences_must_agree(light, tm
     plain = recipe(codes_from=None)
     result = pack(corpus, str(tmp_path / "pack"), plain)
     (row,) = Pack.open(result.pack_uri).documents("train").to_pylist()
-    assert row["text"] == "hello"
+    assert [turn["text"] for turn in row["turns"]] == ["hello"]
     sources.write_text(json.dumps({"path": "c.wav", "licence": "CC-BY-4.0"}))
     build([str(sources)], corpus, light())
     with pytest.raises(RequestError, match="the same bytes under licences 'MIT' and"):

@@ -45,13 +45,13 @@ class Numbers:
             if number == self.broken:
                 raise OSError("the machine went away")
             if number % 5 == 0:
-                yield Decision(None, "train", "fifth", number, 8_000)
+                yield Decision((), "train", "fifth", number, 8_000)
                 continue
             key = digest_bytes(str(number).encode()).hex()
-            row = {"key": key, "kind": "text", "tasks": ["text"], "text": f"№ {number}", "recording_id": bytes.fromhex(key)}
-            yield Decision(
-                tarred(row, {"json": b"{}", "0.flac": bytes(number * 37 % 2000)}), RECIPE.split_of(key), None, number, 16_000
-            )
+            turn = {"text": f"№ {number}", "recording_id": bytes.fromhex(key), "clips": []}
+            row = {"key": key, "kind": "text", "tasks": ["text"], "turns": [turn]}
+            document = tarred(row, {"json": b"{}", "0.flac": bytes(number * 37 % 2000)})
+            yield Decision((document,), RECIPE.split_of(key), None, number, 16_000)
 
 
 def made(out: str, edges: list[int], spill_bytes: int = 1 << 30, broken: int = -1) -> dict[str, bytes]:
@@ -114,11 +114,11 @@ def test_documents_stand_in_the_order_of_their_places(whole, tmp_path) -> None:
         rows = pack.documents(split).to_pylist()
         places = [digest_bytes(f"{RECIPE.seed}:{row['key']}".encode()) for row in rows]
         assert places == sorted(places)
-        assert all(row["recording_id"].hex() == row["key"] and RECIPE.split_of(row["key"]) == split for row in rows)
+        assert all(row["turns"][0]["recording_id"].hex() == row["key"] and RECIPE.split_of(row["key"]) == split for row in rows)
         for row in rows:
             member = next(m for m in read_index(pack.store, f"shards/{row['shard']}") if m.name == f"{row['key']}.json")
             assert (row["offset"], row["num_bytes"] % 512) == (member.offset - 512, 0)
-        seen += [int(row["text"].removeprefix("№ ")) for row in rows]
+        seen += [int(row["turns"][0]["text"].removeprefix("№ ")) for row in rows]
     assert sorted(seen) == [number for number in range(80) if number % 5]
 
 
@@ -139,10 +139,10 @@ def test_the_funnel_counts_every_row_once(whole) -> None:
     assert {key: row["num"] for key, row in funnel.items()} == {
         ("clips", None): 80,
         ("dropped", "fifth"): 16,
-        ("documents", None): 64,
+        ("packed", None): 64,
     }
     assert funnel["dropped", "fifth"]["hours"] == pytest.approx(sum(fifths) / 8_000 / 3600)
-    assert funnel["documents", None]["hours"] == pytest.approx(sum(others) / 16_000 / 3600)
+    assert funnel["packed", None]["hours"] == pytest.approx(sum(others) / 16_000 / 3600)
     assert funnel["clips", None]["hours"] == pytest.approx((sum(fifths) / 8_000 + sum(others) / 16_000) / 3600)
 
 

@@ -179,4 +179,4 @@ def test_synthetic_speech_stays_known_in_corpus_and_pack(light: Any, tmp_path: P
         packed = Pack.open(out)
         documents = packed.documents("train").to_pylist()
         assert {row["synthesizer"] for row in documents} == expected
-        assert {packed.read(row["shard"], row["key"]).facts["synthesizer"] for row in documents} == expected
+        assert {packed.read(row["shard"], row["key"]).turns[0].facts["synthesizer"] for row in documents} == expected

@@ -248,12 +248,12 @@ def test_a_pack_that_was_made_before_refuses_the_documents(corpus, tmp_path):
     done = take_down(corpus, [Rule.parse("speaker", "Ann")], "r", [made.pack_uri])
     after = Pack.open(made.pack_uri)
     assert done.packs[0]["num_documents"] == done.num_clips
-    kept = [row for row in before.documents("train").to_pylist() if row["recording_id"] != gone]
+    kept = [row for row in before.documents("train").to_pylist() if row["turns"][0]["recording_id"] != gone]
     assert after.documents("train").to_pylist() == kept
     rows = PackRows(after)
     assert [key for part in rows.slices for key in rows.read(part, ["key"])["key"].to_pylist()] == [row["key"] for row in kept]
     assert after.pack_id != before.pack_id
-    row = next(row for row in before.documents("train").to_pylist() if row["recording_id"] == gone)
+    row = next(row for row in before.documents("train").to_pylist() if row["turns"][0]["recording_id"] == gone)
     with pytest.raises(RequestError, match="was taken down"):
         after.read(row["shard"], row["key"])
     assert after.read(kept[0]["shard"], kept[0]["key"]).key == kept[0]["key"]
