@@ -12,7 +12,7 @@ from datasketches import hll_sketch, hll_union, kll_doubles_sketch, tgt_hll_type
 
 from manifests.schema import ID
 
-KLL_SIZE = 1600  # rank error 0.17 %, some 40 KB
+KLL_SIZE = 1600  # ranks off by at most 0.18 % in 99 of 100 cases; some 40 KB
 HLL_BITS = 14  # relative error 0.8 %, 16 KB
 
 
