@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from tokenization.interleave import Ratio
+from tokenization.vocabulary import Vocabulary
 from training.attention import DocumentSpans
 from training.config import AdaptorConfig, DecoderConfig, EncoderConfig, ModelConfig
 from training.encoder import AudioEncoder
+from training.generation import Prompt, generate
+from training.grammar import Grammar
 from training.model import StepAudio2
+from training.sampling import Sampling
 
-ROWS = 101
+TEXT_IDS = 61
+ROWS = Vocabulary.small(TEXT_IDS, num_codes=4).num_rows
 CONFIG = ModelConfig(
     encoder=EncoderConfig(num_mels=20, num_positions=40, width=32, num_heads=4, num_layers=2),
     adaptor=AdaptorConfig(inner_width=16),
@@ -189,3 +196,31 @@ def test_frames_and_every_gradient_are_those_of_the_qwen2_audio_encoder() -> Non
         {name: p.grad for name, p in ours.named_parameters()},
         {published(name): p.grad for name, p in theirs.named_parameters()},
     )
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_answers_are_those_of_transformers(decoders: tuple[Any, StepAudio2], penalty: float) -> None:
+    """Prompts of different lengths in one batch here, one by one there; nothing is forbidden but the rows past the text."""
+    theirs, ours = decoders
+    vocabulary = Vocabulary.small(TEXT_IDS, num_codes=4)
+    prompts = [torch.randint(TEXT_IDS, (length,), generator=torch.Generator().manual_seed(length)) for length in (3, 9, 1, 6)]
+    rules = Grammar(vocabulary, Ratio(), [vocabulary.end_of_text])
+    answers = generate(
+        ours,
+        [Prompt(ids.numpy(), np.zeros(len(ids), dtype=bool)) for ids in prompts],
+        rules,
+        Sampling(max_new_tokens=20, repetition_penalty=penalty),
+    )
+    forbidden = (~rules.mask(rules.allowed(None), torch.device("cpu"))).nonzero().flatten().tolist()
+    for ids, answer in zip(prompts, answers, strict=True):
+        found = theirs.generate(
+            ids[None],
+            attention_mask=torch.ones_like(ids)[None],
+            do_sample=False,
+            max_new_tokens=20,
+            repetition_penalty=penalty,
+            eos_token_id=vocabulary.end_of_text,
+            pad_token_id=vocabulary.end_of_text,
+            suppress_tokens=forbidden,
+        )
+        assert found[0, len(ids) :].tolist() == answer.ids.tolist()
