@@ -1,4 +1,4 @@
-"""``stepwell train``: ``plan`` says what a recipe would do with a pack, ``run`` does it."""
+"""``stepwell train``: ``plan`` says what a recipe would do with a pack, ``run`` does it, ``show`` shows an example."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from manifests.console import answer
-from training.recipe import load_training_recipe
+from training.recipe import Task, load_training_recipe
 
 app = typer.Typer(help="Train the model on a pack, stage by stage.", no_args_is_help=True)
 
@@ -44,3 +44,24 @@ def run(
 
     result = train(decoded, pack, tokenizer, run_dir, until=until, resume=resume)
     answer(asdict(result), as_json, result.lines())
+
+
+@app.command(epilog="Example: stepwell train show --pack ./pack --tokenizer ./tokenizer --task asr --index 0")
+def show(
+    pack: PackUri,
+    tokenizer: TokenizerUri,
+    task: Annotated[Task, typer.Option("--task", help="Task whose example is shown.")],
+    index: Annotated[int, typer.Option("--index", help="Which of the task's examples, from 0 in the order of the split.")] = 0,
+    split: Annotated[str, typer.Option("--split", help="Split of the pack.")] = "train",
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Recipe whose prompts count; the published ones without.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="Stage of the recipe whose weights and length count.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print one example as the model gets it: what stands where, of which kind it is, and what its loss weighs."""
+    decoded = load_training_recipe(recipe) if recipe else None
+    from training.show import show_example
+
+    shown = show_example(pack, tokenizer, task, index, split, decoded, stage)
+    answer(shown.to_json(), as_json, shown.lines())

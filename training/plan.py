@@ -65,17 +65,7 @@ class Plan:
 def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> Inputs:
     """Raises RequestError where one is missing, MismatchError when the pack was made with another tokenizer or codec."""
     pack, tokenizer = Pack.open(pack_uri), Tokenizer.open(tokenizer_uri)
-    own = {
-        "tokenizer_id": tokenizer.tokenizer_id,
-        "vocabulary_hash": tokenizer.vocabulary.layout_hash,
-        "codec_fingerprint": tokenizer.codec_fingerprint,
-    }
-    for name, value in own.items():
-        # A pack without a tokenizer (text, or audio without codes) says null: it fits any.
-        if pack.head.get(name) not in (None, value):
-            raise MismatchError(
-                f"pack {pack_uri!r} has {name} {pack.head[name]}, tokenizer {tokenizer_uri!r} {value}; give the tokenizer it was packed with"
-            )
+    check_belongs(pack, tokenizer)
     longest = model_config(recipe.model).decoder.max_positions
     if recipe.longest_sequence > longest:
         raise RequestError(f"sequence_length {recipe.longest_sequence} is past the {longest} positions of model {recipe.model!r}")
@@ -91,6 +81,22 @@ def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> In
                     f"{task.value!r} (refused: {dict(train.refused[task])}); pack documents for it or take the task out of the recipe"
                 )
     return Inputs(recipe, pack, tokenizer, layouts, train)
+
+
+def check_belongs(pack: Pack, tokenizer: Tokenizer) -> None:
+    """Raises MismatchError when the pack was made with another tokenizer or codec."""
+    own = {
+        "tokenizer_id": tokenizer.tokenizer_id,
+        "vocabulary_hash": tokenizer.vocabulary.layout_hash,
+        "codec_fingerprint": tokenizer.codec_fingerprint,
+    }
+    for name, value in own.items():
+        # A pack without a tokenizer (text, or audio without codes) says null: it fits any.
+        if pack.head.get(name) not in (None, value):
+            raise MismatchError(
+                f"pack {pack.store.uri!r} has {name} {pack.head[name]}, tokenizer {tokenizer.uri!r} {value}; "
+                "give the tokenizer it was packed with"
+            )
 
 
 def make_plan(inputs: Inputs) -> Plan:
