@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from manifests.console import counted
 from manifests.errors import MismatchError, RequestError
 from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
@@ -34,6 +35,7 @@ class StagePlan:
     trainable_parameters: int
     examples: dict[str, int]  # documents that serve each task of the stage
     refused: dict[str, dict[str, int]]  # task -> reason -> documents
+    tails: dict[str, int]  # task -> audio of which the end is too short to be heard, and dropped
     epochs: dict[str, float]  # task -> passes over its documents
     rates: dict[str, list[float]]  # group -> learning rate after warm-up and at the end
 
@@ -58,6 +60,9 @@ class Plan:
             for task, count in stage.examples.items():
                 refused = ", ".join(f"{reason} {number}" for reason, number in sorted(stage.refused[task].items()))
                 behind = f"; refused: {refused}" if refused else ""
+                behind += (
+                    f"; dropped: {counted(stage.tails[task], 'tail of audio', 'tails of audio')}" if stage.tails[task] else ""
+                )
                 lines.append(f"  {task}: {count} documents, {stage.epochs[task]:.1f} passes{behind}")
         return lines
 
@@ -122,6 +127,7 @@ def make_plan(inputs: Inputs) -> Plan:
                 trainable_parameters=sum(sizes[group] for group in stage.train),
                 examples=examples,
                 refused={task.value: dict(inputs.train.refused[task]) for task in stage.tasks},
+                tails={task.value: inputs.train.tails[task] for task in stage.tasks},
                 epochs={task.value: drawn * given.share / total / examples[task] for task, given in stage.tasks.items()},
                 rates={g.value: [r.lr, r.lr if r.lr_end is None else r.lr_end] for g, r in stage.train.items()},
             )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -40,11 +41,19 @@ def test_plan_says_what_each_stage_trains_and_on_how_much(chord_pack: Any, recip
         assert stage in invoke("plan", *options).stdout
 
 
+def test_plan_says_that_a_tail_is_not_heard(make_pack: Any, recipe_file: str, demo_recipe: TrainingRecipe) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, 400_100).astype(np.float32)
+    spoken = [("a", "so la", noise[:8000]), ("b", "la mi", noise[:8000]), ("long", "so", noise)]
+    pack = make_pack({"train": spoken})
+    options = ("--recipe", recipe_file, "--pack", pack.pack, "--tokenizer", pack.tokenizer)
+    stages = {stage["name"]: stage for stage in json.loads(invoke("plan", *options, "--json").stdout)["stages"]}
+    assert stages["align"]["tails"] == {"asr": 1}
+    assert "asr: 3 documents, 8.0 passes; dropped: 1 tail of audio" in invoke("plan", *options).stdout
+
+
 def test_plan_refuses_a_task_that_no_document_serves(
     make_pack: Any, make_recipe: Callable[..., TrainingRecipe], recipe_file: str
 ) -> None:
-    import numpy as np
-
     quiet = make_pack({"train": [("k", "so la", np.zeros(300, dtype=np.float32))]})
     with pytest.raises(RequestError, match=r"task 'ctc' \(refused: \{'audio_too_short': 1\}\)"):
         invoke("plan", "--recipe", recipe_file, "--pack", quiet.pack, "--tokenizer", quiet.tokenizer)

@@ -79,5 +79,5 @@ def test_tokens_that_are_no_text_have_their_names() -> None:
     codes = made.document.turns[0].codes
     assert codes is not None
     assert shown[3].text == " ".join(f"<audio_{code}>" for code in codes[:4])
-    assert [stretch.text for stretch in shown if stretch.kind == "audio_pad"][0] == "<audio_6561> x 2"
+    assert next(stretch.text for stretch in shown if stretch.kind == "audio_pad") == "<audio_6561> x 2"
     assert shown[-1].text == "<tts_end> <|endoftext|>"
