@@ -54,31 +54,3 @@ def sketch(frames_F: np.ndarray) -> np.ndarray:
     """Uint8 ``[F / 2]``: four bits a frame, the even frame in the low half. F is even."""
     nibbles_F = ((frames_F >> SKETCH_SHIFT) & np.uint32(15)).astype(np.uint8)
     return nibbles_F[0::2] | (nibbles_F[1::2] << np.uint8(4))
-
-
-def sketch_words(words: np.ndarray, first_N: np.ndarray) -> np.ndarray:
-    """Uint64 ``[N]``: FRAMES_A_WORD frames of a sketch (as uint64, little-endian) from each of the frames on."""
-    at_N = first_N >> 4
-    shift_N = ((first_N & 15) << 2).astype(np.uint64)
-    # In two steps: a shift by 64 is none.
-    return (words[at_N] >> shift_N) | (words[at_N + 1] << np.uint64(1) << (np.uint64(63) - shift_N))
-
-
-def errors_around(words: np.ndarray, left_N: np.ndarray, right_N: np.ndarray) -> np.ndarray:
-    """Uint8 ``[N]``: bits of 256 that differ around two landmarks: next to them, and on the better of the two sides further out.
-
-    Frames that are quiet in both tell nothing: half of their bits count as errors, as between strangers.
-    """
-    near, before, behind = (
-        sum(_errors(sketch_words(words, left_N + first), sketch_words(words, right_N + first)) for first in side)
-        for side in (NEAR_WORDS, *FAR_WORDS)
-    )
-    return np.asarray(near + np.minimum(before, behind))
-
-
-def _errors(left_N: np.ndarray, right_N: np.ndarray) -> np.ndarray:
-    some_N = left_N | right_N
-    some_N |= some_N >> np.uint64(1)
-    some_N |= some_N >> np.uint64(2)  # the lowest bit of a frame is set where any of its four is
-    num_quiet_N = np.uint8(FRAMES_A_WORD) - np.bitwise_count(some_N & LOWEST_BITS)
-    return np.bitwise_count(left_N ^ right_N) + num_quiet_N + num_quiet_N

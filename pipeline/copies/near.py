@@ -2,7 +2,7 @@
 
 1. *Index*: block by block, the landmarks of all clips (``landmarks``) go to disk, sorted by key.
 2. *Candidates*: a range of keys at a time, from all blocks, is sorted; landmarks of one key are compared by the sketch
-   around them. What remains is (left, right, offset) with votes.
+   around them (``comparison``). What remains is (left, right, offset) with votes.
 3. *Verification*: ``best_stretch`` on the whole fingerprints at the offsets that have most votes; ``is_match`` decides.
 
 Memory holds a range of keys a thread and the sketch (2 bytes for 4 frames of each clip); the rest is on disk, and the index never
@@ -22,27 +22,15 @@ import pyarrow as pa
 
 from annotators.acoustic_fingerprint import NUM_OFFSETS, Stretch, best_stretch, is_match
 from manifests.console import Progress
+from pipeline.copies.comparison import agreeing_pairs
 from pipeline.copies.frames import BLOCK_BITS, Frames
-from pipeline.copies.landmarks import (
-    KEY_BITS,
-    MOST_ERRORS,
-    MOST_NEAR_ERRORS,
-    NEAR_WORDS,
-    errors_around,
-    landmarks,
-    sketch_words,
-)
+from pipeline.copies.landmarks import KEY_BITS, landmarks
 from pipeline.copies.tasks import run_tasks
 
 INDEX_BYTES = 12_000_000_000
 ENTRY_BYTES = 8
 EXPECTED_SHARE = 0.6  # of the frames that are landmarks: a guess on the high side
-RANGE_ENTRIES = 1 << 23  # that a thread sorts at once; it takes some 60 bytes of memory each
-# A key that many clips share is compared with the next of them in their order only: an advert aired a thousand times
-# becomes a chain of copies, and a hum costs no more than a word.
-MOST_PARTNERS = 32
-REPEATED_FRAMES = 256  # a key that stands again so soon is the same hum of the same clip
-ENTRIES_AT_ONCE = 1 << 15
+RANGE_ENTRIES = 1 << 23  # that a thread sorts at once; 16 bytes of memory each
 PAIRS_A_TASK = 4096
 SAME_PLACE = 2  # frames: stretches at such offsets are one, seen twice
 
@@ -181,26 +169,10 @@ def _candidates(task: _RangeTask) -> np.ndarray:
     row_bits = np.uint64(frames.total.bit_length())
     entries = np.concatenate([_entries(*part, task, row_bits) for part in task.parts])
     entries.sort()
-    keys, rows = entries >> row_bits, (entries & ((np.uint64(1) << row_bits) - np.uint64(1))).astype(np.int64)
-    again = np.flatnonzero((keys[1:] == keys[:-1]) & (rows[1:] - rows[:-1] < REPEATED_FRAMES)) + 1
-    again = again[frames.clip_at(rows[again]) == frames.clip_at(rows[again - 1])]
-    keys, rows = np.delete(keys, again), np.delete(rows, again)
-    begins = np.ones(len(rows), bool)
-    begins[1:] = keys[1:] != keys[:-1]
-    first = np.flatnonzero(begins)
-    sizes = np.diff(np.append(first, len(rows)))
-    left_rows = int(frames.start[task.num_left]) if task.num_left is not None and task.num_left < len(frames) else frames.total
-    if task.num_left is None:
-        kept = np.repeat(sizes > 1, sizes)
-    else:
-        kept = np.repeat((rows[first] < left_rows) & (rows[first + sizes - 1] >= left_rows), sizes)
-    rows, begins = rows[kept], begins[kept]
-    first = np.flatnonzero(begins)
-    place = np.arange(len(rows)) - np.repeat(first, np.diff(np.append(first, len(rows))))  # in its group
-    pairs = _with_next(place) if task.num_left is None else _with_left(rows, place, left_rows)
-    around = tuple(sketch_words(frames.sketch, rows + offset) for offset in NEAR_WORDS)
-    found = [_agreeing(frames, rows, around, *pair) for pair in pairs]
-    return np.concatenate([np.zeros((0, 3), np.int64), *found])
+    left_rows = -1
+    if task.num_left is not None:
+        left_rows = int(frames.start[task.num_left]) if task.num_left < len(frames) else frames.total
+    return agreeing_pairs(entries, int(row_bits), frames.sketch, frames.start, left_rows)
 
 
 def _entries(path: str, first: int, last: int, block_first: int, task: _RangeTask, row_bits: np.uint64) -> np.ndarray:
@@ -208,47 +180,6 @@ def _entries(path: str, first: int, last: int, block_first: int, task: _RangeTas
     entries = np.fromfile(path, np.uint64, last - first, offset=first * ENTRY_BYTES)
     rows = (entries & np.uint64((1 << BLOCK_BITS) - 1)) + np.uint64(block_first)
     return (((entries >> np.uint64(BLOCK_BITS)) - np.uint64(task.low_key)) >> np.uint64(task.key_bits_dropped) << row_bits) | rows
-
-
-def _with_next(place: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of entries (earlier, later) of one key, at most MOST_PARTNERS apart."""
-    for later in _cut(np.flatnonzero(place)):
-        for step in range(1, MOST_PARTNERS + 1):
-            later = later[place[later] >= step]
-            if not len(later):
-                break
-            yield later - step, later
-
-
-def _with_left(rows: np.ndarray, place: np.ndarray, left_rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of one of the first MOST_PARTNERS entries of a key that are of a left clip, and any that is of a right one."""
-    for later in _cut(np.flatnonzero(rows >= left_rows)):
-        for step in range(MOST_PARTNERS):
-            left = later - place[later] + step
-            is_left = rows[left] < left_rows  # a group has its left entries first, and some right one behind them
-            left, later = left[is_left], later[is_left]
-            if not len(later):
-                break
-            yield left, later
-
-
-def _cut(entries: np.ndarray) -> Iterator[np.ndarray]:
-    """Parts whose comparison stays in the cache."""
-    return (entries[first : first + ENTRIES_AT_ONCE] for first in range(0, len(entries), ENTRIES_AT_ONCE))
-
-
-def _agreeing(frames: Frames, rows: np.ndarray, around: tuple[np.ndarray, ...], one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Int64 ``[n, 3]``: left clip, right clip, offset; of the pairs of entries whose surroundings agree."""
-    before, behind = around
-    near = np.bitwise_count(before[one] ^ before[two]) + np.bitwise_count(behind[one] ^ behind[two])
-    chosen = np.flatnonzero(near <= MOST_NEAR_ERRORS)
-    left, right = rows[one[chosen]], rows[two[chosen]]
-    agrees = errors_around(frames.sketch, left, right) <= MOST_ERRORS
-    left, right = left[agrees], right[agrees]
-    left_clip, right_clip = frames.clip_at(left), frames.clip_at(right)
-    offset = (right - frames.start[right_clip]) - (left - frames.start[left_clip])
-    found = np.stack([left_clip, right_clip, offset], axis=1)
-    return found[left_clip != right_clip]
 
 
 def most_voted(votes: np.ndarray) -> np.ndarray:

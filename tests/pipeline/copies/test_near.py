@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from annotators.acoustic_fingerprint import QUIET, Stretch
 from manifests.console import progress
 from manifests.errors import RequestError
+from pipeline.copies.comparison import MOST_PARTNERS, sketch_word
 from pipeline.copies.frames import BLOCK_FRAMES, PAD, Frames, FramesWriter
-from pipeline.copies.landmarks import FRAMES_A_WORD, KEY_GAP, landmarks, sketch, sketch_words
-from pipeline.copies.near import MOST_PARTNERS, distinct, find_stretches, most_voted
+from pipeline.copies.landmarks import FRAMES_A_WORD, KEY_GAP, landmarks, sketch
+from pipeline.copies.near import distinct, find_stretches, most_voted
 
 RANDOM = np.random.default_rng(0)
 
@@ -144,7 +145,7 @@ def test_a_clip_that_no_block_holds_is_refused(tmp_path):
 def test_words_of_a_sketch_are_its_frames(values, first):
     frames = np.array(values, np.uint32)
     words = sketch(frames).view(np.uint64)
-    word = int(sketch_words(words, np.array([first]))[0])
+    word = int(sketch_word(words, first))
     assert [(word >> (4 * n)) & 15 for n in range(FRAMES_A_WORD)] == [v >> 20 & 15 for v in values[first : first + FRAMES_A_WORD]]
 
 
