@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from manifests.errors import RequestError
-from manifests.schema import CLIPS, INPUTS, RECORDINGS
+from manifests.schema import CLIPS, INPUTS, QUARANTINE, RECORDINGS
 
 # Role -> the schema now, and the columns that a table of an earlier version lacks.
 LATER = {
     "inputs": (INPUTS, ("synthesizer", "consent", "terms", "attribution", "origin_uri")),
     "recordings": (RECORDINGS, ("bandwidth_hz", "is_interleaved")),
+    "quarantine": (QUARANTINE, ("takedown_id",)),
     "clips": (CLIPS, ("speech_spans", "overlap_spans")),
 }
 

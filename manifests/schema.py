@@ -5,6 +5,7 @@ A new fact is a new column here (or in the ``adds`` schema of the annotator that
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -90,6 +91,7 @@ QUARANTINE = pa.schema(
         required("reason", pa.string(), "stable code, e.g. not_audio, non_finite_samples, truncated"),
         required("message", pa.string(), "one line for people"),
         required("outcome", pa.string(), "refused | partial (the decoded part entered the corpus)"),
+        field("takedown_id", ID, "of reason taken_down: the takedown that keeps the input out"),
     ]
 )
 
@@ -352,7 +354,7 @@ def check_table(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
     return table.select(schema.names).cast(schema)
 
 
-def table_of(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+def table_of(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """A checked table from row dicts; a key that the schema lacks is an error, a missing one is null."""
     for row in rows:
         extra = row.keys() - set(schema.names)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from manifests.decision_tables import read_decision_table
 from manifests.ids import digest_bytes
-from manifests.schema import ID, TAKEDOWNS, TOMBSTONES
+from manifests.schema import ID, TAKEDOWNS, TOMBSTONES, table_of
 from manifests.snapshots import Snapshot
 from manifests.store import Store
 from manifests.tables import open_part
@@ -27,6 +27,8 @@ TABLE = "takedowns"
 # Columns that say whose a row of a decision table is -> kind of tombstone; a person has rows in tables of the whole corpus.
 KEYS = {"clip_id": "clip", "recording_id": "recording", "input_id": "input"}
 WHOLE_KEYS = {**KEYS, "speaker_id": "speaker", "alias": "speaker"}
+
+NAMED = ("input_id", "uri", "source", "speaker_label")  # columns of INPUTS by which rules know them
 
 
 class Cut(NamedTuple):
@@ -93,11 +95,41 @@ class Tombstones:
 
     def refuses(self, identity: bytes, uri: str, source: str, speaker_label: str | None) -> bool:
         """Whether an input may not come in, whatever bytes it has: by its id, or by a rule on names."""
-        return identity in self.inputs or any(rule.holds(uri, source, speaker_label) for rule in self._name_rules)
+        return identity in self.inputs or bool(self.naming(uri, source, speaker_label))
+
+    def naming(self, uri: str, source: str, speaker_label: str | None) -> list[bytes]:
+        """The takedowns whose rule is on a name that an input has. Rules hold for whatever comes later too."""
+        return [takedown for takedown, rule in self._name_rules.items() if rule.holds(uri, source, speaker_label)]
+
+    def takedown_of(self, identity: bytes) -> bytes:
+        """The first takedown that took an input, a recording or spans of one. Raises IndexError where none did."""
+        is_of_it = pc.or_kleene(pc.equal(self.rows["id"], identity), pc.equal(self.rows["recording_id"], identity))
+        found: bytes = self.rows["takedown_id"].filter(is_of_it)[0].as_py()
+        return found
+
+    def missed(self, inputs: pa.Table) -> list[tuple[bytes, dict[str, Any]]]:
+        """(takedown, row) of the INPUTS rows (those of NAMED and more) that a rule on names takes and that have no tombstone."""
+        rows = inputs.to_pylist() if self._name_rules else ()
+        fresh = (row for row in rows if row["input_id"] not in self.inputs)
+        return [(takedown, row) for row in fresh for takedown in self.naming(row["uri"], row["source"], row["speaker_label"])]
 
     @cached_property
-    def _name_rules(self) -> list[NameRule]:
-        return [NameRule(row["rule"], row["value"]) for row in self.rules.to_pylist() if row["rule"] in NameRule.RULES]
+    def _name_rules(self) -> Mapping[bytes, NameRule]:
+        rows = self.rules.to_pylist()
+        return {row["takedown_id"]: NameRule(row["rule"], row["value"]) for row in rows if row["rule"] in NameRule.RULES}
+
+    def grown(self, rows: Iterable[Mapping[str, Any]]) -> Tombstones:
+        """With those of the TOMBSTONES rows that are not there yet."""
+        keys = ("takedown_id", "kind", "id", "channel", "start_sample")
+        found = list(rows)
+        takedowns = pa.array(sorted({row["takedown_id"] for row in found}), ID)
+        known = self.rows.filter(pc.is_in(self.rows["takedown_id"], value_set=takedowns))
+        seen = {tuple(row[key] for key in keys) for row in known.select(keys).to_pylist()}
+        fresh: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+        for row in found:
+            if (key := tuple(row.get(name) for name in keys)) not in seen:
+                fresh.setdefault(key, row)
+        return replace(self, rows=pa.concat_tables([self.rows, table_of(list(fresh.values()), TOMBSTONES)]))
 
     def hidden(self, holdings: pa.Table) -> Hidden:
         """What of the rows (unit, input_id, recording_id) readers must not see."""

@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -24,8 +25,8 @@ from manifests.parts import parse_part_facts
 from manifests.snapshots import FORMAT_VERSION, INGEST, Snapshot
 from manifests.store import Store
 from manifests.tables import UnitTables
+from manifests.tombstones import NAMED, Hidden, Tombstones
 from manifests.tombstones import TABLE as TAKEDOWNS
-from manifests.tombstones import Hidden, Tombstones
 from pipeline.faults import Fault, Key, said
 from pipeline.garbage import GRACE_S, Needed, SnapshotView, garbage
 from pipeline.holdings import HOLDINGS, Ownership, holding, read_holdings, settle
@@ -99,6 +100,7 @@ class _Inspection:
         self._all_planned = True  # every plan can be read
         self._snapshots = SnapshotCheck(store, self._details, fast)
         self._held: dict[str, dict[str, pa.Table]] = {}  # ingest fingerprint -> unit -> holdings
+        self._missed: set[bytes] = set()  # inputs that a takedown names and that have no tombstone
 
     def run(self, now_s: float, grace_s: float) -> None:
         outputs = self._committed()
@@ -124,6 +126,13 @@ class _Inspection:
                 output, mark, unit = split_commit_path(path)
                 found.setdefault(unit, set()).add((output, mark))
         return found
+
+    @cached_property
+    def _tombstones(self) -> Tombstones:
+        """Of the newest snapshot; none where they cannot be read, which is told elsewhere."""
+        newest = self.found.newest
+        is_bad = newest is None or newest.tables.get(TAKEDOWNS) in self.found.places.bad_tables
+        return Tombstones.of(self._store, None if is_bad else newest)
 
     def _check_head(self) -> None:
         try:
@@ -192,7 +201,10 @@ class _Inspection:
         self.found.audio_s += check.audio_s
         self.found.lost |= {(*key, check.unit) for key in check.lost}
         for mark, inputs in check.inputs.items():
-            self._held.setdefault(mark, {})[check.unit] = holding(check.unit, inputs)
+            self._held.setdefault(mark, {})[check.unit] = holding(check.unit, inputs.select(["input_id", "recording_id"]))
+            newest = self.found.newest
+            if newest is not None and check.unit in newest.units and mark == newest.current.get(INGEST):
+                self._missed |= {row["input_id"] for _, row in self._tombstones.missed(inputs.select(NAMED))}
 
     def _unknown(self, unit: str, outputs: set[Output], check: UnitCheck) -> Fault:
         """A unit that no plan has. Where a snapshot has it, a plan was lost: it stays until other units took its inputs."""
@@ -224,11 +236,13 @@ class _Inspection:
                 what = f"{name} says {len(getattr(newest, name))} units, or others, of {len(found)} that hold what is counted elsewhere"
                 self._fault("snapshot_owners", Snapshot.path(newest.number), what)
         if newest.tables.get(TAKEDOWNS) not in self.found.places.bad_tables:
-            hidden = Tombstones.of(self._store, newest).hidden(rows)
-            if hidden != Hidden.of(newest):
+            if self._tombstones.hidden(rows) != Hidden.of(newest):
                 self._fault(
                     "snapshot_owners", Snapshot.path(newest.number), "it hides other rows than those that have tombstones"
                 )
+            if self._missed:
+                what = f"it shows {counted(len(self._missed), 'input')} of a name that was taken down"
+                self._fault("snapshot_owners", Snapshot.path(newest.number), what)
         if not newest.holdings:
             return  # none were kept: the next publication makes them
         try:

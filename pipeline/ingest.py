@@ -75,14 +75,16 @@ def ingest(
     Raises OSError for faults of the store (transient: the unit is tried again); a bad input never raises.
     """
     row = None
-    if tombstones.refuses(item.input_id, item.uri, item.source, item.facts.get("speaker_label")):
-        return _taken_down(item)
+    if item.input_id in tombstones.inputs:
+        return _taken_down(item, tombstones.takedown_of(item.input_id))
+    if named := tombstones.naming(item.uri, item.source, item.facts.get("speaker_label")):
+        return _taken_down(item, named[0])
     try:
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             # All bytes first, then the decoder: it takes a connection that breaks for the end of the audio.
             identity = recording_id(digest_blocks(_copied(item, spool)))
             if identity in tombstones.recordings or identity in tombstones.cuts:
-                return _taken_down(item)
+                return _taken_down(item, tombstones.takedown_of(identity))
             if identity not in stored:
                 row = _store_recording(spool, identity, config, tar)
                 stored[identity] = Stored(row.pop("complaint"), row.pop("synthesizer"))
@@ -281,10 +283,12 @@ def poisoned(item: Input, reason: str) -> Ingested:
     return _refused(item, AudioRefused(reason, f"the decoder was taken down ({reason}); fetch it again, or convert it"))
 
 
-def _taken_down(item: Input) -> Ingested:
-    """An input that must not come in; of what its source says of it nothing is kept."""
+def _taken_down(item: Input, takedown: bytes) -> Ingested:
+    """An input that must not come in; of what its source says of it nothing is kept. Who publishes it makes it a tombstone."""
     bare = replace(item, facts={"source": item.source})
-    return _refused(bare, AudioRefused("taken_down", "it was taken down (`stepwell manifest show --table table:takedowns`)"))
+    refusal = AudioRefused("taken_down", "it was taken down (`stepwell manifest show --table table:takedowns`)")
+    made = _refused(bare, refusal)
+    return replace(made, quarantine_rows=[{**row, "takedown_id": takedown} for row in made.quarantine_rows])
 
 
 def _refused(item: Input, refusal: AudioRefused) -> Ingested:

@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from manifests.commits import list_commits
+from manifests.console import counted, say
+from manifests.corpus import Corpus
+from manifests.decision_tables import read_decision_table
 from manifests.snapshots import INGEST, Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot
 from manifests.store import Store
 from manifests.tables import Compacted, UnitTables
-from manifests.tombstones import NOTHING, Hidden, Tombstones
-from pipeline.holdings import Ownership, held_by, settle, write_holdings
+from manifests.tombstones import NOTHING, TABLE, Hidden, Tombstones
+from pipeline.holdings import Ownership, held_by, read_holdings, settle, write_holdings
+from pipeline.rights.takedown_table import draft_takedowns, drop_snapshots, with_late_inputs
 
 
 def publish(store: Store, units: Iterable[str], current: Mapping[str, str], clip_set: str) -> Snapshot:
@@ -31,6 +35,7 @@ def publish(store: Store, units: Iterable[str], current: Mapping[str, str], clip
         if before is not None and replace(made, number=number) == before:
             return before
         if publish_snapshot(store, made):
+            _tell_of_late_inputs(store, made, before)
             return made
         discard(store, made, before)
 
@@ -60,6 +65,22 @@ def discard(store: Store, made: Snapshot, before: Snapshot | None) -> None:
     """Remove what ``assemble`` wrote for a snapshot that another publisher forestalled."""
     for path in set(made.holdings) - set(before.holdings if before else ()):
         store.remove(path)
+    if before is not None and (takedowns := made.tables.get(TABLE, "")) != before.tables.get(TABLE, ""):
+        for path in (*(fact.path for fact in read_decision_table(store, takedowns).objects), takedowns):
+            store.remove(path)
+
+
+def _tell_of_late_inputs(store: Store, made: Snapshot, before: Snapshot | None) -> None:
+    """Say what of the published units has tombstones from the first; snapshots that show its bytes by other names go."""
+    if before is None or made.tables.get(TABLE) == before.tables.get(TABLE):
+        return
+    known, grown = Tombstones.of(store, before), Tombstones.of(store, made)
+    say(f"note: {counted(len(grown.inputs - known.inputs), 'input')} of what was built had been taken down: no reader sees them")
+    if num := len(grown.recordings - known.recordings):
+        say(
+            f"note: {counted(num, 'recording')} came in with them; `stepwell manifest takedown --rewrite --pack …` takes them away"
+        )
+        drop_snapshots(store, made.number)
 
 
 def _with_owners(store: Store, made: Snapshot, before: Snapshot | None) -> Snapshot:
@@ -77,14 +98,22 @@ def _with_owners(store: Store, made: Snapshot, before: Snapshot | None) -> Snaps
     else:
         fresh, known, objects, taken = units, Ownership(), [], NOTHING
     if not fresh:
-        owners, holdings = known, objects
-    else:
-        rows = held_by(UnitTables(store, made.compacted), ingest, fresh)
-        owners, holdings = settle(known, store, objects, rows), write_holdings(store, objects, rows)
-        # Bytes that were taken down while a build had them in its hands already.
-        taken = taken.joined(Tombstones.of(store, made).hidden(rows))
+        return taken.in_snapshot(_owned(made, known, objects))
+    rows = held_by(UnitTables(store, made.compacted), ingest, fresh)
+    made = _owned(made, settle(known, store, objects, rows), write_holdings(store, objects, rows))
+    corpus, tombstones = Corpus(store, {}, made), Tombstones.of(store, made)
+    # What was taken down while a build had it in its hands already.
+    grown = with_late_inputs(corpus, fresh)
+    if grown == tombstones:
+        return taken.joined(tombstones.hidden(rows)).in_snapshot(made)
+    made = replace(made, tables={**made.tables, TABLE: draft_takedowns(corpus, grown).write()})
+    # Units of before may hold the same bytes by other names.
+    return grown.hidden(read_holdings(store, made.holdings)).in_snapshot(made)
+
+
+def _owned(made: Snapshot, owners: Ownership, holdings: Iterable[str]) -> Snapshot:
     shadowed, superseded = _listed(owners.shadowed), _listed(owners.superseded)
-    return taken.in_snapshot(replace(made, shadowed=shadowed, superseded=superseded, holdings=list(holdings)))
+    return replace(made, shadowed=shadowed, superseded=superseded, holdings=list(holdings))
 
 
 def _listed(hidden: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -107,7 +107,7 @@ def _republish(store: Store, found: Findings, gone: Collection[Key]) -> None:
         made = assemble(store, number, None, units, before.current, before.clip_set, compacted, tables)
         if publish_snapshot(store, made):
             break
-        discard(store, made, None)
+        discard(store, made, before)
     for path in store.objects("snapshots"):
         if 0 <= snapshot_number(path) < number:
             store.remove(path)

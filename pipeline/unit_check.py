@@ -34,7 +34,7 @@ class UnitCheck:
     """One unit, after ``run``.
 
     ``faults``; ``commits`` that can be read; ``lost``: outputs that lay in parts that are damaged, and nowhere else;
-    ``inputs``: those of each ingest fingerprint that can be trusted; ``rebuilt``: right bytes of indexes by path.
+    ``inputs``: INPUTS of each ingest fingerprint that can be trusted; ``rebuilt``: right bytes of indexes by path.
     """
 
     def __init__(self, store: Store, unit: str, details: Mapping[str, ObjectDetail], places: Places, fast: bool) -> None:
@@ -156,7 +156,7 @@ class UnitCheck:
         inputs, recordings, quarantine = (self._tables.get((*key, role)) for role in table_roles(INGEST))
         if inputs is not None:
             path, ids = commit.objects["inputs"].path, inputs["input_id"].to_pylist()
-            self.inputs[mark] = inputs.select(["input_id", "recording_id"])
+            self.inputs[mark] = inputs
             if planned is not None and set(ids) != set(planned):
                 num_other = len(set(ids) ^ set(planned))
                 self._fault("inputs_unplanned", path, f"{num_other} inputs are not those that the plan gives the unit", key)

@@ -126,11 +126,11 @@ def _cut(clip: Mapping[str, Any]) -> Cut:
     return Cut(clip["channel"], clip["start_sample"], clip["end_sample"])
 
 
-def tombstones_of(corpus: Corpus, rule: Rule, match: Match) -> Iterator[dict[str, Any]]:
-    """TOMBSTONES of what one rule takes: ids, spans, and the digests of addresses, stored audio and texts."""
+def tombstones_of(corpus: Corpus, takedown_id: bytes, match: Match) -> Iterator[dict[str, Any]]:
+    """TOMBSTONES of what one takedown takes: ids, spans, and the digests of addresses, stored audio and texts."""
 
     def row(kind: str, identity: bytes, recording: bytes | None, cut: Cut | None = None) -> dict[str, Any]:
-        return {"takedown_id": rule.takedown_id, "kind": kind, "id": identity, "recording_id": recording} | (
+        return {"takedown_id": takedown_id, "kind": kind, "id": identity, "recording_id": recording} | (
             cut._asdict() if cut else {}
         )
 

@@ -185,7 +185,7 @@ def _publish(store: Store, run: _Rewriting) -> int:
         made = assemble(store, before.number + 1, None, units, before.current, before.clip_set, compacted, tables)
         if publish_snapshot(store, made):
             return made.number
-        discard(store, made, None)  # what else was written serves nothing, and is collected
+        discard(store, made, before)  # what else was written serves nothing, and is collected
 
 
 def _without_parts(store: Store, before: Snapshot, gone: Collection[str]) -> dict[str, dict[str, str]]:

@@ -17,22 +17,17 @@ import pyarrow.compute as pc
 
 from manifests.console import counted, hours, progress, say
 from manifests.corpus import Corpus
-from manifests.decision_tables import DecisionTable, Draft
 from manifests.errors import RequestError
-from manifests.ids import digest_json
-from manifests.lineage import fingerprint
 from manifests.packs import Pack, TakenDocuments
-from manifests.schema import ID, TAKEDOWNS, TOMBSTONES, table_of
-from manifests.snapshots import INGEST, Snapshot, clips_output, snapshot_number
-from manifests.store import Store
-from manifests.tombstones import TABLE, NameRule, Tombstones
+from manifests.schema import ID, TAKEDOWNS, table_of
+from manifests.snapshots import INGEST, Snapshot, clips_output
+from manifests.tombstones import TABLE
 from manifests.trained import TrainedCheckpoint, read_checkpoints
-from pipeline.heartbeat import others
 from pipeline.holdings import held_by, read_holdings
 from pipeline.rights.matching import CLIP, Committed, Match, Rule, find_matches, tombstones_of, touched_units
 from pipeline.rights.pack_takedown import TakenFromPack, audio_digests, find_documents, take_documents
+from pipeline.rights.takedown_table import draft_takedowns, drop_snapshots
 
-VERSION = "1"
 DUPLICATES = "duplicates"  # decision table: clip_id, group_id
 SHOWN = 5
 
@@ -99,19 +94,12 @@ def take_down(
         attempt = _Attempt(Corpus.open(uri), rules, reason, opened)
         snapshot = attempt.corpus.snapshot if is_dry else attempt.publish()
         if snapshot is not None:
-            if not is_dry and any(rule.rule in NameRule.RULES for rule in rules):
-                _tell_of_builds(attempt.corpus.store)
             return attempt.result(snapshot.number, trained, is_dry)
-        say("another run has taken something down meanwhile: starting again from its tombstones")
+        say("another run has published something meanwhile: starting again over all that there is now")
 
 
-def _tell_of_builds(store: Store) -> None:
-    """Say which builds read no rule on names before they began: what they publish is held against ids alone."""
-    for other in others(store):
-        say(
-            f"note: run {other.run_id} on {other.host} pid {other.pid} is at work and may yet publish inputs of that name; "
-            "give the same command again when it has ended"
-        )
+class _Overtaken(Exception):
+    """Another run has published units since the snapshot was read: rules have to be held against those too."""
 
 
 class _Attempt:
@@ -129,26 +117,11 @@ class _Attempt:
                 raise RequestError(
                     f"{rule.asked} takes nothing: the corpus {corpus.store.uri!r} has no such thing; nothing was changed"
                 )
-        self._rows = self._found_rows()
-        self.after = Tombstones(
-            pa.concat_tables([self._before.rules, self._new_rules()]), pa.concat_tables([self._before.rows, self._rows])
-        )
+        rules_after = pa.concat_tables([self._before.rules, self._new_rules()])
+        found = (row for rule, match in self._matches.items() for row in tombstones_of(corpus, rule.takedown_id, match))
+        self.after = replace(self._before, rules=rules_after).grown(found)
         self._keys = [find_documents(pack, self.after.recordings, self.after.cuts) for pack in packs]
         self._add_documents()
-
-    def _found_rows(self) -> pa.Table:
-        """TOMBSTONES that are not there yet."""
-        found = [row for rule, match in self._matches.items() for row in tombstones_of(self.corpus, rule, match)]
-        return self._fresh(found)
-
-    def _fresh(self, found: Sequence[dict[str, Any]]) -> pa.Table:
-        keys = ("takedown_id", "kind", "id", "channel", "start_sample")
-        seen = {tuple(row[key] for key in keys) for row in self._before.rows.select(keys).to_pylist()}
-        fresh: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for row in found:
-            if (key := tuple(row.get(name) for name in keys)) not in seen:
-                fresh.setdefault(key, row)
-        return table_of(list(fresh.values()), TOMBSTONES)
 
     def _new_rules(self) -> pa.Table:
         rows = [
@@ -168,34 +141,21 @@ class _Attempt:
     def _add_documents(self) -> None:
         """What packs hold of it is known by its bytes too: their audio is another encoding than the corpus'."""
         whose = dict(zip(self.after.rows["recording_id"].to_pylist(), self.after.rows["takedown_id"].to_pylist(), strict=True))
-        found = [
+        self.after = self.after.grown(
             {"takedown_id": whose[recording], "kind": "audio", "id": digest, "recording_id": recording}
             for pack, keys in zip(self._packs, self._keys, strict=True)
             for recording, digest in audio_digests(pack, keys)
-        ]
-        self._rows = pa.concat_tables([self._rows, self._fresh(found)])
-        self.after = replace(self.after, rows=pa.concat_tables([self._before.rows, self._rows]))
+        )
 
     def publish(self) -> Snapshot | None:
-        """The snapshot with the tombstones, the packs' too; None when another takedown was first."""
+        """The snapshot with the tombstones, the packs' too; None when another takedown, or a build, was first."""
         corpus, snapshot = self.corpus, self.corpus.snapshot
-        if self.after.rules.num_rows > self._before.rules.num_rows or self._rows.num_rows:
-            parent = corpus.decision_table(TABLE) if TABLE in snapshot.tables else None
-            content = {
-                "rules": self.after.rules.num_rows,
-                "rows": digest_json([row.hex() for row in self.after.rows["id"].to_pylist()]),
-            }
-            reads = {INGEST: corpus.fingerprint(INGEST)}
-            mark = fingerprint(TABLE, VERSION, content, reads=reads)
-            before = parent.fingerprint if parent else None
-            draft = Draft(corpus.store, DecisionTable(TABLE, mark, snapshot.number, reads, {}, before, snapshot.shadowed))
+        if self.after != self._before:
             try:
-                draft.put("rules", [self.after.rules], TAKEDOWNS)
-                draft.put("tombstones", [self.after.rows], TOMBSTONES)
-                published = draft.publish(snapshot.tables.get(TABLE), lambda made: self._hiding(made))
-            except BaseException:
-                draft.discard()
-                raise
+                with draft_takedowns(corpus, self.after) as draft:
+                    published = draft.publish(snapshot.tables.get(TABLE), lambda made: self._hiding(made))
+            except _Overtaken:
+                return None
             if published is None:
                 return None
             snapshot = published
@@ -204,8 +164,13 @@ class _Attempt:
         return snapshot
 
     def _hiding(self, made: Snapshot) -> Snapshot:
-        """The snapshot in which the tombstones hide what they are for, in every unit that it has."""
+        """The snapshot in which the tombstones hide what they are for, in every unit that it has.
+
+        Raises _Overtaken where that is more than the rules were held against.
+        """
         store = self.corpus.store
+        if made.outputs.get(INGEST) != self.corpus.snapshot.outputs.get(INGEST):
+            raise _Overtaken
         if made.holdings:
             rows = read_holdings(store, made.holdings)
         else:  # of an earlier version
@@ -292,10 +257,3 @@ def _trained_on(checkpoint: TrainedCheckpoint, packs: Sequence[TakenFromPack]) -
     found = [(pack.pack_uri, num) for pack in packs if (num := pack.num_trained_on(checkpoint)) is not None]
     uri, num = found[0] if found else (None, None)
     return {**asdict(checkpoint), "pack_uri": uri, "num_documents": num}
-
-
-def drop_snapshots(store: Store, number: int) -> None:
-    """Remove the snapshots before a number: whoever opened one would still see what was taken down since."""
-    for path in store.objects("snapshots"):
-        if 0 <= snapshot_number(path) < number:
-            store.remove(path)

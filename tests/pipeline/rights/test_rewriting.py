@@ -19,6 +19,7 @@ from manifests.packs import Pack
 from manifests.recipes import decode_recipe
 from manifests.schema import INPUTS
 from manifests.store import Store
+from manifests.tombstones import name_digest
 from manifests.trained import read_checkpoints
 from pipeline.build import build
 from pipeline.compact import compact
@@ -130,7 +131,8 @@ def test_a_corpus_goes_on_with_new_inputs_and_layers_after_it(corpus, made, reco
     build([made[0], str(renamed), str(fresh)], corpus, recipe)
     opened = Corpus.open(corpus)
     assert opened.layer("loud").num_rows == opened.clips().num_rows
-    assert [row["reason"] for row in opened.quarantine().to_pylist()].count("taken_down") == 1
+    assert name_digest(str(renamed)) in opened.tombstones.ids("uri")
+    assert str(renamed) not in opened.inputs()["uri"].to_pylist()
     assert check(corpus, grace_s=0).faults == []
 
 
@@ -180,7 +182,7 @@ def test_the_transcript_of_a_recording_goes_with_a_span_of_it(corpus, tmp_path):
     assert rewrite(corpus).num_units == 0
 
 
-def test_a_build_at_work_is_waited_for(corpus, monkeypatch, capsys):
+def test_a_build_at_work_is_waited_for(corpus, monkeypatch):
     from pipeline.heartbeat import read_heartbeats
 
     store = Store(corpus)
@@ -191,11 +193,6 @@ def test_a_build_at_work_is_waited_for(corpus, monkeypatch, capsys):
     monkeypatch.setattr("pipeline.heartbeat.time.time", lambda: alive_s)
     with pytest.raises(RequestError, match="is at work"):
         rewrite(corpus)
-    # It heard of no rule on names, which nothing that it publishes is held against.
-    take_down(corpus, [Rule.parse("recording", recording(corpus, BOB).hex())], "r")
-    assert "is at work" not in capsys.readouterr().err
-    take_down(corpus, [Rule.parse("speaker", "Ann")], "r")
-    assert "may yet publish inputs of that name; give the same command again" in capsys.readouterr().err
 
 
 def killed_after(monkeypatch, num_changes: int, work) -> bool:

@@ -5,25 +5,33 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import soundfile
 import yaml
 
 from manifests.corpus import Corpus
 from manifests.errors import ContractError, RequestError, WorkError
+from manifests.ids import digest_bytes, recording_id
 from manifests.open_rows import corpus_rows
 from manifests.pack_rows import PackRows
 from manifests.packs import Pack
 from manifests.recipes import decode_recipe
 from manifests.snapshots import latest_snapshot_number
 from manifests.store import Store, json_bytes
+from manifests.tombstones import name_digest
 from pipeline.build import build
 from pipeline.compact import compact
+from pipeline.engines import InlineEngine
 from pipeline.fsck import check
 from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
 from pipeline.repair import repair
-from pipeline.rights.matching import Rule
+from pipeline.rights.matching import Rule, find_matches
+from pipeline.rights.pack_takedown import rewrite_pack
+from pipeline.rights.proof import prove
+from pipeline.rights.rewriting import rewrite
 from pipeline.rights.takedown import take_down
 
 RECIPE = {"clip_set": {"turns": None, "max_s": 2.0}}  # several clips a recording
@@ -65,10 +73,15 @@ def ids(uri: str) -> dict[str, bytes]:
     return {row["uri"].rsplit("/", 1)[1]: row["recording_id"] for row in rows if row["recording_id"]}
 
 
+def rules(uri: str) -> list[dict]:
+    return Corpus.open(uri).tombstones.rules.to_pylist()
+
+
 def pack_recipe(**changes) -> PackRecipe:
     return decode_recipe(PackRecipe, yaml.safe_dump({"name": "t", "text_from": [], "require_text": False, **changes}), "t")
 
 
+LATE = {"source": "late", "speaker_label": "Ann", "text": "words of hers"}
 ANN = "BAC009S0764W0121.wav"
 
 
@@ -207,16 +220,24 @@ def test_what_was_taken_down_does_not_come_in_again(corpus, made, recordings, li
         {"uri": str(spoken), "speaker_label": "Ann"},
         {"uri": str(matched)},
     ]
-    build([made[0], manifest_of(tmp_path, new)], corpus, light(**RECIPE, units={"max_inputs": 3}))
-    assert "4 inputs of the sources were taken down and stay out" in capsys.readouterr().err
-    opened = Corpus.open(corpus)
-    refused = {row["uri"].rsplit("/", 1)[1]: row for row in opened.quarantine().to_pylist()}
-    assert refused.keys() == {"another-name.wav", "tone-2.flac", "conversation-3.flac"}
-    assert {row["reason"] for row in refused.values()} == {"taken_down"}
-    rows = [row for row in opened.inputs().to_pylist() if row["outcome"] == "refused"]
-    assert len(rows) == 3
-    assert not any(row["text"] or row["speaker_label"] for row in rows)
+    source = manifest_of(tmp_path, new)
+    build([made[0], source], corpus, light(**RECIPE, units={"max_inputs": 3}))
+    said = capsys.readouterr().err
+    assert "4 inputs of the sources were taken down and stay out" in said
+    assert "3 inputs of what was built had been taken down: no reader sees them" in said
+    opened, takedowns = Corpus.open(corpus), {row["rule"]: row["takedown_id"] for row in rules(corpus)}
+    names = {renamed: "speaker", spoken: "speaker", matched: "uri_pattern"}
+    refused = {name_digest(str(name)): takedowns[rule] for name, rule in names.items()}
+    rows = opened.tombstones.rows.to_pylist()
+    assert {row["id"]: row["takedown_id"] for row in rows if row["id"] in refused} == refused
+    assert not {*names} & {row["uri"] for row in [*opened.inputs().to_pylist(), *opened.quarantine().to_pylist()]}
     assert opened.recordings().num_rows == 2
+    assert not check(corpus, grace_s=0).faults
+    again = build([made[0], source], corpus, light(**RECIPE, units={"max_inputs": 3}))
+    assert again.num_tasks_done == 0  # nobody fetches them again
+    rewrite(corpus)
+    assert prove(Corpus.open(corpus), []).num_findings == 0
+    assert build([made[0], source], corpus, light(**RECIPE, units={"max_inputs": 3})).num_tasks_done == 0
     assert not check(corpus, grace_s=0).faults
 
 
@@ -229,6 +250,95 @@ def test_bytes_that_a_build_held_already_are_hidden_as_it_publishes(corpus, reco
     opened = Corpus.open(corpus)
     assert not {"another-name.wav", ANN} & ids(corpus).keys()
     assert opened.recordings().num_rows == 3
+    assert not check(corpus, grace_s=0).faults
+
+
+@pytest.fixture
+def voice(recordings, tmp_path):
+    """``voice(name, gain)``: speech of which no other recording has the bytes."""
+
+    def write(name: str, gain: float) -> str:
+        audio, rate = soundfile.read(recordings / ANN)
+        soundfile.write(tmp_path / name, gain * audio, rate)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("speaker", "Ann"), ("speaker", "late:Ann"), ("source", "late"), ("uri_pattern", "*/late-*.wav")]
+)
+def test_a_name_that_was_taken_down_while_a_build_was_at_work_is_not_published(corpus, light, voice, tmp_path, option, value):
+    """Both recordings of the name are new; one comes by a name of its own besides, one lies in the corpus already."""
+    (tmp_path / "old").mkdir()
+    late, twin = voice("late-1.wav", 0.5), voice("late-2.wav", 0.6)
+    other, old = shutil.copy(late, tmp_path / "other.wav"), shutil.copy(twin, tmp_path / "old" / "mine.wav")
+    broken = tmp_path / "late-3.wav"
+    broken.write_bytes(b"no audio")
+    seen = manifest_of(tmp_path / "old", [{"uri": str(old), "source": "mine"}, {"uri": voice("late-0.wav", 0.4), **LATE}])
+    build([seen], corpus, light(**RECIPE))
+    before = Corpus.open(corpus)
+    packed = pack(corpus, str(tmp_path / "pack"), pack_recipe()).pack_uri
+
+    class Overtaken(InlineEngine):
+        def run(self, *args, **kwargs):
+            super().run(*args, **kwargs)
+            take_down(corpus, [Rule.parse(option, value)], "asked to")
+
+    new = [{"uri": name, **LATE} for name in (late, twin, str(broken))] + [{"uri": str(other), "source": "mine"}]
+    build([manifest_of(tmp_path, new)], corpus, light(**RECIPE), Overtaken())
+    opened = Corpus.open(corpus)
+    assert not [row["uri"] for row in opened.inputs().to_pylist() if str(tmp_path) in row["uri"]]
+    assert not [row["uri"] for row in opened.quarantine().to_pylist() if str(tmp_path) in row["uri"]]
+    gone = {recording_id(digest_bytes(Path(name).read_bytes())) for name in (late, twin)}
+    assert not gone & {*opened.recordings()["recording_id"].to_pylist()}
+    assert gone <= opened.tombstones.recordings
+    with pytest.raises(RequestError, match="has no snapshot"):
+        Corpus.open(corpus, before.snapshot.number)
+    assert {fault.code for fault in check(corpus, grace_s=0).faults} <= {"orphan"}  # the tombstones of that snapshot
+    held = Pack.open(packed).documents("train").num_rows
+    take_down(corpus, [], "", [packed])
+    assert Pack.open(packed).documents("train").num_rows < held  # the bytes that came late
+    rewrite(corpus)
+    rewrite_pack(packed)
+    assert prove(Corpus.open(corpus), [packed]).num_findings == 0
+    assert not check(corpus, grace_s=0).faults
+
+
+def test_a_takedown_by_name_heeds_units_that_come_while_it_looks(corpus, light, voice, tmp_path, monkeypatch):
+    from pipeline.rights import takedown
+
+    late = voice("late.wav", 0.5)
+    looked = []
+
+    def overtaken(*args):
+        found = find_matches(*args)
+        if not looked:
+            build([manifest_of(tmp_path, [{"uri": late, "speaker_label": "Ann"}])], corpus, light(**RECIPE))
+        looked.append(found)
+        return found
+
+    monkeypatch.setattr(takedown, "find_matches", overtaken)
+    take_down(corpus, [Rule.parse("speaker", "Ann")], "asked to")
+    assert len(looked) == 2
+    assert late not in Corpus.open(corpus).inputs()["uri"].to_pylist()
+    assert not check(corpus, grace_s=0).faults
+
+
+def test_fsck_finds_a_name_that_an_earlier_version_let_in_and_repair_hides_it(corpus, light, voice, tmp_path, monkeypatch):
+    take_down(corpus, [Rule.parse("speaker", "Ann")], "asked to")
+    late = voice("late.wav", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.build._takedowns", lambda store: None)
+        patch.setattr("pipeline.publish.with_late_inputs", lambda corpus, units: corpus.tombstones)
+        build([manifest_of(tmp_path, [{"uri": late, "speaker_label": "Ann"}])], corpus, light(**RECIPE))
+    assert late in Corpus.open(corpus).inputs()["uri"].to_pylist()
+    found = check(corpus, grace_s=0)
+    assert [(fault.code, "1 input of a name that was taken down" in fault.what) for fault in found.faults] == [
+        ("snapshot_owners", True)
+    ]
+    repair(found, 0)
+    assert late not in Corpus.open(corpus).inputs()["uri"].to_pylist()
     assert not check(corpus, grace_s=0).faults
 
 
