@@ -1,4 +1,4 @@
-"""Verbs ``tokenizer train | decode | check``; ``tokenizer encode`` is a job of the pipeline and mounted there."""
+"""Verbs ``tokenizer train | decode | chat | check``; ``tokenizer encode`` is a job of the pipeline and mounted there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from manifests.console import answer
+from manifests.console import aligned, answer
 from manifests.errors import ContractError, RequestError
+from tokenization.chat import AnswerMode
 
 app = typer.Typer(help="Train, use and check tokenizers: text and audio to ids and back.", no_args_is_help=True)
 
@@ -64,6 +65,24 @@ def decode(
     seconds = len(audio) / codec.sample_rate_hz
     found = {"out": out, "num_codes": len(values), "audio_s": seconds, "sample_rate_hz": codec.sample_rate_hz}
     answer(found, as_json, [f"{out}: {seconds:.2f} s from {len(values)} codes"])
+
+
+@app.command(epilog="Example: stepwell tokenizer chat ./tokenizer chat.json --answer speech")
+def chat(
+    tokenizer: Folder,
+    messages: Annotated[str, typer.Argument(metavar="CHAT.json", help="Local file: messages, and tools if there are any.")],
+    mode: Annotated[AnswerMode | None, typer.Option("--answer", help="Ask for an answer, instead of learning the last.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a chat as the template lays it out: what is tokenised by itself, of which kind it is, and where the loss is."""
+    from tokenization.artifact import Tokenizer
+    from tokenization.chat import ChatTemplate, described, read_chat
+
+    read, opened = read_chat(messages), Tokenizer.open(tokenizer)
+    template = ChatTemplate(opened.text, opened.vocabulary)
+    stretches = described(template.prompt(read, mode) if mode else template.example(read), opened.text, opened.vocabulary)
+    rows = [[row["kind"], "loss" if row["is_target"] else "-", row["text"]] for row in stretches]
+    answer({"stretches": stretches}, as_json, aligned([["kind", "loss", "text"], *rows]))
 
 
 @app.command(epilog="Example: stepwell tokenizer check ./tokenizer ./corpus")

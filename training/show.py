@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -13,6 +11,7 @@ from manifests.contracts import MODEL_RATE_HZ
 from manifests.errors import RequestError
 from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
+from tokenization.spelling import spelled
 from tokenization.stretches import TokenKind
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
@@ -118,25 +117,6 @@ def stretches_of(example: Example, text: TextTokenizer, vocabulary: Vocabulary) 
         )
         start = stop
     return found
-
-
-def spelled(ids: Sequence[int], text: TextTokenizer, vocabulary: Vocabulary) -> str:
-    """Text in quotes, other tokens by their names; of equal ones in a row the number."""
-    names = {number: token for token, number in vocabulary.specials}
-    words = []
-    for name, same in groupby(ids, lambda token: _audio_name(token, vocabulary) or names.get(token)):
-        run = list(same)
-        if name is None:
-            words.append(json.dumps(text.decode(run), ensure_ascii=False))
-        else:
-            words.append(f"{name} x {len(run)}" if len(run) > 1 else name)
-    return " ".join(words)
-
-
-def _audio_name(token: int, vocabulary: Vocabulary) -> str | None:
-    """Of a code, or of the audio padding token behind the last one."""
-    is_audio = vocabulary.audio_base <= token <= vocabulary.audio_pad_id
-    return f"<audio_{token - vocabulary.audio_base}>" if is_audio else None
 
 
 def _stage_settings(recipe: TrainingRecipe | None, name: str | None) -> tuple[LossWeights, int]:
