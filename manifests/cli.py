@@ -69,7 +69,7 @@ def query(
     as_json: Json = False,
 ) -> None:
     """Ask the tables of a corpus or a pack in SQL (DuckDB): only the columns that the statement needs are read."""
-    from manifests.decision_rows import all_rows
+    from manifests.open_rows import all_rows
     from manifests.query import query as ask
     from manifests.query import query_to
     from manifests.show import answer_facts
@@ -98,11 +98,11 @@ def expect(
     """Check rules on columns and aggregates; exit code 1 where one fails, with the rows that are to blame."""
     from dataclasses import asdict
 
-    from manifests.decision_rows import named_rows
     from manifests.expectations import check as expectations
+    from manifests.open_rows import open_rows
 
     asked = expectations.read_expectations(rules)
-    outcomes = expectations.check(named_rows(uri, asked.table, snapshot), asked, scheduler)
+    outcomes = expectations.check(open_rows(uri, asked.table, snapshot), asked, scheduler)
     if junit is not None:
         with open(junit, "wb") as file:
             file.write(expectations.junit(outcomes, uri))

@@ -1,8 +1,7 @@
-"""The rows of decision tables, and of every table by the name that a person gives it."""
+"""The rows of decision tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -11,11 +10,8 @@ import pyarrow.parquet as pq
 
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
-from manifests.open_rows import open_rows
-from manifests.packs import is_pack
-from manifests.rows import Rows, Slice
+from manifests.rows import Slice
 from manifests.tables import open_part
-from manifests.unit_rows import INGESTED
 
 
 class DecisionRows:
@@ -68,31 +64,3 @@ class DecisionRows:
 @lru_cache(maxsize=4)
 def _opened(uri: str, snapshot: int, name: str, role: str) -> DecisionRows:
     return DecisionRows(Corpus.open(uri, snapshot), name, role)
-
-
-def named_rows(uri: str, table: str | None = None, snapshot: int | None = None) -> Rows:
-    """``manifests.open_rows.open_rows``, and ``table:NAME`` or ``table:NAME/ROLE`` of a corpus besides."""
-    kind, _, name = (table or "").partition(":")
-    if kind != "table" or is_pack(uri):
-        return open_rows(uri, table, snapshot)
-    table_name, _, role = name.partition("/")
-    return DecisionRows(Corpus.open(uri, snapshot), table_name, role or None)
-
-
-def table_names(corpus: Corpus) -> list[str]:
-    """Names of all tables of a corpus as ``--table`` takes them."""
-    current, tables = corpus.snapshot.current, corpus.snapshot.tables
-    segmenters = [output.removeprefix("spans/") for output in sorted(current) if output.startswith("spans/")]
-    roles = [f"table:{table}/{role}" for table in sorted(tables) for role in corpus.decision_table(table).roles]
-    spans = [f"{kind}:{name}" for name in segmenters for kind in ("spans", "failures")]
-    return ["clips", *INGESTED, *spans, *(f"layer:{layer}" for layer in corpus.layers()), *roles]
-
-
-def all_rows(uri: str, snapshot: int | None = None) -> dict[str, Rows]:
-    """Every table of what lies at the URI, by a name that SQL can write: ``clips``, ``spans_vad``, ``speaker_id_speakers``."""
-    if is_pack(uri):
-        return {"documents": open_rows(uri)}
-    corpus = Corpus.open(uri, snapshot)
-    number = corpus.snapshot.number
-    names = [name for name in table_names(corpus) if not name.startswith("layer:")]  # layers are columns of clips
-    return {re.sub(r"\W", "_", name.removeprefix("table:")): named_rows(uri, name, number) for name in names}

@@ -12,10 +12,9 @@ from typing import Any
 from manifests.conditions import parse_condition
 from manifests.console import aligned, counted, hours
 from manifests.corpus import Corpus
-from manifests.decision_rows import named_rows, table_names
 from manifests.errors import RequestError
 from manifests.figures import pack_figures
-from manifests.open_rows import corpus_rows
+from manifests.open_rows import corpus_rows, open_rows, table_names
 from manifests.packs import Pack, is_pack
 from manifests.query import Answer
 from manifests.rows import Rows, resolve
@@ -138,14 +137,14 @@ def row_facts(
 def _opened(uri: str, table: str | None, snapshot: int | None) -> tuple[Rows, list[str]]:
     """A table by the name that ``--table`` takes, and the columns that are shown of it. Raises RequestError naming those there are."""
     if is_pack(uri):
-        rows = named_rows(uri, table)
+        rows = open_rows(uri, table)
         return rows, rows.schema.names
     corpus = Corpus.open(uri, snapshot)
-    names = table_names(corpus)
+    names = [*table_names(corpus), *(f"layer:{layer}" for layer in corpus.layers())]
     kind, _, name = (table or "clips").partition(":")
     if table is not None and table not in names and kind != "table":
         raise RequestError(f"table {table!r} is not one of {', '.join(names)}")
-    rows = named_rows(uri, None if kind == "layer" else table, corpus.snapshot.number)
+    rows = open_rows(uri, None if kind == "layer" else table, corpus.snapshot.number)
     if kind != "layer":
         return rows, rows.schema.names
     return rows, ["clip.clip_id", *(full for full in rows.schema.names if full.startswith(f"{name}."))]

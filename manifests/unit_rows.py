@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from manifests.compacted import Compaction, read_compaction
 from manifests.corpus import Corpus, UnitView
-from manifests.errors import RequestError
 from manifests.rows import Slice, rows_only
 from manifests.schema import FAILURES, INPUTS, QUARANTINE, RECORDINGS, SPANS
 from manifests.snapshots import INGEST, spans_output
@@ -50,18 +49,15 @@ class UnitRows(CorpusRows):
     """A table that has rows of its own in every unit; columns by their plain names."""
 
     def __init__(self, corpus: Corpus, table: str) -> None:
+        """``table`` is one of ``unit_tables``."""
         kind, _, name = table.partition(":")
         read: Callable[[UnitView, list[str]], pa.Table]
-        if kind in INGESTED and not name:
+        if kind in INGESTED:
             output, schema, read = INGEST, INGESTED[kind], getattr(UnitView, kind)
         elif kind == "spans":
             output, schema, read = spans_output(name), SPANS, lambda view, columns: view.spans(name, columns)
-        elif kind == "failures":
-            output, schema, read = spans_output(name), FAILURES, lambda view, columns: view.failures(name, columns)
         else:
-            raise RequestError(f"table {table!r} is not one of {', '.join(_table_names(corpus))}")
-        if output not in corpus.snapshot.current:
-            raise RequestError(f"table {table!r} is not one of {', '.join(_table_names(corpus))}")
+            output, schema, read = spans_output(name), FAILURES, lambda view, columns: view.failures(name, columns)
         super().__init__(corpus, table, (output, kind))
         self._output, self._schema, self._read = output, schema, read
 
@@ -79,9 +75,10 @@ class UnitRows(CorpusRows):
         return pa.concat_tables([self._schema.empty_table().select(list(columns)), *read]) if columns else rows_only(read)
 
 
-def _table_names(corpus: Corpus) -> list[str]:
+def unit_tables(corpus: Corpus) -> list[str]:
+    """Names of the tables that have rows of their own in every unit, but for ``clips``."""
     spans = [output.partition("/")[2] for output in sorted(corpus.snapshot.current) if output.startswith("spans/")]
-    return ["clips", *INGESTED, *(f"{kind}:{name}" for name in spans for kind in ("spans", "failures"))]
+    return [*INGESTED, *(f"{kind}:{name}" for name in spans for kind in ("spans", "failures"))]
 
 
 def unit_slices(corpus: Corpus, output: str, role: str) -> list[Slice]:

@@ -13,7 +13,7 @@ import pytest
 from manifests.corpus import Corpus
 from manifests.decision_tables import DecisionTable, Draft
 from manifests.errors import RequestError
-from manifests.open_rows import corpus_rows, open_rows
+from manifests.open_rows import all_rows, corpus_rows, open_rows, table_names
 from manifests.pack_rows import PackRows
 from manifests.packs import Pack
 from manifests.rows import Rows, resolve
@@ -104,29 +104,41 @@ def test_derived_columns(corpus):
     ]
 
 
-def test_a_speaker_is_the_person_that_counts_now(corpus):
-    first, second = b"1" * 16, b"2" * 16
+FIRST, SECOND = b"1" * 16, b"2" * 16
+
+
+@pytest.fixture
+def linked(corpus):
+    """The corpus with the decision table ``speaker_id``, in which FIRST has been SECOND."""
     clips = clips_output(corpus.clip_set)
     head = DecisionTable("speaker_id", "f" * 16, 0, {clips: corpus.fingerprint(clips)}, {}, shadowed=corpus.snapshot.shadowed)
     draft = Draft(corpus.store, head)
     for view in corpus.views():
         ids = view.clips(["clip_id"])["clip_id"]
-        people = [first, second, *[None] * len(ids)][: len(ids)]
+        people = [FIRST, SECOND, *[None] * len(ids)][: len(ids)]
         columns = [ids.combine_chunks(), pa.array(people, pa.binary(16)), pa.nulls(len(ids), pa.float32())]
         draft.append("clips", view.unit_id, pa.table(columns, schema=CLIP_SPEAKERS), CLIP_SPEAKERS)
-    alias = [{"alias": second, "speaker_id": first, "since_snapshot": 0}]
+    alias = [{"alias": SECOND, "speaker_id": FIRST, "since_snapshot": 0}]
     draft.put("aliases", [pa.Table.from_pylist(alias, SPEAKER_ALIASES)], SPEAKER_ALIASES)
     assert draft.publish(None)
-    rows = corpus_rows(Corpus.open(corpus.store.uri))
-    assert whole(rows, "clip.speaker")["clip.speaker"].to_pylist() == [
-        first.hex(),
-        first.hex(),
-        None,
-        None,
-        first.hex(),
-        first.hex(),
-    ]
-    assert whole(rows, "speaker_id.speaker_id")["speaker_id.speaker_id"].to_pylist()[1] == second
+    return Corpus.open(corpus.store.uri)
+
+
+def test_a_speaker_is_the_person_that_counts_now(linked):
+    rows, now = corpus_rows(linked), FIRST.hex()
+    assert whole(rows, "clip.speaker")["clip.speaker"].to_pylist() == [now, now, None, None, now, now]
+    assert whole(rows, "speaker_id.speaker_id")["speaker_id.speaker_id"].to_pylist()[1] == SECOND
+
+
+def test_every_table_is_opened_by_the_name_it_is_listed_by(linked):
+    names = table_names(linked)
+    assert {"clips", "inputs", "spans:vad", "failures:vad", "table:speaker_id/clips", "table:speaker_id/aliases"} <= {*names}
+    for name in names:
+        rows = open_rows(linked.store.uri, name)
+        assert rows.table == name
+        assert whole(rows).schema.names == rows.schema.names
+    assert open_rows(linked.store.uri, "table:speaker_id").table == "table:speaker_id/clips"
+    assert {*all_rows(linked.store.uri)} >= {"clips", "spans_vad", "speaker_id_clips", "speaker_id_aliases"}
 
 
 @pytest.mark.parametrize("table", ["recordings", "inputs", "quarantine", "spans:vad"])
