@@ -4,6 +4,7 @@
     text_tokenizer.json   the BPE, as `tokenizers` writes it
     codec.json            FSQ codec: its configuration and mel statistics (kind fsq)
     codec.safetensors     FSQ codec: its weights (kind fsq)
+    codec_reader.*        what supervised the FSQ codec: reads words off its codes (where its clips had any)
     recipe.json           the resolved recipe
     metrics.json          final figures; metrics.jsonl has the curve
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.console import progress
+from manifests.console import ProgressBar, progress
 from manifests.contracts import AudioCodec
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
@@ -16,14 +17,14 @@ from manifests.snapshots import INGEST
 from manifests.store import Store, json_bytes
 from tokenization.artifact import CodecFacts, Tokenizer, codec_facts, read_head, write_tokenizer
 from tokenization.codec import WEIGHTS, FsqCodec, save_codec
-from tokenization.codec_training import corpus_clips, train_codec
+from tokenization.codec_clips import SOURCE_TEXT, CorpusClips, SpokenClip
+from tokenization.codec_state import KeptState
+from tokenization.codec_training import train_codec
 from tokenization.mimi import MimiCodec, MimiConfig
 from tokenization.recipe import FsqPart, TokenizerRecipe, TrainedText
 from tokenization.s3 import S3Codec, S3Config
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
-
-SOURCE_TEXT = "source"
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,14 @@ def build_tokenizer(corpus_uri: str, out: str, recipe: TokenizerRecipe) -> Token
     """
     corpus = Corpus.open(corpus_uri)
     texts = corpus_texts(corpus, recipe.text) if isinstance(recipe.text, TrainedText) else []
+    clips = _codec_clips(corpus, recipe)
     lineage = {
         "corpus_id": corpus.corpus_id,
         "clip_set": corpus.clip_set,
         "ingest": corpus.fingerprint(INGEST),
         "clips": digest_bytes(b"".join(corpus.clips().column("clip_id").to_pylist())).hex(),
         "texts": digest_bytes(canonical_json(texts).encode()).hex(),
+        "codec_texts": clips.texts_digest if clips is not None else None,
         "recipe": recipe_digest(recipe),
     }
     store = Store(out)
@@ -80,9 +83,10 @@ def build_tokenizer(corpus_uri: str, out: str, recipe: TokenizerRecipe) -> Token
             )
         return _result(Tokenizer.open(out), is_new=False)
     if isinstance(recipe.codec, FsqPart):
+        assert clips is not None
         text, vocabulary = _text_and_vocabulary(recipe, texts, FsqCodec.num_codes)
         store.check_exclusive()
-        facts = _train_fsq(corpus, store, recipe.codec, recipe.seed)
+        facts = _train_fsq(clips, store, recipe.codec, recipe.seed, lineage)
     else:
         facts = _published_codec(recipe.codec)
         text, vocabulary = _text_and_vocabulary(recipe, texts, facts.num_codes)
@@ -134,6 +138,17 @@ def _text_and_vocabulary(recipe: TokenizerRecipe, texts: list[str], num_codes: i
     return TextTokenizer.load(recipe.text.path), published
 
 
+def _codec_clips(corpus: Corpus, recipe: TokenizerRecipe) -> CorpusClips | None:
+    """What the codec learns from; None where it comes trained."""
+    if not isinstance(recipe.codec, FsqPart):
+        return None
+    training = recipe.codec.training
+    text_from = training.text_from
+    if text_from is None:
+        text_from = recipe.text.text_from if isinstance(recipe.text, TrainedText) else [SOURCE_TEXT]
+    return CorpusClips(corpus, text_from if training.text_weight else [], training.max_audio_s, recipe.seed)
+
+
 def _published_codec(config: S3Config | MimiConfig) -> CodecFacts:
     """A codec on weights from elsewhere; weights that do not fit are found here, not when the first clip is encoded."""
     if isinstance(config, S3Config):
@@ -145,23 +160,34 @@ def _published_codec(config: S3Config | MimiConfig) -> CodecFacts:
     return codec_facts(config.kind, os.path.abspath(weights), codec)
 
 
-def _train_fsq(corpus: Corpus, store: Store, part: FsqPart, seed: int) -> CodecFacts:
-    """Train, and write weights, configuration, curve and figures."""
-    rows: list[str] = []
+def _train_fsq(clips: CorpusClips, store: Store, part: FsqPart, seed: int, lineage: Mapping[str, str | None]) -> CodecFacts:
+    """Train, or go on with a training that was cut off, and write weights, configuration, curve and figures."""
+    training, kept = part.training, KeptState(store, lineage)
+    step, state = kept.read()
     with progress() as bars:
-        bar = bars.task("codec", part.training.steps, "steps")
+        hearing = bars.task("clips of the codec", len(clips), "clips")
+        bar = bars.task("codec", training.steps - step, "steps")
 
         def log(row: dict[str, Any]) -> None:
-            rows.append(canonical_json(row) + "\n")
-            bar.advance(row["step"] - bar.done, f"mel error {row['mel_error'] / row['mean_frame_error']:.0%} of the mean frame's")
+            note = f"mel error {row['mel_error'] / row['mean_frame_error']:.0%} of the mean frame's"
+            words = "" if row["text_loss"] is None else f", text {row['text_loss']:.2f} nats a letter"
+            bar.advance(row["step"] - step - bar.done, note + words)
 
-        clips = corpus_clips(corpus, part.training.max_audio_s, seed)
-        trained = train_codec(clips, part.network, part.training, seed, log)
+        trained = train_codec(_counted(clips, hearing), part.network, training, seed, log, kept.write, state)
     save_codec(store, part.network, trained.network)
-    store.write("metrics.jsonl", "".join(rows).encode())
+    if trained.reader is not None:
+        trained.reader.save(store)
+    store.write("metrics.jsonl", "".join(canonical_json(row) + "\n" for row in trained.rows).encode())
     codec = FsqCodec(store.uri)
     store.write("metrics.json", json_bytes(trained.metrics))
+    kept.remove()
     return codec_facts("fsq", WEIGHTS, codec)
+
+
+def _counted(clips: CorpusClips, bar: ProgressBar) -> Iterator[SpokenClip]:
+    for clip in clips:
+        yield clip
+        bar.advance()
 
 
 def _result(tokenizer: Tokenizer, *, is_new: bool) -> TokenizerResult:
@@ -180,7 +206,10 @@ def _result(tokenizer: Tokenizer, *, is_new: bool) -> TokenizerResult:
 
 
 def _figures(metrics: dict[str, Any]) -> str:
-    return (
+    line = (
         f"mel error {metrics['mel_error']:.3f}, {metrics['mel_error_ratio']:.0%} of the mean frame's; "
         f"{metrics['codebook_use']:.1%} of the codes in use, perplexity {metrics['perplexity']:.0f}"
     )
+    if metrics["letter_error"] is None:
+        return line
+    return f"{line}; its own reader gets {metrics['letter_error']:.0%} of the letters and {metrics['word_error']:.0%} of the words wrong"

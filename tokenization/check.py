@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from manifests.audio import resample
-from manifests.contracts import AudioCodec
+from manifests.audio import AudioReader, resample
+from manifests.contracts import Audio, AudioCodec
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
+from manifests.store import Store
 from tokenization.artifact import Tokenizer
-from tokenization.codec_training import code_statistics
+from tokenization.code_reader import CodeReader
+from tokenization.codec_clips import SOURCE_TEXT, clip_texts
+from tokenization.codec_measures import code_stability, code_statistics, text_errors
 
 LAYER = "codes"
 SAMPLE_CLIPS = 16
+TEXT_FROM = (SOURCE_TEXT, "asr")  # words of the clips, from the first that has any; what the corpus lacks is left out
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,12 @@ class LayerCheck:
     num_out_of_range: int
     num_encoded_again: int
     num_changed: int  # of the clips encoded again, those whose codes came out otherwise
+    # Of the clips encoded again: share of their codes that come back when they are decoded and encoded once more (None for
+    # a codec that does not decode), and errors of what the codec's own reader spells, against the corpus' words (None
+    # where there are no words, or no reader: nothing supervised the codec).
+    stability: float | None
+    letter_error: float | None
+    word_error: float | None
     codebook_use: float
     perplexity: float
     num_codes: int
@@ -64,6 +74,8 @@ class CheckResult:
                 f"layer {found.layer}: {found.num_clips} clips, {found.num_codes} codes, {found.num_without_codes} without codes",
                 f"  {found.num_wrong_length} of wrong length, {found.num_out_of_range} out of range",
                 f"  {found.num_encoded_again} encoded again, {found.num_changed} came out otherwise",
+                *([] if found.stability is None else [f"  {found.stability:.1%} of their codes come back through decoding"]),
+                *([] if found.word_error is None else [_text_line(found)]),
                 f"  {found.codebook_use:.1%} of the codes in use, perplexity {found.perplexity:.0f}",
             ]
         return lines
@@ -103,6 +115,13 @@ def _check_layer(tokenizer: Tokenizer, codec: AudioCodec, corpus: Corpus, layer:
         out_of_range += not bool(inside.all())
         counts += np.bincount(codes[inside], minlength=codec.num_codes)
     again = [coded[i] for i in np.unique(np.linspace(0, len(coded) - 1, SAMPLE_CLIPS).astype(int))] if coded else []
+    stored = corpus.audio()
+    audio = [_heard(stored, clips[i], codec.sample_rate_hz) for i in again]
+    encoded = codec.encode(audio)
+    changed = [codes.tolist() != rows[i]["codes"] for i, codes in zip(again, encoded, strict=True)]
+    texts = clip_texts(corpus, [origin for origin in TEXT_FROM if origin in (SOURCE_TEXT, *corpus.layers())])
+    reader = CodeReader.open(Store(tokenizer.uri))
+    errors = text_errors((texts[i] or "", reader.read(codes)) for i, codes in zip(again, encoded, strict=True) if reader)
     return LayerCheck(
         layer=layer,
         num_clips=len(clips),
@@ -110,9 +129,12 @@ def _check_layer(tokenizer: Tokenizer, codec: AudioCodec, corpus: Corpus, layer:
         num_wrong_length=wrong_length,
         num_out_of_range=out_of_range,
         num_encoded_again=len(again),
-        num_changed=_num_changed(corpus, codec, [(clips[i], rows[i]["codes"]) for i in again]),
+        num_changed=sum(changed),
+        stability=code_stability(codec, encoded),
         num_codes=int(counts.sum()),
         **code_statistics(counts),
+        letter_error=errors["letter_error"],
+        word_error=errors["word_error"],
     )
 
 
@@ -122,11 +144,11 @@ def _num_heard(clip: dict[str, Any], to_rate: int) -> int:
     return (2 * (clip["end_sample"] - clip["start_sample"]) * to_rate + rate) // (2 * rate)
 
 
-def _num_changed(corpus: Corpus, codec: AudioCodec, stored: list[tuple[dict[str, Any], list[int]]]) -> int:
-    reader = corpus.audio()
-    changed = 0
-    for clip, codes in stored:
-        rate = clip["sample_rate_hz"]
-        audio = reader.read(clip["recording_id"], clip["channel"], rate, clip["start_sample"], clip["end_sample"])
-        changed += codec.encode([resample(audio, rate, codec.sample_rate_hz)])[0].tolist() != codes
-    return changed
+def _heard(stored: AudioReader, clip: dict[str, Any], to_rate: int) -> Audio:
+    rate = clip["sample_rate_hz"]
+    audio = stored.read(clip["recording_id"], clip["channel"], rate, clip["start_sample"], clip["end_sample"])
+    return resample(audio, rate, to_rate)
+
+
+def _text_line(found: LayerCheck) -> str:
+    return f"  read off them: {found.letter_error:.1%} of the letters wrong, {found.word_error:.1%} of the words"

@@ -1,7 +1,7 @@
 """The network of the FSQ codec: log-mel frames to 25 codes a second and back.
 
 B batch, M mel bins, N spectrum frames (100 a second), F code frames (25 a second, N = 4 F), W width, Q quantised
-dimensions (8 of 3 levels: 6561 codes).
+dimensions (8 of 3 levels: 6561 codes), L labels (letters and the blank), X channels.
 
 Finite scalar quantisation after Mentzer et al. 2023 (arXiv 2309.15505): each dimension is bounded by tanh and rounded to
 {-1, 0, 1}; gradients pass the rounding unchanged. The code of a frame is the base-3 number of its digits, lowest first,
@@ -48,18 +48,24 @@ class FsqNetwork(nn.Module):
             nn.ConvTranspose1d(width, num_mels, kernel_size=4, stride=2, padding=1),
         )
 
-    def forward(self, mel_BNM: Tensor) -> tuple[Tensor, Tensor]:
-        """(reconstruction ``[B, N, M]`` in log-mel, codes ``[B, F]``); N must be a multiple of 4."""
-        digits_BQF = quantise(self.encoder(self.normalise(mel_BNM)))
-        return self.denormalise(self.decoder(digits_BQF)), codes_of_digits(digits_BQF)
+    def digits(self, mel_BNM: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Digits ``[B, Q, F]``; N must be a multiple of 4.
+
+        ``lengths_B``: code frames of each item, int64; what is behind them is padding and moves nothing within them.
+        """
+        return quantise(_through(self.encoder, self.normalise(mel_BNM), mel_BNM.shape[1] // FRAMES_PER_CODE, lengths_B))
+
+    def rebuild(self, digits_BQF: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Log-mel ``[B, N, M]`` of digits, ``lengths_B`` as in ``digits``."""
+        return self.denormalise(_through(self.decoder, digits_BQF, digits_BQF.shape[2], lengths_B))
 
     def encode(self, mel_BNM: Tensor) -> Tensor:
         """Codes int64 ``[B, F]``."""
-        return codes_of_digits(quantise(self.encoder(self.normalise(mel_BNM))))
+        return codes_of_digits(self.digits(mel_BNM))
 
     def decode(self, codes_BF: Tensor) -> Tensor:
         """Log-mel ``[B, N, M]`` of codes int64 ``[B, F]``."""
-        return self.denormalise(self.decoder(digits_of_codes(codes_BF)))
+        return self.rebuild(digits_of_codes(codes_BF))
 
     def normalise(self, mel_BNM: Tensor) -> Tensor:
         """``[B, M, N]``, each bin with the corpus' mean at 0 and its deviation at 1."""
@@ -68,6 +74,24 @@ class FsqNetwork(nn.Module):
     def denormalise(self, mel_BMN: Tensor) -> Tensor:
         """The inverse of ``normalise``, ``[B, N, M]``."""
         return mel_BMN.transpose(1, 2) * self.mel_std + self.mel_mean
+
+
+class TextHead(nn.Module):
+    """What supervises the codes: spells the words from the digits alone. It is not part of the codec."""
+
+    def __init__(self, num_labels: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.width, self.num_blocks = width, blocks
+        self.layers = nn.Sequential(
+            nn.Conv1d(DIMENSIONS, width, kernel_size=3, padding=1),
+            *(ResidualBlock(width) for _ in range(blocks)),
+            ChannelNorm(width),
+            nn.Conv1d(width, num_labels, kernel_size=1),
+        )
+
+    def forward(self, digits_BQF: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Log-probabilities ``[B, F, L]``, label 0 the blank; ``lengths_B`` as in ``FsqNetwork.digits``."""
+        return _through(self.layers, digits_BQF, digits_BQF.shape[2], lengths_B).transpose(1, 2).log_softmax(dim=-1)
 
 
 class ChannelNorm(nn.Module):
@@ -93,6 +117,21 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x_BWF: Tensor) -> Tensor:
         return x_BWF + self.narrow(F.gelu(self.widen(self.norm(self.over_time(x_BWF)))))
+
+
+def _through(layers: nn.Sequential, x: Tensor, num_codes: int, lengths_B: Tensor | None) -> Tensor:
+    """``[B, X, frames]`` through convolutions; with lengths as if each item ran alone: zeros stand behind its end all the way.
+
+    A layer's frames are ``num_codes`` or a multiple of it.
+    """
+    if lengths_B is None:
+        through: Tensor = layers(x)
+        return through
+    for layer in layers:
+        places = torch.arange(x.shape[2], device=x.device)
+        within_BF = places < (lengths_B * (x.shape[2] // num_codes))[:, None]
+        x = layer(x * within_BF[:, None])
+    return x
 
 
 def quantise(z_BQF: Tensor) -> Tensor:

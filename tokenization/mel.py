@@ -16,6 +16,7 @@ from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.mel import slaney_triangles
 
 HOP_SAMPLES = 160
+MEL_RATE_HZ = MODEL_RATE_HZ // HOP_SAMPLES
 WINDOW_SAMPLES = 400
 FFT_SAMPLES = 512
 EDGE_SAMPLES = (WINDOW_SAMPLES - HOP_SAMPLES) // 2

@@ -90,10 +90,10 @@ def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> In
 
 def check_belongs(pack: Pack, tokenizer: Tokenizer) -> None:
     """Raises MismatchError when the pack was made with another tokenizer or codec."""
-    own = {
-        "tokenizer_id": tokenizer.tokenizer_id,
-        "vocabulary_hash": tokenizer.vocabulary.layout_hash,
+    own = {  # its parts first: the id differs with each of them, and says of none
         "codec_fingerprint": tokenizer.codec_fingerprint,
+        "vocabulary_hash": tokenizer.vocabulary.layout_hash,
+        "tokenizer_id": tokenizer.tokenizer_id,
     }
     for name, value in own.items():
         # A pack without a tokenizer (text, or audio without codes) says null: it fits any.

@@ -14,6 +14,7 @@ from manifests.errors import ContractError, RequestError
 from manifests.store import Store
 from tests.tokenization.small_codecs import write_mimi
 from tokenization.codec import FsqCodec, FsqConfig, save_codec
+from tokenization.codec_clips import SpokenClip
 from tokenization.codec_training import CodecTraining, train_codec
 from tokenization.mimi import MimiCodec, MimiConfig
 from tokenization.s3 import S3Codec, S3Config
@@ -32,8 +33,8 @@ def noise(num_samples: int, seed: int = 0) -> Audio:
 def make_fsq(folder: Path) -> AudioCodec:
     """A codec of a few training steps: its codes spread over the codebook, as an untrained one's do not."""
     config = FsqConfig(num_mels=40, width=32, encoder_blocks=1, decoder_blocks=1)
-    training = CodecTraining(steps=30, batch_size=4, num_threads=1)
-    trained = train_codec([noise(RATE * 2, seed) for seed in range(3)], config, training)
+    training = CodecTraining(steps=30, batch_s=5.0)
+    trained = train_codec([SpokenClip(noise(RATE * 2, seed), None) for seed in range(3)], config, training)
     save_codec(Store(str(folder)), config, trained.network)
     return FsqCodec(str(folder))
 

@@ -162,7 +162,7 @@ text: {kind: bpe, vocab_size: 270, text_from: [source, asr]}
 codec:
   kind: fsq
   network: {num_mels: 40, width: 16, encoder_blocks: 1, decoder_blocks: 1}
-  training: {steps: 12, batch_size: 4, log_every: 5}
+  training: {steps: 12, batch_s: 5.0, log_every: 5}
 """
 
 

@@ -15,6 +15,8 @@ from tests.tokenization.small_codecs import write_mimi
 from tokenization.artifact import Tokenizer
 from tokenization.build import TokenizerResult, build_tokenizer, corpus_texts
 from tokenization.check import check_tokenizer
+from tokenization.codec_batches import CodecBatch
+from tokenization.codec_learner import Learner
 from tokenization.interleave import deinterleave, interleave
 from tokenization.recipe import TokenizerRecipe, TrainedText
 
@@ -23,12 +25,12 @@ def test_the_folder_is_whole(built: TokenizerResult, tmp_path: Path) -> None:
     folder = tmp_path / "tokenizer"
     names = {path.name for path in folder.iterdir()}
     parts = {"tokenizer.json", "text_tokenizer.json", "codec.json", "codec.safetensors", "recipe.json"}
-    assert names == parts | {"metrics.json", "metrics.jsonl"}
+    assert names == parts | {"codec_reader.json", "codec_reader.safetensors", "metrics.json", "metrics.jsonl"}
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5, 10, 12]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics == built.metrics
-    assert metrics["num_clips"] == 6
+    assert metrics["num_clips"] == metrics["num_supervised"] == 6
     resolved = json.loads((folder / "recipe.json").read_text())
     assert resolved["codec"]["training"]["learning_rate"] > 0
     assert built.is_new
@@ -146,3 +148,35 @@ def test_published_text_takes_the_published_vocabulary(
     made = build_tokenizer(corpus_uri, str(tmp_path / "out"), make_recipe(text))
     assert made.num_rows == 158_720
     assert Tokenizer.open(made.tokenizer_uri).vocabulary.audio_id(0) == 151_696
+
+
+def test_a_training_that_was_cut_off_goes_on_in_its_folder(
+    corpus_uri: str,
+    tmp_path: Path,
+    make_recipe: Callable[..., TokenizerRecipe],
+    recipe_text: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = recipe_text.replace("log_every: 5", "log_every: 5, checkpoint_every: 4")
+    unbroken = build_tokenizer(corpus_uri, str(tmp_path / "unbroken"), make_recipe(text))
+    steps: list[int] = []
+    step = Learner._train_step
+
+    def until_ten(self: Learner, batch: CodecBatch) -> None:
+        steps.append(1)
+        if len(steps) > 10:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    monkeypatch.setattr(Learner, "_train_step", until_ten)
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        build_tokenizer(corpus_uri, str(out), make_recipe(text))
+    assert {path.name for path in out.iterdir()} == {"codec_training.pt"}
+    with pytest.raises(RequestError, match="holds a codec at step 8 of another corpus, snapshot or recipe"):
+        build_tokenizer(corpus_uri, str(out), make_recipe(text.replace("steps: 12", "steps: 13")))
+    steps.clear()
+    resumed = build_tokenizer(corpus_uri, str(out), make_recipe(text))
+    assert len(steps) == 4
+    assert (resumed.is_new, resumed.tokenizer_id) == (True, unbroken.tokenizer_id)
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "unbroken").iterdir()}

@@ -26,6 +26,13 @@ def test_check_of_files_and_of_a_layer(
     assert found.is_sound
     assert (found.num_clips, found.num_encoded_again, found.num_codes) == (6, 6, 201)
     assert 1 <= found.perplexity <= 201
+    assert found.stability is not None
+    assert 0 <= found.stability <= 1
+    assert found.word_error is not None  # twelve steps read nothing; that they were asked is what is tested
+    assert found.letter_error == pytest.approx(1.0, abs=0.2)
+    lines = check_tokenizer(built.tokenizer_uri, corpus_uri).lines()
+    assert any("of their codes come back" in line for line in lines)
+    assert any("of the words" in line for line in lines)
 
 
 def test_check_finds_codes_of_another_codec(

@@ -3,41 +3,90 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 
 from manifests.contracts import Audio
-from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.recipes import load_recipe
 from tokenization.codec import FsqConfig
-from tokenization.codec_training import CodecTraining, code_statistics, corpus_clips, sample_clips, split_clips, train_codec
+from tokenization.codec_clips import SpokenClip
+from tokenization.codec_training import CodecTraining, TrainedCodec, train_codec
 from tokenization.recipe import FsqPart, TokenizerRecipe
 
 SMALL = FsqConfig(num_mels=40, width=32, encoder_blocks=1, decoder_blocks=1)
-BRIEF = CodecTraining(steps=20, batch_size=4, log_every=10, num_threads=1)
+BRIEF = CodecTraining(steps=20, batch_s=5.0, log_every=10, checkpoint_every=7)
+
+
+def spoken(clips: list[Audio], text: str | None = None) -> list[SpokenClip]:
+    return [SpokenClip(audio, text) for audio in clips]
+
+
+def weights(trained: TrainedCodec) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in trained.network.state_dict().items()}
+
+
+def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "wall_s"} for row in rows]
 
 
 def test_the_same_clips_and_seed_give_the_same_codec(voice: Callable[..., Audio]) -> None:
-    clips = [voice(1.5, seed) for seed in range(2)] + [voice(0.3, 2), np.zeros(0, np.float32)]
+    clips = spoken([voice(1.5, seed) for seed in range(2)], "so la") + spoken([voice(0.3, 2), np.zeros(0, np.float32)])
     first, again, other = (train_codec(clips, SMALL, BRIEF, seed) for seed in (0, 0, 1))
-    weights = [run.network.state_dict()["encoder.0.weight"].numpy() for run in (first, again, other)]
-    np.testing.assert_array_equal(weights[0], weights[1])
-    assert not np.array_equal(weights[0], weights[2])
-    without_clock = [[{k: v for k, v in row.items() if k != "wall_s"} for row in run.rows] for run in (first, again)]
-    assert without_clock[0] == without_clock[1]
+    for name, tensor in weights(first).items():
+        np.testing.assert_array_equal(tensor, weights(again)[name])
+    assert not np.array_equal(weights(first)["encoder.0.weight"], weights(other)["encoder.0.weight"])
+    assert without_clock(first.rows) == without_clock(again.rows)
+
+
+def test_a_training_goes_on_as_if_it_had_never_stopped(voice: Callable[..., Audio]) -> None:
+    """From each state of an unbroken training, and from a state of the one that went on."""
+    clips = spoken([voice(1.2, seed) for seed in range(2)], "so la") + spoken([voice(2.3, 2)])
+    states: dict[int, bytes] = {}
+    unbroken = train_codec(clips, SMALL, BRIEF, on_state=states.__setitem__)
+    assert list(states) == [7, 14]  # of 20 steps
+    later: dict[int, bytes] = {}
+    resumed = [
+        train_codec(clips, SMALL, BRIEF, state=states[7], on_state=later.__setitem__),
+        train_codec(clips, SMALL, BRIEF, state=states[14]),
+    ]
+    resumed.append(train_codec(clips, SMALL, BRIEF, state=later[14]))
+    for trained in resumed:
+        for name, tensor in weights(unbroken).items():
+            np.testing.assert_array_equal(tensor, weights(trained)[name])
+        assert without_clock(trained.rows) == without_clock(unbroken.rows)
+        assert trained.metrics["wall_s"] > 0
+
+
+def test_words_are_learned_from_where_they_are_known(voice: Callable[..., Audio]) -> None:
+    audio = [voice(0.8, seed) for seed in range(10)]
+    mixed = [SpokenClip(clip, "so la" if number % 2 else None) for number, clip in enumerate(audio)]
+    trained = train_codec(mixed, SMALL, BRIEF)
+    assert trained.reader is not None
+    assert trained.reader.letters.alphabet == " alos"
+    assert not trained.reader.head.training
+    assert trained.rows[1]["text_loss"] < trained.rows[0]["text_loss"]
+    assert trained.metrics["num_supervised"] == 5
+    assert trained.metrics["held_out"]["num_supervised"] == 1
+    assert 0 < trained.metrics["letter_error"] <= 1
+    for unsupervised in (
+        train_codec(spoken(audio), SMALL, BRIEF),
+        train_codec(mixed, SMALL, BRIEF.model_copy(update={"text_weight": 0.0})),
+    ):
+        assert unsupervised.reader is None
+        assert [row["text_loss"] for row in unsupervised.rows] == [None, None]
+        assert unsupervised.metrics["word_error"] is None
 
 
 def test_rows_and_figures_are_whole(voice: Callable[..., Audio]) -> None:
     seen: list[dict[str, float]] = []
-    trained = train_codec([voice(0.8, seed) for seed in range(10)], SMALL, BRIEF, on_log=seen.append)
+    trained = train_codec(spoken([voice(0.8, seed) for seed in range(10)]), SMALL, BRIEF, on_log=seen.append)
     assert seen == trained.rows
     assert [row["step"] for row in trained.rows] == [10, 20]
-    keys = {"step", "loss", "mel_error", "mean_frame_error", "codebook_use", "perplexity", "wall_s"}
+    keys = {"step", "loss", "text_loss", "mel_error", "mean_frame_error", "codebook_use", "perplexity", "wall_s"}
     assert all(row.keys() == keys for row in trained.rows)
     assert trained.rows[1]["loss"] < trained.rows[0]["loss"]
     figures = trained.metrics
@@ -50,40 +99,7 @@ def test_rows_and_figures_are_whole(voice: Callable[..., Audio]) -> None:
 
 def test_without_audio_there_is_nothing_to_learn() -> None:
     with pytest.raises(RequestError, match="no clip with audio"):
-        train_codec([np.zeros(0, np.float32)], SMALL, BRIEF)
-
-
-@given(st.integers(0, 300))
-def test_every_tenth_clip_is_held_out_once_there_are_ten(num_clips: int) -> None:
-    learnt, held_out = split_clips(num_clips)
-    assert sorted(learnt + held_out) == list(range(num_clips))
-    assert len(held_out) == num_clips // 10
-
-
-@given(lengths=st.lists(st.floats(0.1, 30), max_size=30), room=st.floats(1, 200), seed=st.integers(0, 5))
-def test_a_sample_fits_and_leaves_out_only_what_does_not(lengths: list[float], room: float, seed: int) -> None:
-    chosen = sample_clips(lengths, room, seed)
-    assert chosen == sorted(set(chosen))
-    taken = sum(lengths[i] for i in chosen)
-    assert taken <= room + 1e-6
-    left = [length for i, length in enumerate(lengths) if i not in chosen]
-    assert all(length > room - taken - 1e-6 for length in left)
-
-
-def test_code_statistics_of_known_counts() -> None:
-    counts = np.zeros(100)
-    assert code_statistics(counts) == {"codebook_use": 0.0, "perplexity": 1.0}
-    counts[:4] = 5
-    even = code_statistics(counts)
-    assert even["codebook_use"] == 0.04
-    assert even["perplexity"] == pytest.approx(4.0)
-
-
-def test_a_corpus_is_heard_at_sixteen_kilohertz(corpus_uri: str) -> None:
-    clips = list(corpus_clips(Corpus.open(corpus_uri), 100.0, seed=0))
-    assert [len(clip) for clip in clips] == [16_001, 26_231] * 3
-    assert all(clip.dtype == np.float32 for clip in clips)
-    assert sum(len(clip) for clip in corpus_clips(Corpus.open(corpus_uri), 3.0, seed=0)) <= 3 * 16_000
+        train_codec(spoken([np.zeros(0, np.float32)]), SMALL, BRIEF)
 
 
 @pytest.mark.slow
@@ -98,6 +114,6 @@ def test_the_demo_codec_halves_the_mean_frames_error_on_shipped_speech() -> None
     part = load_recipe(TokenizerRecipe, "tokenization", "demo").codec
     assert isinstance(part, FsqPart)
     training = part.training.model_copy(update={"steps": part.training.steps // 2})
-    figures = train_codec(clips, part.network, training).metrics
+    figures = train_codec(spoken(clips), part.network, training).metrics
     assert figures["mel_error"] <= 0.5 * figures["mean_frame_mel_error"]
     assert figures["codebook_use"] > 0.005

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tokenization.fsq import FsqNetwork, codes_of_digits, digits_of_codes, quantise  # noqa: E402 (torch may be absent)
+from tokenization.fsq import FsqNetwork, TextHead, codes_of_digits, digits_of_codes, quantise  # noqa: E402 (torch may be absent)
 
 
 @pytest.fixture
@@ -36,11 +36,26 @@ def test_quantising_rounds_and_lets_the_gradient_of_tanh_through() -> None:
 
 def test_shapes_and_that_codes_decode_to_the_reconstruction(network: FsqNetwork) -> None:
     mel = torch.randn(3, 24, 20)
-    out, codes = network(mel)
+    digits = network.digits(mel)
+    out, codes = network.rebuild(digits), codes_of_digits(digits)
     assert out.shape == mel.shape
     assert codes.shape == (3, 6)
     assert torch.equal(network.encode(mel), codes)
     assert torch.allclose(network.decode(codes), out, atol=1e-5)
+
+
+def test_padding_moves_nothing(network: FsqNetwork) -> None:
+    """An item beside a longer one has the digits, the spectrum and the letters that it has alone."""
+    head = TextHead(num_labels=5, width=16, blocks=2)
+    mels, lengths = torch.randn(2, 40, 20), torch.tensor([10, 4])
+    digits = network.digits(mels, lengths)
+    out, letters = network.rebuild(digits, lengths), head(digits, lengths)
+    for item, length in enumerate(lengths.tolist()):
+        alone = network.digits(mels[item : item + 1, : 4 * length])
+        assert torch.equal(digits[item, :, :length].round(), alone[0].round())
+        assert torch.allclose(out[item, : 4 * length], network.rebuild(alone)[0], atol=1e-5)
+        assert torch.allclose(letters[item, :length], head(alone)[0], atol=1e-5)
+    assert torch.allclose(letters.exp().sum(-1), torch.ones(2, 10), atol=1e-5)
 
 
 def test_normalising_undoes_itself(network: FsqNetwork) -> None:
@@ -49,6 +64,5 @@ def test_normalising_undoes_itself(network: FsqNetwork) -> None:
 
 
 def test_gradients_reach_the_encoder(network: FsqNetwork) -> None:
-    out, _ = network(torch.randn(1, 16, 20))
-    out.abs().mean().backward()
+    network.rebuild(network.digits(torch.randn(1, 16, 20))).abs().mean().backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.encoder.parameters())

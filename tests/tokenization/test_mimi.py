@@ -48,7 +48,7 @@ def test_codes_are_those_of_transformers(folder: str, voice: Callable[..., Audio
     assert codec_at(folder).decode(codes).shape == (1920 * len(codes),)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 12 * RATE))
 def test_no_code_is_lost_at_any_length(folder: str, num_samples: int) -> None:
     codec = codec_at(folder)

@@ -45,7 +45,7 @@ def test_codes_come_evenly_however_long_the_audio(num_samples: int) -> None:
     assert abs(codec.expected_frames(num_samples) - num_samples / CODE_SAMPLES) <= 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(num_samples=st.integers(25 * RATE, 130 * RATE), seed=st.integers(0, 3))
 @example(num_samples=30 * RATE, seed=0)
 @example(num_samples=30 * RATE + HOP_SAMPLES, seed=0)
@@ -72,7 +72,7 @@ def test_windows_join_as_one_pass(weights_path: str, network: torch.nn.Module, v
     from s3tokenizer.utils import log_mel_spectrogram
 
     is_equal, is_near = [], []
-    for seed in range(6):
+    for seed in range(4):
         audio = voice(72.0, seed)
         mel = log_mel_spectrogram(torch.from_numpy(audio))
         with torch.inference_mode():
