@@ -114,6 +114,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
 
+    def compile_blocks(self) -> None:
+        """Compile every block, but for the mixing in it."""
+        for layer in self.layers:
+            layer.compile_halves()
+
     def forward(
         self, x_BTD: torch.Tensor, positions_BT: torch.Tensor, spans: DocumentSpans, cache: KeyValueCache | None = None
     ) -> torch.Tensor:

@@ -212,6 +212,8 @@ class TrainingRecipe(RecipeModel):
     model: str
     seed: int = Field(default=0, ge=0)
     threads: PositiveInt = 2  # torch threads: fixed, because sums in another order are other bits
+    recompute: bool = False  # the decoder's blocks keep their inputs only and run again in the backward pass
+    compile: bool = False  # the decoder's blocks through torch.compile; other sums, so a run goes on only as it began
     checkpoint_every: PositiveInt = 100
     keep_checkpoints: PositiveInt = 2  # within a stage; the last one of every stage is kept
     data: DataRecipe = DataRecipe()
