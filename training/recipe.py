@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from manifests.recipes import RecipeModel, load_recipe
-from training.config import SIZES
+from training.config import SIZES, StartRecipe
 from training.prompts import Prompts
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -210,6 +210,7 @@ class TrainingRecipe(RecipeModel):
     """A whole run."""
 
     model: str
+    start: StartRecipe = StartRecipe()
     seed: int = Field(default=0, ge=0)
     threads: PositiveInt = 2  # torch threads: fixed, because sums in another order are other bits
     recompute: bool = False  # the decoder's blocks keep their inputs only and run again in the backward pass
