@@ -277,10 +277,10 @@ def _output_name(output: str, clip_set: str) -> str:
     return output
 
 
-def build_recipe(corpus: Corpus) -> dict[str, Any]:
-    """The resolved recipe of the newest build that had one with a name; empty when none is there."""
-    for path in reversed(corpus.store.objects("runs")):
-        if path.endswith("/recipe.json") and "name" in (recipe := read_json(corpus.store, path)):
+def build_recipe(corpus: Store) -> dict[str, Any]:
+    """The resolved recipe of a corpus' newest build; empty when none is there. Runs that add layers have no named recipe."""
+    for path in reversed(corpus.objects("runs")):
+        if path.endswith("/recipe.json") and "name" in (recipe := read_json(corpus, path)):
             return recipe
     return {}
 

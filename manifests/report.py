@@ -60,7 +60,7 @@ def write_report(
     """
     corpus = Corpus.open(corpus_uri)
     pack = Pack.open(pack_uri) if pack_uri is not None else None
-    recipe = build_recipe(corpus)
+    recipe = build_recipe(corpus.store)
     own = corpus_figures(corpus, names.vad)
     scores = score_figures(score_corpus(corpus, names.diarization, names.asr))
     summary: dict[str, Any] = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from manifests.figures import build_recipe
 from manifests.store import Store
 from pipeline.annotate_work import AnnotateWork
 from pipeline.recording_works import ClipWork, IngestWork, SegmentWork
@@ -18,7 +18,7 @@ def explain(
     works: Sequence[Work], num_tasks: Sequence[int], committed: Committed, store: Store, recipe: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """One row an output: output, num_tasks, why. ``num_tasks`` counts the units that each work is to run on."""
-    before = _last_recipe(store)
+    before = build_recipe(store)
     changed: set[str] = set()
     rows = []
     for work, num in zip(works, num_tasks, strict=True):
@@ -38,10 +38,10 @@ def explain(
     return rows
 
 
-def _change(work: Work, changed: set[str], before: Mapping[str, Any] | None, recipe: Mapping[str, Any]) -> str:
+def _change(work: Work, changed: set[str], before: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     """What makes the work's output another one than before."""
     own = _settings(work)
-    moved = [] if before is None else list(_differences(_at(before, own), _at(recipe, own), ".".join(own)))
+    moved = list(_differences(_at(before, own), _at(recipe, own), ".".join(own))) if before else []
     read = [output for output in work.reads if output in changed]
     reasons = [*moved, *(f"reads {output}, which changes" for output in read)]
     return "; ".join(reasons) or "its version, weights or gate changed"
@@ -63,15 +63,6 @@ def _part_of(output: str) -> str:
     """What an output is whatever clip set it belongs to: ``layers/<clip set>/asr`` is the layer asr."""
     kind, _, rest = output.partition("/")
     return f"{kind}/{rest.rpartition('/')[2]}" if kind == "layers" else kind if kind == "clips" else output
-
-
-def _last_recipe(store: Store) -> dict[str, Any] | None:
-    """The resolved recipe of the last build."""
-    for path in reversed([path for path in store.objects("runs") if path.endswith("/recipe.json")]):
-        recipe: dict[str, Any] = json.loads(store.read(path))
-        if "segmenters" in recipe:
-            return recipe
-    return None
 
 
 def _at(recipe: Mapping[str, Any], place: Sequence[str]) -> Any:

@@ -185,7 +185,7 @@ def corpus_facts(corpus: Corpus, scheduler: str | None = None) -> CardFacts:
         num_transcribed=texts.num,
         tasks=["asr"] if texts.num or hears_text else [],
         made_by=made_by(corpus, corpus.snapshot.current),
-        recipe=build_recipe(corpus) or None,
+        recipe=build_recipe(corpus.store) or None,
     )
 
 
