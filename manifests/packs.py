@@ -20,7 +20,7 @@ from manifests.contracts import Audio
 from manifests.errors import RequestError, parsing
 from manifests.ids import digest_json
 from manifests.store import Store, json_bytes
-from manifests.tars import Member, read_index, read_member
+from manifests.tars import Member, read_index, read_member, read_true_index
 
 FORMAT_VERSION = 2
 TAKEN = "takedowns.json"
@@ -167,5 +167,7 @@ class Pack:
 
     def _index(self, shard: str) -> dict[str, Member]:
         if shard not in self._members:
-            self._members[shard] = {m.name: m for m in read_index(self.store, f"shards/{shard}")}
+            # Where documents have to go, a rewriting may have been killed between a shard and its index.
+            read = read_true_index if self.taken else read_index
+            self._members[shard] = {m.name: m for m in read(self.store, f"shards/{shard}")}
         return self._members[shard]

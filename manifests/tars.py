@@ -1,7 +1,7 @@
 """Uncompressed tars with an index, written so that equal members give equal bytes, read by plain offset.
 
 The index (``<tar>.idx``) is text, one line a member: name, data offset, data bytes, separated by tabs. It is written
-together with the tar, so nothing ever scans a tar to find a member.
+together with the tar, so nothing scans a tar to find a member, but for one that somebody was rewriting.
 """
 
 from __future__ import annotations
@@ -119,6 +119,31 @@ def parse_index(data: bytes) -> list[Member]:
 def read_index(store: Store, tar_path: str) -> list[Member]:
     """Members of the tar at ``tar_path``, from the index beside it."""
     return parse_index(store.read(f"{tar_path}.idx"))
+
+
+def read_true_index(store: Store, tar_path: str) -> list[Member]:
+    """Members of a tar whose index may be lost, or that of a tar that was there before it.
+
+    Without a member, or with one more, the last one does not lie where it lay: where its header is not there, all headers are read.
+    """
+    try:
+        members = read_index(store, tar_path)
+    except FileNotFoundError:
+        members = []
+    if members:
+        last = members[-1]
+        start = last.offset - BLOCK_BYTES
+        is_inside = last.offset + last.num_bytes <= store.size(tar_path)
+        if is_inside and store.read(tar_path, start, BLOCK_BYTES) == header(last.name, last.num_bytes):
+            return members
+    with store.open(tar_path) as file:
+        return scan_members(file)
+
+
+def scan_members(file: BinaryIO) -> list[Member]:
+    """Members of a tar in order, from its headers. Raises tarfile.TarError where it is none."""
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        return [Member(info.name, info.offset_data, info.size) for info in tar]
 
 
 def read_member(store: Store, tar_path: str, member: Member) -> bytes:

@@ -12,7 +12,7 @@ from manifests.commits import Commit
 from manifests.errors import ContractError
 from manifests.ids import ID_BYTES, digest_bytes
 from manifests.store import COPY_BYTES, ObjectDetail, Store
-from manifests.tars import BLOCK_BYTES, Member, end_blocks, header, index_bytes, padding, parse_index
+from manifests.tars import BLOCK_BYTES, Member, end_blocks, header, index_bytes, padding, parse_index, scan_members
 from pipeline.faults import Fault, Key
 
 FLAC_HEADER_BYTES = 42  # the mark, a block header, STREAMINFO
@@ -33,12 +33,6 @@ def parse_flac(data: bytes) -> FlacFacts | None:
         return None
     packed = int.from_bytes(data[18:26], "big")  # 20 bits rate, 3 channels, 5 bits a sample, 36 samples
     return FlacFacts(packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1, packed & (1 << 36) - 1)
-
-
-def scan_index(file: BinaryIO) -> bytes:
-    """The index of a tar from its headers. Raises tarfile.TarError where it is none."""
-    with tarfile.open(fileobj=file, mode="r:") as tar:
-        return index_bytes(Member(info.name, info.offset_data, info.size) for info in tar)
 
 
 class AudioCheck:
@@ -79,7 +73,7 @@ class AudioCheck:
             code = "index_missing"
         try:
             with self._store.open(self._tar.path) as file:
-                index = scan_index(file)
+                index = index_bytes(scan_members(file))
         except (tarfile.TarError, EOFError) as error:
             index = str(error).encode()
         if digest_bytes(index).hex() == self._index.digest:

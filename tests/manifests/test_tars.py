@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from manifests.errors import ContractError
 from manifests.store import Store
-from manifests.tars import TarWriter, header, parse_index, read_index, read_member
+from manifests.tars import TarWriter, header, parse_index, read_index, read_member, read_true_index
 
 payloads = st.lists(st.binary(max_size=1500), max_size=6)
 
@@ -78,3 +78,16 @@ def test_tars_are_those_of_tarfile(parts: list[bytes]) -> None:
 def test_what_the_format_cannot_hold_is_refused(name: str, num_bytes: int, rule: str) -> None:
     with pytest.raises(ContractError, match=rule):
         header(name, num_bytes)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2, 3])
+def test_an_index_of_another_tar_is_not_believed(tmp_path: Path, gone: int) -> None:
+    """Three members of which one went: tars are whole records of 10 KiB, so that both may have one size."""
+    store = Store(str(tmp_path))
+    parts = {"a.txt": b"1", "b.txt": b"22", "c.txt": b"333"}
+    left = {name: data for number, (name, data) in enumerate(parts.items(), 1) if number != gone}
+    (_, before), (data, index) = (write(members) for members in (parts, left))
+    store.write("s.tar", data)
+    assert read_true_index(store, "s.tar") == parse_index(index)  # none lies there
+    store.write("s.tar.idx", before)
+    assert read_true_index(store, "s.tar") == parse_index(index)

@@ -323,6 +323,34 @@ def test_a_pack_whose_rewriting_was_killed_is_finished(corpus, tmp_path, monkeyp
     assert num_changes > 5
 
 
+def test_a_second_takedown_reads_the_shards_of_a_rewriting_that_was_killed(corpus, tmp_path, monkeypatch):
+    """Of a document of which a span may go the shard tells; its index may still be that of the shard before."""
+    packed = pack(corpus, str(tmp_path / "pack"), pack_recipe()).pack_uri  # one shard
+    before = Pack.open(packed)
+    documents = before.documents("train").to_pylist()
+    read = {row["key"]: before.read(row["shard"], row["key"]) for row in documents}
+    talk = recording(corpus, TALK)
+    clip = [row for row in Corpus.open(corpus).clips().to_pylist() if row["recording_id"] == talk][-1]["clip_id"]
+    take_down(corpus, [Rule.parse("speaker", "Ann")], "r", [packed])
+    num_changes, was_killed = 0, True
+    while was_killed:
+        uri, held = (shutil.copytree(path, f"{tmp_path}/{num_changes}-{path.rsplit('/', 1)[1]}") for path in (packed, corpus))
+        was_killed = killed_after(monkeypatch, num_changes, lambda uri=uri: rewrite_pack(uri))
+        (taken,) = take_down(held, [Rule.parse("clip", clip.hex())], "r", [uri]).packs
+        assert taken["keys"] == [key for key, document in read.items() if _clip_ids(document) == [clip.hex()]]
+        for row in (opened := Pack.open(uri)).documents("train").to_pylist():
+            assert opened.read(row["shard"], row["key"]).facts == read[row["key"]].facts
+        rewrite_pack(uri)
+        for row in (opened := Pack.open(uri)).documents("train").to_pylist():
+            assert opened.read(row["shard"], row["key"]).facts == read[row["key"]].facts
+        num_changes += 1
+    assert num_changes > 5  # a shard, its index, the manifest, the head, what was taken
+
+
+def _clip_ids(document) -> list[str]:
+    return [clip["clip_id"] for turn in document.facts["turns"] for clip in turn["clips"]]
+
+
 @pytest.mark.parametrize("state", ["{", "[]", '{"stage": "a"}'])
 def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path, state):
     run = make_run(tmp_path, "ab", [1])

@@ -92,7 +92,9 @@ def test_facts_of_rights_reach_the_corpus_and_decide_who_enters_a_pack(tmp_path,
     def packed(name: str, **changes) -> tuple[set[str], set[str]]:
         recipe = decode_recipe(PackRecipe, yaml.safe_dump({"name": "t", "text_from": ["source"], **changes}), "t")
         made = pack(corpus, str(tmp_path / name), recipe)
-        sources = {Pack.open(made.pack_uri).read(row["shard"], row["key"]).turns[0].facts["source"] for row in documents(made.pack_uri)}
+        sources = {
+            Pack.open(made.pack_uri).read(row["shard"], row["key"]).turns[0].facts["source"] for row in documents(made.pack_uri)
+        }
         return sources, {row["reason"] for row in made.funnel if row["reason"]}
 
     assert packed("any", require_text=False) == ({"talks", "other"}, {"consent_withheld"})
