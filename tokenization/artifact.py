@@ -179,10 +179,7 @@ def write_tokenizer(
 
     Raises MismatchError when the text ids or the codes do not fit the vocabulary.
     """
-    if text.vocab_size > vocabulary.text_size:
-        raise MismatchError(
-            f"text tokenizer has {text.vocab_size} ids, the vocabulary room for {vocabulary.text_size}; use one laid out for it"
-        )
+    check_text(text, vocabulary)
     if codec.num_codes != vocabulary.num_codes:
         raise MismatchError(f"codec has {codec.num_codes} codes, the vocabulary {vocabulary.num_codes}; they must be equal")
     made = tokenizer_id(text, vocabulary, ratio, codec)
@@ -198,6 +195,26 @@ def write_tokenizer(
     store.write(TEXT, text.data.encode())
     store.write(HEAD, json_bytes(head))
     return made
+
+
+def check_text(text: TextTokenizer, vocabulary: Vocabulary) -> None:
+    """Raises MismatchError where the text's ids reach into the vocabulary's own, or the two disagree on what an id is.
+
+    The published checkpoint's file names specials and codes itself: they are held against the table.
+    """
+    codes = {f"<audio_{code}>": vocabulary.audio_base + code for code in range(vocabulary.num_codes + 1)}
+    ids = {**dict(vocabulary.specials), **codes}
+    names = {number: token for token, number in ids.items()}
+    for token, number in text.added.items():
+        if ids.get(token, number) != number or names.get(number, token) != token:
+            raise MismatchError(
+                f"text tokenizer: {token!r} is {number}; in the vocabulary it is {ids.get(token)}, and {number} is {names.get(number)!r}: "
+                "use a tokenizer that the vocabulary is laid out for"
+            )
+    if text.bpe_size > vocabulary.text_size:
+        raise MismatchError(
+            f"text tokenizer has {text.bpe_size} ids, the vocabulary room for {vocabulary.text_size}; use one laid out for it"
+        )
 
 
 def _part(store: Store, path: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from manifests.errors import RequestError
@@ -26,7 +26,10 @@ class TextTokenizer:
             self._bpe: Any = Tokenizer.from_str(data)
         except Exception as error:  # the binding raises bare Exception for every fault in the file
             raise RequestError(f"text tokenizer cannot be read: {error}; give a tokenizer.json of `tokenizers`") from error
-        # A transcript that happens to spell a special token is text; specials come from the vocabulary alone.
+        # A transcript that happens to spell an added token is text; specials come from the vocabulary alone. Published
+        # files call some of theirs not special (<tool_call>), which would be read out of texts for all that.
+        self._added = {token.content: number for number, token in self._bpe.get_added_tokens_decoder().items()}
+        self._bpe.add_special_tokens(list(self._bpe.get_added_tokens_decoder().values()))
         self._bpe.encode_special_tokens = True
         self._data = data
 
@@ -90,6 +93,16 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         """One past the largest id, added tokens included."""
         return 1 + max(self._bpe.get_vocab(with_added_tokens=True).values())
+
+    @property
+    def bpe_size(self) -> int:
+        """One past the largest id that a text can have: added tokens do not count."""
+        return 1 + max(self._bpe.get_vocab(with_added_tokens=False).values())
+
+    @property
+    def added(self) -> Mapping[str, int]:
+        """Tokens that the file adds to its BPE. They are never read out of texts: ids of theirs come from the vocabulary."""
+        return self._added
 
     def encode(self, text: str) -> list[int]:
         """Ids without any special token around them; an empty text has none."""

@@ -9,7 +9,7 @@ import pytest
 
 from manifests.errors import MismatchError, ModelUnavailable, RequestError
 from manifests.store import Store
-from tokenization.artifact import CodecFacts, Tokenizer, codec_facts, write_tokenizer
+from tokenization.artifact import CodecFacts, Tokenizer, check_text, codec_facts, write_tokenizer
 from tokenization.check import check_tokenizer
 from tokenization.codec import FsqCodec, FsqConfig, build_network, save_codec
 from tokenization.codes import CodesConfig
@@ -127,3 +127,24 @@ def test_s3_weights_that_were_exchanged_make_no_codes(tmp_path: Path) -> None:
             use()
     with pytest.raises(MismatchError, match="the head states"):
         check_tokenizer(uri)
+
+
+def added_to(text: TextTokenizer, *tokens: str) -> TextTokenizer:
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Bpe
+
+    bpe = Bpe.from_str(text.data)
+    bpe.add_tokens([AddedToken(token, special=False) for token in tokens])
+    return TextTokenizer(bpe.to_str())
+
+
+def test_tokens_that_the_text_names_too_must_have_the_vocabularys_ids() -> None:
+    """As the published checkpoint's file does, which goes on behind Qwen2.5's with the table's own names."""
+    vocabulary = Vocabulary.small(TEXT.vocab_size)
+    names = [token for token, _ in vocabulary.specials]
+    codes = [f"<audio_{code}>" for code in range(3)]
+    check_text(added_to(TEXT, *names, *codes), vocabulary)
+    with pytest.raises(MismatchError, match=rf"'<\|pad\|>' is {TEXT.vocab_size}; in the vocabulary it is {vocabulary.pad}"):
+        check_text(added_to(TEXT, *names[1:]), vocabulary)
+    with pytest.raises(MismatchError, match=rf"it is None, and {vocabulary.pad} is '<\|pad\|>'"):
+        check_text(added_to(TEXT, names[0], "<|im_start|>"), vocabulary)

@@ -5,8 +5,10 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import Qwen2TokenizerFast
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from manifests.errors import RequestError
 from tokenization.text import TextTokenizer
@@ -47,15 +49,87 @@ def test_a_file_and_a_pickle_are_the_same_tokenizer(tmp_path: Path) -> None:
         assert again.encode("the mat 你") == TRAINED.encode("the mat 你")
 
 
-def test_added_tokens_of_a_published_file_count_and_are_not_read_out_of_text(tmp_path: Path) -> None:
-    from tokenizers import AddedToken, Tokenizer
+# Qwen2.5's added tokens behind its BPE, in the order of their ids, and whether its file calls them special.
+QWEN_ADDED = {
+    **dict.fromkeys(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"], True),
+    **dict.fromkeys(["<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>"], True),
+    **dict.fromkeys(["<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"], True),
+    **dict.fromkeys(["<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"], False),
+    **dict.fromkeys(["<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"], False),
+}
+MIXED = [
+    "Hello, world! It's 2026; they're 42% sure — aren't we?",
+    "今天下雨了，我们带伞吧。第１２３页 ㈱",
+    "中英mixed文本 with 数字123和emoji😀👩‍👩‍👧‍👦🇨🇳 end",
+    "  leading, trailing  \n\n\ttabs\r\nand   runs   ",
+    "cafe\u0301 ÅÅ 한국어 العربية हिन्दी",
+    "http://a.b/c?d=e&f=1_000.50 <think>not special</think>",
+    "",
+]
 
-    bpe = Tokenizer.from_str(TRAINED.data)
-    bpe.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
-    bpe.save(str(tmp_path / "text.json"))
-    loaded = TextTokenizer.load(str(tmp_path / "text.json"))
-    assert loaded.vocab_size == TRAINED.vocab_size + 1
-    assert TRAINED.vocab_size not in loaded.encode("a<|endoftext|>b")
+
+@pytest.fixture(scope="module")
+def qwen_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A ``tokenizer.json`` in the format of Qwen2.5's, with few merges."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    bpe = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False, byte_fallback=False))
+    bpe.normalizer = normalizers.NFC()
+    byte_level = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(**byte_level)])
+    bpe.post_processor = processors.ByteLevel(**byte_level)
+    bpe.decoder = decoders.ByteLevel(**byte_level)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(MIXED * 3, trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
+    for token, is_special in QWEN_ADDED.items():
+        added = AddedToken(token, special=is_special, normalized=False)
+        bpe.add_special_tokens([added]) if is_special else bpe.add_tokens([added])
+    path = str(tmp_path_factory.mktemp("qwen") / "tokenizer.json")
+    bpe.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def oracle(qwen_file: str) -> Qwen2TokenizerFast:
+    return Qwen2TokenizerFast(tokenizer_file=qwen_file)
+
+
+@pytest.mark.parametrize("text", MIXED)
+def test_a_qwen_file_gives_the_ids_of_transformers(qwen_file: str, oracle: Qwen2TokenizerFast, text: str) -> None:
+    loaded = TextTokenizer.load(qwen_file)
+    ids = loaded.encode(text)
+    assert ids == oracle(text)["input_ids"]
+    assert loaded.decode(ids) == oracle.decode(ids, clean_up_tokenization_spaces=False) == unicodedata.normalize("NFC", text)
+
+
+LETTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from("字好12٣ 　\n\t'😀é\u0301")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(LETTERS, max_size=60))
+def test_any_text_has_the_ids_of_transformers(qwen_file: str, oracle: Qwen2TokenizerFast, text: str) -> None:
+    assert TextTokenizer.load(qwen_file).encode(text) == oracle(text)["input_ids"]
+
+
+def test_a_tokenizer_trained_here_is_one_of_qwens_kind(tmp_path: Path) -> None:
+    path = str(tmp_path / "text.json")
+    TRAINED.save(path)
+    theirs = Qwen2TokenizerFast(tokenizer_file=path)
+    for text in MIXED[:3]:
+        assert theirs(text)["input_ids"] == TRAINED.encode(text)
+
+
+def test_added_tokens_count_and_are_never_read_out_of_a_text(qwen_file: str) -> None:
+    """Also those that the file does not call special, such as <tool_call>; their ids are still decoded."""
+    loaded = TextTokenizer.load(qwen_file)
+    assert loaded.vocab_size == loaded.bpe_size + len(QWEN_ADDED)
+    assert loaded.added == {token: loaded.bpe_size + place for place, token in enumerate(QWEN_ADDED)}
+    for token in QWEN_ADDED:
+        ids = loaded.encode(f"a{token}b")
+        assert max(ids) < loaded.bpe_size, token
+        assert loaded.decode(ids) == f"a{token}b"
+    assert loaded.decode([loaded.added["<tool_call>"]]) == "<tool_call>"
 
 
 def test_what_is_no_tokenizer_is_said(tmp_path: Path) -> None:
