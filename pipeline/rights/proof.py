@@ -2,8 +2,8 @@
 
 Looked for are ids (in columns, names and any text), the digests of the bytes that held the audio, of addresses, of
 speakers' names and of texts. Equal words that somebody else says are told and are no finding: the rows have ids of their
-own, and of those that have tombstones none is left. Left out are the tombstones themselves, which keep ids and digests to
-refuse what comes again, and proofs.
+own, and of those that have tombstones none is left. Digital silence, whose bytes are the same in any recording, is nobody's.
+Left out are the tombstones themselves, which keep ids and digests to refuse what comes again, and proofs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from manifests.audio import decode_flac
 from manifests.console import ProgressBar, counted, progress, volume
 from manifests.corpus import Corpus
 from manifests.decision_tables import FOLDER as DECISIONS
@@ -190,7 +191,7 @@ class _ObjectScan:
 
     def _look_at_member(self, name: str, data: bytes) -> None:
         self._look_at_bytes(name.encode())
-        if digest_bytes(data) in self._needles.audio:
+        if digest_bytes(data) in self._needles.audio and not _is_silent(data):
             self._found("audio")
         if name.endswith(".json"):
             self._look_at_bytes(data)
@@ -254,6 +255,11 @@ class _Digested:
         self.state.update(data)
         self.num_bytes += len(data)
         return data
+
+
+def _is_silent(data: bytes) -> bool:
+    """Whether the bytes of stored audio are of digital silence."""
+    return not decode_flac(data)[0].any()
 
 
 def _is_json(data: bytes) -> bool:

@@ -6,7 +6,9 @@ import json
 import shutil
 
 import fsspec
+import numpy as np
 import pytest
+import soundfile
 import yaml
 from typer.testing import CliRunner
 
@@ -121,6 +123,20 @@ def test_what_somebody_put_back_is_found_by_its_bytes_and_by_its_text(both):
         ("notes/said.json", "uri"),
         ("notes/torn.parquet", "cannot be read (ArrowInvalid)"),
     }
+
+
+def test_a_minute_of_silence_is_nobody_s(recordings, light, tmp_path):
+    """The second piece of both recordings is digital silence: the same bytes, of which one recording has to go."""
+    for name in (ANN, BOB):
+        spoken, rate = soundfile.read(recordings / name, dtype="int16")
+        soundfile.write(tmp_path / name, np.concatenate([spoken, np.zeros(125 * rate - len(spoken), np.int16)]), rate)
+    corpus = str(tmp_path / "corpus")
+    build([str(tmp_path / ANN), str(tmp_path / BOB)], corpus, light(**{**RECIPE, "annotators": {}}))
+    take_down(corpus, [Rule.parse("uri_pattern", f"*{ANN}")], "r")
+    rewrite(corpus)
+    pieces = [m for view in Corpus.open(corpus).views() for tar in view.audio_tars() for m in read_index(Store(corpus), tar)]
+    assert len(pieces) == 3
+    assert prove(Corpus.open(corpus), []).num_findings == 0
 
 
 def test_the_verb_does_it_all_and_a_finding_is_exit_code_1(both):
