@@ -285,8 +285,6 @@ class UnitView:
         # The table may have been made before the takedown, or after it.
         read = None if columns is None else [*columns, *({"clip_id"} - {*columns})]
         rows, clips = self.corpus.tables.row_group(found, read), self.clips(["clip_id"])
-        if "clip_id" not in rows.column_names:
-            return rows
         kept = rows.filter(pc.is_in(rows["clip_id"], value_set=clips["clip_id"].combine_chunks()))
         return kept.select(rows.column_names if columns is None else columns)
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 from manifests.commits import ObjectFact
 from manifests.compacted import CompactedPart, RowGroup
 from manifests.console import say
-from manifests.errors import parsing
+from manifests.errors import ContractError, parsing
 from manifests.ids import new_attempt_id
 from manifests.schema import check_table
 from manifests.snapshots import Snapshot, clips_output, latest_snapshot_number, publish_snapshot, read_snapshot
@@ -127,7 +127,12 @@ class Draft:
         self.discard()
 
     def append(self, role: str, unit: str, table: pa.Table, schema: pa.Schema) -> None:
-        """The unit's table of a role, one after the other in plan order."""
+        """The unit's table of a role, one after the other in plan order.
+
+        Raises ContractError for one without ``clip_id``: readers could not leave out the rows of clips that were taken down.
+        """
+        if "clip_id" not in schema.names:
+            raise ContractError(f"{self._head.name}/{role}: columns {schema.names} lack clip_id; tables of units name their clips")
         if role not in self._files:
             self._files[role] = TableFile(schema)
         self._files[role].append(check_table(table, schema, f"{self._head.name}/{role} of unit {unit}"))

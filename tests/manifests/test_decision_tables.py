@@ -106,6 +106,12 @@ def test_a_table_with_other_columns_breaks_the_contract(corpus):
         draft(corpus).append("clips", "u", pa.table({"clip": [1]}), TWINS)
 
 
+def test_a_table_of_units_says_which_clips_its_rows_are_of(corpus):
+    """By position alone nobody could leave out a clip that is taken down after the table was made."""
+    with pytest.raises(ContractError, match=r"twins/sizes: columns \['size'\] lack clip_id"):
+        draft(corpus).append("sizes", "u", pa.table({"size": [3]}, schema=GROUPS), GROUPS)
+
+
 @pytest.mark.parametrize("change", ["shadowed", "clip set", "unit"])
 def test_rows_of_other_clips_are_not_handed_out(change, corpus):
     published = draft(corpus).publish(None)
