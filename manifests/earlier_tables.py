@@ -9,9 +9,10 @@ import pyarrow as pa
 from manifests.errors import RequestError
 from manifests.schema import CLIPS, INPUTS, QUARANTINE, RECORDINGS
 
+PAIRS = ("translation", "translation_language", "pair_id")
 # Role -> the schema now, and the columns that a table of an earlier version lacks.
 LATER = {
-    "inputs": (INPUTS, ("synthesizer", "consent", "terms", "attribution", "origin_uri")),
+    "inputs": (INPUTS, ("synthesizer", "consent", "terms", "attribution", "origin_uri", *PAIRS)),
     "recordings": (RECORDINGS, ("bandwidth_hz", "is_interleaved")),
     "quarantine": (QUARANTINE, ("takedown_id",)),
     "clips": (CLIPS, ("speech_spans", "overlap_spans")),

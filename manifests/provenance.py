@@ -42,15 +42,27 @@ RECORDING_FACTS = ("num_samples", "sample_rate_hz", "num_channels", "codec", "co
 def lineage(
     corpus: Corpus, asked: str, packs: Sequence[Pack] = (), runs: Sequence[str] = (), limit: int = SHOWN
 ) -> dict[str, Any]:
-    """All that is known of ``asked``: the id of a clip, a recording or an input (hex), the URI of an input, or ``source:NAME``.
+    """All that is known of ``asked``: the id of a clip, a recording or an input (hex), the URI of an input, ``source:NAME``, or the key of
+    a document of one of the ``packs``.
 
     Raises RequestError where the corpus has no such thing.
     """
-    kind, key, part = _found(corpus, asked)
-    inputs = _inputs(corpus, kind, key, asked)
-    recordings = (
-        [key] if kind == "recording" else list(dict.fromkeys(row["recording_id"] for row in inputs if row["recording_id"]))
-    )
+    place = _found(corpus, asked)
+    document = None if place else next((row for pack in packs if (row := _document(pack, asked)) is not None), None)
+    if place is None and document is None:
+        what = "the id of a clip, a recording or an input, or the key of a document of a pack that was given"
+        what = what if _id(asked) else "the URI of an input (ids have 32 hexadecimal digits)"
+        raise RequestError(
+            f"{asked!r} is not {what} of snapshot {corpus.snapshot.number} of {corpus.store.uri!r}; see `manifest show`"
+        )
+    kind, key, part = place or ("document", b"", NOWHERE)
+    if document is None:
+        inputs = _inputs(corpus, kind, key, asked)
+        named = [key] if kind == "recording" else [row["recording_id"] for row in inputs]
+    else:
+        named = document["recording_ids"]
+        inputs = [row for recording in dict.fromkeys(named) for row in _inputs(corpus, "recording", recording, asked)]
+    recordings = list(dict.fromkeys(recording for recording in named if recording))
     found: dict[str, Any] = {
         "asked": asked,
         "kind": kind,
@@ -71,6 +83,8 @@ def lineage(
         unit = found["recordings"]["first"][0]["unit"]
         found["outputs"] = list(_outputs(corpus, unit, (found["clip"] or {}).get("statuses", {})))
     column, ids = ("clip_id", [key]) if kind == "clip" else ("recording_id", recordings)
+    if document:
+        column, ids = "clip_id", document["clip_ids"]
     if found["clip"]:
         found["clips"] = {"num_rows": 1, "hours": found["clip"]["duration_s"] / 3600, "first": [key.hex()]}
     else:
@@ -91,8 +105,22 @@ def packs_below(uri: str) -> list[Pack]:
     return [Pack.open(f"{uri.rstrip('/')}/{path}".removesuffix("/pack.json")) for path in paths]
 
 
-def _found(corpus: Corpus, asked: str) -> tuple[str, bytes, Slice]:
-    """(clip | recording | input | source, its id, the slice it is in); nothing but the first of a source, or of a URI."""
+def _document(pack: Pack, asked: str) -> dict[str, Any] | None:
+    """What the document of that key was made from, if it was made from several clips: one of a clip is known as the clip."""
+    rows = PackRows(pack)
+    part = _place(rows, "key", asked) if _id(asked) else None
+    if part is None:
+        return None
+    table = rows.read(part, ["key", "clip_ids", "recording_ids", "kind"])
+    row = table.filter(pc.equal(table["key"], asked)).to_pylist()[0]
+    return row if row["kind"] not in ("clip", "text") else None
+
+
+def _found(corpus: Corpus, asked: str) -> tuple[str, bytes, Slice] | None:
+    """(clip | recording | input | source, its id, the slice it is in); nothing but the first of a source, or of a URI.
+
+    None where the corpus has no such thing.
+    """
     if asked.startswith(SOURCE):
         return "source", b"", NOWHERE
     key = _id(asked)
@@ -103,10 +131,7 @@ def _found(corpus: Corpus, asked: str) -> tuple[str, bytes, Slice]:
                 return kind, key, part
     if key is None and _place(corpus_rows(corpus, "inputs"), "uri", asked) is not None:
         return "input", b"", NOWHERE
-    what = "the id of a clip, a recording or an input" if key else "the URI of an input (ids have 32 hexadecimal digits)"
-    raise RequestError(
-        f"{asked!r} is not {what} of snapshot {corpus.snapshot.number} of {corpus.store.uri!r}; see `manifest show`"
-    )
+    return None
 
 
 def _id(text: str) -> bytes | None:

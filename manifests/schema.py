@@ -26,6 +26,8 @@ def required(name: str, kind: pa.DataType, description: str) -> pa.Field:
     return field(name, kind, description, nullable=False)
 
 
+# What inputs say of what is said in them: it says what a span says that was taken down.
+SAID = ("text", "translation")
 # What a source may say of the consent of those who speak. Whatever else it says is refused: nobody could act on it.
 # Where inputs of the same bytes say different things, the first of these that any of them says holds.
 CONSENTS = ("withheld", "unknown", "granted", "not_needed")
@@ -52,6 +54,9 @@ INPUTS = pa.schema(
         field("language", pa.string(), "ISO 639-1, as the source says"),
         field("speaker_label", pa.string(), "speaker, as the source says (one speaker in the whole input)"),
         field("text", pa.string(), "transcript that came with the source; never overwritten by a guessed one"),
+        field("translation", pa.string(), "what is said, in another language, as the source says"),
+        field("translation_language", pa.string(), "ISO 639-1 of the translation"),
+        field("pair_id", pa.string(), "shared by two inputs of a source that say the same in two languages"),
         field("facts_from", pa.string(), "manifest, tar or dataset that told the facts, and which of its columns is which"),
         field("reference_rttm_uri", pa.string(), "reference turns of the input (RTTM)"),
         field("reference_stm_uri", pa.string(), "reference words of the input (STM)"),
@@ -296,7 +301,7 @@ DOCUMENTS = pa.schema(
         field("language", pa.string(), "ISO 639-1, where all turns have this one"),
         field("text_source", pa.string(), "where the texts of all turns come from, where that is one place"),
         field("speaker", pa.string(), "speaker, or group of speakers, that the split keeps in one place"),
-        field("synthesizer", pa.string(), "what made the speech; null = not known to be synthetic"),
+        field("synthesizer", pa.string(), "what made the speech of any turn; null = not known to be synthetic"),
         field("source", pa.string(), "unit of licence and consent that the recordings belong to"),
         field(
             "licence",

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
 
-from manifests.audio import AudioReader, resample
 from manifests.clip_rows import SPEAKERS_TABLE
+from manifests.clip_texts import RECORDING, SOURCE, SOURCE_TEXT, first_texts
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import MismatchError, RequestError
 from manifests.gates import CLIP_COLUMNS, longest_pause_s
 from manifests.licences import find_licence
 from manifests.snapshots import INGEST, clips_output, layer_output
 from pipeline.annotate_work import AnnotateWork
-from pipeline.documents import MadeTurn, document_of
-from pipeline.facts import RecordingFacts, group_of, unit_facts, unit_groups
+from pipeline.facts import RecordingFacts, group_of
 from pipeline.leave_out import check_tables, drop_reasons
 from pipeline.recipe import FilterConfig, PackRecipe
 from pipeline.speaker_ids import clip_speakers
-from pipeline.spills import Decision
-from tokenization.artifact import Tokenizer
 from tokenization.codes import CodesConfig
 
 PLACE = ["sample_rate_hz", "start_sample", "end_sample"]
@@ -33,12 +30,15 @@ PLACE = ["sample_rate_hz", "start_sample", "end_sample"]
 class Candidate:
     """One clip on its way into the pack."""
 
+    unit: str
     clip: Mapping[str, Any]  # CLIPS
     text: str | None
     text_source: str | None
     facts: RecordingFacts
     layers: Mapping[str, Mapping[str, Any]]  # name -> its row
     group: str  # what a split keeps together
+    is_whole: bool  # the only clip of its recording: what the source says of that, it says of the clip
+    speaker_label: str | None  # who speaks, local to the recording: by diarization, or of several channels by the channel
     speaker_id: str | None = None  # hex; None unless the recipe takes speakers from the table, and it knows who speaks
     left_out: str | None = None  # what a decision table of the recipe has against it
 
@@ -73,52 +73,6 @@ class Candidate:
         return self.layers.get(self.text_source or "", {}).get(name)
 
 
-@dataclass(frozen=True)
-class ClipsPart:
-    """Some units of a corpus as decisions; picklable, opens what it needs where it runs."""
-
-    name: str
-    corpus: str
-    snapshot: int
-    units: tuple[str, ...]
-    recipe: PackRecipe
-    tokenizer: str | None
-    groups: Mapping[str, str]  # speaker_groups of the whole snapshot
-
-    def decisions(self, skip: int) -> Iterator[Decision]:
-        """One a clip, in the order of the units' clips, without the first ``skip``. Audio is read of kept clips only."""
-        corpus = Corpus.open(self.corpus, self.snapshot)
-        tokenizer = _opened(self.tokenizer) if self.tokenizer else None
-        passed = 0
-        for view, facts in unit_facts(corpus, self.units, self.recipe.speakers_from):
-            # What was taken down is counted as left out, and nothing else of it is read.
-            for clip in view.taken_clips(PLACE).to_pylist():
-                passed += 1
-                if passed > skip:
-                    num_samples = clip["end_sample"] - clip["start_sample"]
-                    yield Decision((), next(iter(self.recipe.splits)), "taken_down", num_samples, clip["sample_rate_hz"])
-            reader = view.audio() if self.recipe.include_audio else None
-            for candidate in candidates(view, facts, self.recipe, self.groups):
-                passed += 1
-                if passed > skip:
-                    yield decide(candidate, self.recipe, reader, tokenizer)
-
-
-@lru_cache(maxsize=1)
-def _opened(tokenizer: str) -> Tokenizer:
-    """A worker packs many parts with one tokenizer, and a large vocabulary takes a second to load."""
-    return Tokenizer.open(tokenizer)
-
-
-def clip_parts(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None, groups: Mapping[str, str]) -> list[ClipsPart]:
-    """All units of the snapshot in order."""
-    corpus_uri, snapshot = corpus.store.uri, corpus.snapshot.number
-    return [
-        ClipsPart(f"{number:06d}", corpus_uri, snapshot, units, recipe, tokenizer, groups)
-        for number, units in enumerate(unit_groups(corpus))
-    ]
-
-
 def check_recipe(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> None:
     """Raises RequestError or MismatchError unless all that the recipe names is there, and the codes are the tokenizer's."""
     layers = corpus.layers()
@@ -136,7 +90,18 @@ def check_recipe(corpus: Corpus, recipe: PackRecipe, tokenizer: str | None) -> N
             raise RequestError(
                 f"decision table {SPEAKERS_TABLE!r} lacks {lacking} of {len(units)} units; run `stepwell corpus link-speakers {corpus.store.uri}`"
             )
+    if any(config.kind == "text" for config in recipe.documents):
+        raise RequestError(
+            f"recipe {recipe.name!r} makes documents of plain text, and {corpus.store.uri!r} is a corpus; use the recipe `speech`"
+        )
     check_tables(corpus, recipe.leave_out)
+    if recipe.captions_from and units and "caption_en" not in UnitView(corpus, units[0]).layer(recipe.captions_from).column_names:
+        raise RequestError(f"recipe {recipe.name!r}: captions_from names layer {recipe.captions_from!r}, which has no captions")
+    for name in recipe.text_from if units else ():
+        if name != SOURCE and "text" not in UnitView(corpus, units[0]).layer(name).column_names:
+            raise RequestError(
+                f"recipe {recipe.name!r}: text_from names layer {name!r}, which has no text; name one of transcripts"
+            )
     for config in recipe.filters if units else ():
         layer, column = config.column.split(".")
         columns = CLIP_COLUMNS if layer == "clip" else UnitView(corpus, units[0]).layer(layer).column_names
@@ -161,19 +126,29 @@ def candidates(
     view: UnitView, facts: Mapping[bytes, RecordingFacts], recipe: PackRecipe, groups: Mapping[str, str]
 ) -> Iterator[Candidate]:
     """Every clip of the unit with its text, the facts of its recording and the layers that the recipe names."""
-    clips = view.clips().to_pylist()
-    layers = {name: _layer_rows(view.layer(name), name == recipe.codes_from) for name in sorted(recipe.layers)}
-    num_clips: dict[bytes, int] = {}
-    for clip in clips:
-        num_clips[clip["recording_id"]] = num_clips.get(clip["recording_id"], 0) + 1
+    clips, tables = view.clips(), {name: view.layer(name) for name in sorted(recipe.layers)}
+    layers = {name: _layer_rows(table, name == recipe.codes_from) for name, table in tables.items()}
+    texts, origins = (found.to_pylist() for found in first_texts(_said(clips, facts, tables, recipe), recipe.text_from))
     speakers = clip_speakers(view) if recipe.speakers_from == "speaker_id" else [None] * len(clips)
     reasons = drop_reasons(view, recipe.leave_out)
-    for i, (clip, speaker, left_out) in enumerate(zip(clips, speakers, reasons, strict=True)):
+    num_clips = Counter(clips["recording_id"].to_pylist())
+    channels: dict[bytes, set[int]] = {}
+    for recording, channel in zip(clips["recording_id"].to_pylist(), clips["channel"].to_pylist(), strict=True):
+        channels.setdefault(recording, set()).add(channel)
+    for i, (clip, speaker, left_out) in enumerate(zip(clips.to_pylist(), speakers, reasons, strict=True)):
         own = {name: rows[i] for name, rows in layers.items()}
         fact = facts[clip["recording_id"]]
-        text, origin = _text(fact, own, recipe, is_whole=num_clips[clip["recording_id"]] == 1)
         group = group_of(clip["recording_id"], fact.speakers, groups)
-        yield Candidate(clip, text, origin, fact, own, group, speaker.hex() if speaker else None, left_out)
+        label = _label(clip, len(channels[clip["recording_id"]]) > 1)
+        is_whole = num_clips[clip["recording_id"]] == 1
+        speaker_id = speaker.hex() if speaker else None
+        yield Candidate(view.unit_id, clip, texts[i], origins[i], fact, own, group, is_whole, label, speaker_id, left_out)
+
+
+def _label(clip: Mapping[str, Any], is_one_of_channels: bool) -> str | None:
+    """Labels are local to a channel too. Of a channel without any, diarization heard one voice, or did not run."""
+    parts = [f"channel {clip['channel']}" if is_one_of_channels else None, clip["speaker_label"]]
+    return " ".join(part for part in parts if part) or None
 
 
 def _layer_rows(table: pa.Table, is_codes: bool) -> list[dict[str, Any]]:
@@ -186,27 +161,12 @@ def _layer_rows(table: pa.Table, is_codes: bool) -> list[dict[str, Any]]:
     return list(rows)
 
 
-def _text(
-    facts: RecordingFacts, layers: Mapping[str, Mapping[str, Any]], recipe: PackRecipe, *, is_whole: bool
-) -> tuple[str | None, str | None]:
-    """(text, where it is from). A source's transcript speaks of the whole input: it fits only a recording's single clip."""
-    for origin in recipe.text_from:
-        text = (facts["text"] if is_whole else None) if origin == "source" else layers[origin].get("text")
-        if text and text.strip():
-            return text.strip(), origin
-    return None, None
-
-
-def decide(candidate: Candidate, recipe: PackRecipe, reader: AudioReader | None, tokenizer: Tokenizer | None) -> Decision:
-    """The candidate's document, or the first reason that holds against it. Without a ``reader`` no audio is packed."""
-    clip = candidate.clip
-    rate, split = clip["sample_rate_hz"], recipe.split_of(candidate.group)
-    reason = drop_reason(candidate, recipe)
-    if reason is not None:
-        return Decision((), split, reason, candidate.num_samples, rate)
-    turn = made_turn(candidate, recipe, reader, tokenizer)
-    document = document_of(clip["clip_id"].hex(), "clip", None, [turn], recipe.sample_rate_hz, candidate.group)
-    return Decision((document,), split, None, candidate.num_samples, rate)
+def _said(clips: pa.Table, facts: Mapping[bytes, RecordingFacts], layers: Mapping[str, pa.Table], recipe: PackRecipe) -> pa.Table:
+    """What ``first_texts`` chooses from, under the names that rows of a corpus have."""
+    recordings = clips["recording_id"]
+    told = pa.array([facts[recording]["text"] for recording in recordings.to_pylist()], pa.string())
+    heard = {f"{name}.text": layers[name]["text"] for name in recipe.text_from if name != SOURCE}
+    return pa.table({RECORDING: recordings, SOURCE_TEXT: told, **heard})
 
 
 def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
@@ -237,54 +197,3 @@ def _is_outside(value: float | None, config: FilterConfig) -> bool:
     if value is None:
         return config.drop_null
     return (config.min is not None and value < config.min) or (config.max is not None and value > config.max)
-
-
-def made_turn(candidate: Candidate, recipe: PackRecipe, reader: AudioReader | None, tokenizer: Tokenizer | None) -> MadeTurn:
-    """The clip as a turn. Without a ``reader`` it has no audio."""
-    clip, text = candidate.clip, candidate.text
-    rate = clip["sample_rate_hz"]
-    audio = None
-    if reader is not None:
-        stored = reader.read(clip["recording_id"], clip["channel"], rate, clip["start_sample"], clip["end_sample"])
-        audio = resample(stored, rate, recipe.sample_rate_hz)
-    num_samples = round(candidate.num_samples * recipe.sample_rate_hz / rate) if audio is None else len(audio)
-    return MadeTurn(
-        facts=_facts(candidate, recipe),
-        audio=audio,
-        codes=candidate.layers[recipe.codes_from]["codes"] if recipe.codes_from else None,
-        num_text_tokens=len(tokenizer.text.encode(text)) if tokenizer and text is not None else None,
-        recording_id=clip["recording_id"],
-        clips=[(clip["clip_id"], num_samples)],
-    )
-
-
-def _facts(candidate: Candidate, recipe: PackRecipe) -> dict[str, Any]:
-    """A turn of K.json: what is said, where it is from, and the clip with its words and the layers asked for."""
-    clip, facts = candidate.clip, candidate.facts
-    return {
-        "text": candidate.text,
-        "text_source": candidate.text_source,
-        "language": candidate.language,
-        "speaker_label": clip["speaker_label"],
-        "speaker": candidate.group,
-        "recording_id": clip["recording_id"].hex(),
-        **{name: facts[name] for name in ("uri", "source", "licence", "attribution", "synthesizer")},
-        "clips": [_clip_facts(candidate, recipe)],
-    }
-
-
-def _clip_facts(candidate: Candidate, recipe: PackRecipe) -> dict[str, Any]:
-    clip = candidate.clip
-    keys = ("channel", "sample_rate_hz", "start_sample", "end_sample", "speech_samples", "overlap_samples")
-    tags = {
-        name: {k: v for k, v in candidate.layers[name].items() if k not in ("clip_id", "status", "error")}
-        for name in recipe.tags_from
-    }
-    return {
-        "clip_id": clip["clip_id"].hex(),
-        **{key: clip[key] for key in keys},
-        **({"speaker_id": candidate.speaker_id} if recipe.speakers_from == "speaker_id" else {}),
-        "text": candidate.text,
-        "words": candidate.words,
-        "tags": tags,
-    }

@@ -13,8 +13,8 @@ from manifests.store import Store, json_bytes
 CLAIM = "claim.json"
 
 
-def claim(store: Store, work: Store, pack_id: str, find_groups: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """Take the place for this pack, or join those that took it for the same one; the groups that all of them use.
+def claim(store: Store, work: Store, pack_id: str, find_ties: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Take the place for this pack, or join those that took it for the same one; the ties (JSON) that all of them use.
 
     Raises RequestError when another pack was begun there, or when shards lie there that no claim explains: taking them
     away is not ours to decide, and a glob would read them with the pack. Raises WorkError when a pack has just come there.
@@ -29,17 +29,16 @@ def claim(store: Store, work: Store, pack_id: str, find_groups: Callable[[], dic
                 f"{store.uri!r} holds {len(left)} objects of something else, the first {left[0]!r}; remove them or choose another --out"
             )
     if found is None:
-        groups = find_groups()
+        ties = find_ties()
         store.check_exclusive()
-        work.create(CLAIM, json_bytes({"pack_id": pack_id, "groups": groups}))
+        work.create(CLAIM, json_bytes({"pack_id": pack_id, "ties": ties}))
         found = _read(work)
     if found is None or found["pack_id"] != pack_id:
         begun = "" if found is None else f" ({found['pack_id'][:12]})"
         raise RequestError(
             f"{store.uri!r} holds the beginning of another pack{begun}; finish that one, remove it, or choose another --out"
         )
-    groups = found["groups"]
-    return dict(groups)
+    return dict(found["ties"])
 
 
 def _read(work: Store) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from pipeline.inputs import FACTS_FROM, beside
 
 FACTS = (
     *("source", "licence", "consent", "terms", "attribution", "origin_uri", "synthesizer", "language", "speaker_label", "text"),
+    *("translation", "translation_language", "pair_id"),
     *("reference_rttm_uri", "reference_stm_uri"),
 )
 # Facts whose values are places: relative ones are relative to the manifest, as paths of audio are.
@@ -39,6 +40,9 @@ class ColumnMap(RecipeModel):
     language: str | None = None
     speaker_label: str | None = None
     text: str | None = None
+    translation: str | None = None
+    translation_language: str | None = None
+    pair_id: str | None = None
     reference_rttm_uri: str | None = None
     reference_stm_uri: str | None = None
 

@@ -52,14 +52,20 @@ def document_of(
         "tasks": tasks_of(kind, turns),
         "turns": rows,
         **{name: _total(row[name] for row in rows) for name in ("num_samples", "num_codes", "num_text_tokens")},
-        **{name: _common(turn.facts.get(name) for turn in turns) for name in ("language", "text_source")},
+        **{name: common(turn.facts.get(name) for turn in turns) for name in ("language", "text_source")},
         "speaker": speaker,
-        "synthesizer": _joined((turn.facts.get("synthesizer") for turn in turns), "; "),
+        "synthesizer": _joined((turn.facts["synthesizer"] for turn in turns if turn.facts.get("synthesizer")), "; "),
         "source": _joined((turn.facts.get("source") for turn in turns), ", "),
         "licence": _joined((turn.facts.get("licence") for turn in turns), " AND "),
     }
     facts = {"kind": kind, "relation": relation, "turns": [turn.facts for turn in turns]}
     return tarred(row, members_of(facts, [(turn.audio, turn.codes) for turn in turns], sample_rate_hz))
+
+
+def common(values: Iterable[str | None]) -> str | None:
+    """The one value, if all have it."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
 
 
 def key_of(kind: str, turns: Sequence[MadeTurn]) -> str:
@@ -111,12 +117,7 @@ def _total(values: Iterable[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def _common(values: Iterable[str | None]) -> str | None:
-    found = set(values)
-    return found.pop() if len(found) == 1 else None
-
-
 def _joined(values: Iterable[str | None], sign: str) -> str | None:
-    """What the turns say, each once; None where one says nothing."""
+    """What the turns say, each once; None where one says nothing, or none is asked."""
     found = list(dict.fromkeys(values))
-    return None if None in found else sign.join(str(value) for value in found)
+    return None if None in found or not found else sign.join(str(value) for value in found)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from manifests.corpus import Corpus, UnitView
+from manifests.errors import RequestError
 from manifests.facts import FactsReader, check_licences, first_known
 from manifests.schema import INPUTS
 from pipeline.speaker_ids import clip_speakers
@@ -104,12 +105,47 @@ def speaker_groups(links: Iterable[Sequence[str]]) -> dict[str, str]:
 
 
 def group_of(recording_id: bytes, speakers: Sequence[str], groups: Mapping[str, str]) -> str:
-    """What a split keeps together: the recording's speakers, with all whom they share a recording with, else the
+    """What a split keeps together: the recording's speakers, with all whom they share a recording or a pair with, else the
     recording itself.
 
-    So no speaker (``RecordingFacts.speakers``) and no recording is in two splits.
+    So no speaker (``RecordingFacts.speakers``), no recording and no pair is in two splits.
     """
-    return groups.get(speakers[0], speakers[0]) if speakers else recording_id.hex()
+    own = own_group(recording_id, speakers)
+    return groups.get(own, own)
+
+
+def own_group(recording_id: bytes, speakers: Sequence[str]) -> str:
+    """What the recording is known by among those that are linked: its first speaker, else itself."""
+    return speakers[0] if speakers else recording_id.hex()
+
+
+class Side(NamedTuple):
+    """A recording that makes a pair with another one."""
+
+    unit: str
+    recording_id: str  # hex
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What of a snapshot hangs together over units."""
+
+    groups: Mapping[str, str]  # ``speaker_groups``
+    partners: Mapping[str, Side] = field(default_factory=dict)  # recording (hex) -> the one that it makes a pair with
+    homes: Mapping[str, str] = field(default_factory=dict)  # recording (hex) of a pair -> its unit
+
+    def of_units(self, units: Sequence[str]) -> Ties:
+        """With the partners of the recordings of these units alone."""
+        own = {*units}
+        return Ties(self.groups, {r: other for r, other in self.partners.items() if self.homes[r] in own})
+
+    def to_json(self) -> dict[str, Any]:
+        return {"groups": self.groups, "pairs": [[self.homes[r], r, *other] for r, other in self.partners.items()]}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Ties:
+        pairs = value["pairs"]
+        return Ties(value["groups"], {r: Side(*other) for _, r, *other in pairs}, {r: unit for unit, r, *_ in pairs})
 
 
 @dataclass(frozen=True)
@@ -127,3 +163,39 @@ def find_links(task: LinksTask) -> list[tuple[str, ...]]:
     corpus = Corpus.open(task.corpus, task.snapshot)
     known = unit_facts(corpus, task.units, task.speakers_from)
     return sorted({fact.speakers for _, facts in known for fact in facts.values() if len(fact.speakers) > 1})
+
+
+class PairSide(NamedTuple):
+    """A recording whose source says that it makes a pair."""
+
+    pair: str  # source and pair_id
+    side: Side
+    group: str  # ``own_group``
+
+
+def find_pair_sides(task: LinksTask) -> list[PairSide]:
+    """The recordings of the units that name a ``pair_id``."""
+    corpus = Corpus.open(task.corpus, task.snapshot)
+    return [
+        PairSide(f"{fact['source']}:{fact['pair_id']}", Side(view.unit_id, recording.hex()), own_group(recording, fact.speakers))
+        for view, facts in unit_facts(corpus, task.units, task.speakers_from)
+        for recording, fact in facts.items()
+        if fact["pair_id"]
+    ]
+
+
+def ties_of(links: Iterable[Sequence[str]], sides: Iterable[PairSide]) -> Ties:
+    """``speaker_groups`` of the links and pairs. A recording without a partner makes no pair.
+
+    Raises RequestError where more than two recordings share a ``pair_id``: nobody says which two say the same.
+    """
+    pairs: dict[str, list[PairSide]] = {}
+    for side in sides:
+        pairs.setdefault(side.pair, []).append(side)
+    if crowd := next((found for found in pairs.values() if len(found) > 2), None):
+        raise RequestError(f"pair_id {crowd[0].pair!r} is that of {len(crowd)} recordings; give each pair an id of its own")
+    whole = [found for found in pairs.values() if len(found) == 2]
+    groups = speaker_groups([*links, *([one.group, other.group] for one, other in whole)])
+    ways = [way for one, other in whole for way in ((one.side, other.side), (other.side, one.side))]
+    partners = {own.recording_id: other for own, other in ways}
+    return Ties(groups, partners, {own.recording_id: own.unit for own, _ in ways})

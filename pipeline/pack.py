@@ -26,10 +26,11 @@ from manifests.schema import DOCUMENTS
 from manifests.snapshots import INGEST, clips_output
 from manifests.store import READ_AT_ONCE, Store, json_bytes
 from manifests.tombstones import TABLE as TAKEDOWNS
-from pipeline.candidates import check_recipe, clip_parts
+from pipeline.candidates import check_recipe
 from pipeline.claims import claim, clean
+from pipeline.clip_documents import clip_parts
 from pipeline.engines import InlineEngine
-from pipeline.facts import LinksTask, find_links, speaker_groups, unit_groups
+from pipeline.facts import LinksTask, Ties, find_links, find_pair_sides, ties_of, unit_groups
 from pipeline.recipe import PackRecipe
 from pipeline.shuffle import ShardTask, cut_shards, make_shard
 from pipeline.spills import SPILL_BYTES, Part, Spilled, SpillTask, Tally, spill
@@ -81,6 +82,10 @@ def pack(
         raise refusal(f"source {sources[0]!r}", error) from error
     files = [] if is_corpus else text_files(sources)
     if files:
+        if {config.kind for config in recipe.documents} != {"text"}:
+            raise RequestError(
+                f"recipe {recipe.name!r} makes documents of clips, and {sources[0]!r} is plain text; use the recipe `text`"
+            )
         if recipe.filters or recipe.codes_from or recipe.tags_from:
             raise RequestError(f"recipe {recipe.name!r} names layers, and {sources[0]!r} is plain text; use the recipe `text`")
         parts = text_parts(files, recipe, tokenizer)
@@ -95,8 +100,8 @@ def pack(
     return write_pack(
         out,
         head,
-        lambda: _groups(corpus, recipe, run),
-        lambda groups: clip_parts(corpus, recipe, tokenizer, groups),
+        lambda: _ties(corpus, recipe, run).to_json(),
+        lambda ties: clip_parts(corpus, recipe, tokenizer, Ties.from_json(ties)),
         recipe,
         run,
         has_funnel=True,
@@ -129,11 +134,14 @@ def _inputs_digest(corpus: Corpus) -> str:
     return digest_json(digests)
 
 
-def _groups(corpus: Corpus, recipe: PackRecipe, run: Map) -> dict[str, str]:
-    """``speaker_groups`` of the snapshot. Raises RequestError where licences of equal bytes disagree."""
+def _ties(corpus: Corpus, recipe: PackRecipe, run: Map) -> Ties:
+    """What of the snapshot hangs together. Raises RequestError where licences of equal bytes, or pairs, disagree."""
     place = (corpus.store.uri, corpus.snapshot.number)
     tasks = [LinksTask(*place, units, recipe.speakers_from) for units in unit_groups(corpus)]
-    return speaker_groups(link for links in _each(run, find_links, tasks, "inputs", "parts") for link in links)
+    links = [link for found in _each(run, find_links, tasks, "inputs", "parts") for link in found]
+    makes_pairs = any(config.kind == "pair" for config in recipe.documents)
+    sides = _each(run, find_pair_sides, tasks, "pairs", "parts") if makes_pairs else []
+    return ties_of(links, (side for found in sides for side in found))
 
 
 def _head(recipe: PackRecipe, tokenizer: Tokenizer | None, lineage: dict[str, Any]) -> dict[str, Any]:
@@ -156,15 +164,15 @@ def _head(recipe: PackRecipe, tokenizer: Tokenizer | None, lineage: dict[str, An
 def write_pack(
     out: str,
     head: Mapping[str, Any],
-    find_groups: Callable[[], dict[str, str]],
-    parts_of: Callable[[dict[str, str]], Sequence[Part]],
+    find_ties: Callable[[], dict[str, Any]],
+    parts_of: Callable[[dict[str, Any]], Sequence[Part]],
     recipe: PackRecipe,
     run: Map = INLINE.map,
     *,
     has_funnel: bool = False,
     spill_bytes: int = SPILL_BYTES,
 ) -> PackResult:
-    """Write the pack that ``head`` describes, unless it is there; ``parts_of(find_groups())`` are its documents.
+    """Write the pack that ``head`` describes, unless it is there; ``parts_of(find_ties())`` are its documents.
 
     Raises RequestError when ``out`` holds something else.
     """
@@ -176,10 +184,10 @@ def write_pack(
     if found:
         clean(store, work)
         return found
-    groups = claim(store, work, pack_id, find_groups)
+    ties = claim(store, work, pack_id, find_ties)
     splits = tuple(head["splits"])
     try:
-        tasks = [SpillTask(work.uri, pack_id, part, recipe.seed, splits, spill_bytes) for part in parts_of(groups)]
+        tasks = [SpillTask(work.uri, pack_id, part, recipe.seed, splits, spill_bytes) for part in parts_of(ties)]
         spilled = _each(run, spill, tasks, "spill", "parts")
         names = [name for part in spilled for name in part.spills]
         shards = cut_shards(store.uri, work, pack_id, names, splits, recipe.shard_bytes)

@@ -8,10 +8,12 @@ from pydantic import Field, PositiveInt, model_validator
 
 from annotators.catalog import AnnotatorConfig, SegmenterConfig, VoiceConfig
 from manifests.audit.recipe import Threshold
+from manifests.clip_texts import SOURCE
 from manifests.contracts import FACTS
 from manifests.ids import digest_bytes
 from manifests.recipes import RecipeModel
 from pipeline.clipset import ClipSetConfig
+from pipeline.document_kinds import ClipDocuments, DocumentKind
 from pipeline.ingest import StoreConfig
 from pipeline.limits import LimitsConfig
 from pipeline.pools import PoolConfig
@@ -51,9 +53,13 @@ class FilterConfig(Threshold):
 
 
 class PackRecipe(RecipeModel):
-    """What ``corpus pack`` takes out of a corpus."""
+    """What ``corpus pack`` takes out of a corpus, or out of plain text."""
 
     name: str
+    # What documents are made, each kind once. An earlier kind takes the clips that suit it, a later one what is left.
+    documents: list[DocumentKind] = Field(default=[ClipDocuments()], min_length=1)
+    # Every kind sees all clips, so that one clip may be in a document of each.
+    share_clips: bool = False
     seed: int = 0
     sample_rate_hz: PositiveInt = 16_000
     # Where text is taken from, the first that has it: ``source`` (came with the input) or the name of an ASR layer.
@@ -69,6 +75,8 @@ class PackRecipe(RecipeModel):
     leave_out: list[str] = []
     # Layers whose columns go into K.json as they are.
     tags_from: list[str] = []
+    # Layer of captions (``caption_en``, ``caption_zh``) for paralinguistic captioning; null packs none.
+    captions_from: str | None = None
     include_audio: bool = True
     # Layer of audio codes; null packs none. A pack with codes needs the tokenizer that made them.
     codes_from: str | None = None
@@ -84,7 +92,7 @@ class PackRecipe(RecipeModel):
     def layers(self) -> set[str]:
         """Names of every layer that the pack is made from."""
         named = {f.column.split(".")[0] for f in self.filters} - {"clip"}
-        return named | set(self.tags_from) | set(self.text_from) - {"source"} | {name for name in [self.codes_from] if name}
+        return named | set(self.tags_from) | set(self.text_from) - {SOURCE} | {name for name in [self.codes_from] if name}
 
     def split_of(self, group: str) -> str:
         """Split of what must stay together (a speaker, a recording, a text), by a hash of its name alone."""
@@ -95,6 +103,17 @@ class PackRecipe(RecipeModel):
             if point < edge:
                 return split
         return list(self.splits)[-1]
+
+    @model_validator(mode="after")
+    def _kinds_go_together(self) -> PackRecipe:
+        kinds = [config.kind for config in self.documents]
+        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+            raise ValueError(f"documents: kind {twice[0]!r} stands there {kinds.count(twice[0])} times; name it once")
+        if "text" in kinds and len(kinds) > 1:
+            raise ValueError(f"documents: {kinds} cannot be of one pack; those of kind 'text' are made of plain text alone")
+        if "clip" in kinds[:-1] and not self.share_clips:
+            raise ValueError(f"documents: {kinds}: kind 'clip' takes every clip; let it stand last, or set share_clips")
+        return self
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> PackRecipe:

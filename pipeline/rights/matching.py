@@ -20,7 +20,7 @@ from manifests.console import Progress
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
 from manifests.ids import digest_bytes
-from manifests.schema import ID
+from manifests.schema import ID, SAID
 from manifests.snapshots import INGEST, layer_output
 from manifests.tars import read_index, read_member
 from manifests.tombstones import Cut, NameRule, name_digest
@@ -149,8 +149,9 @@ def tombstones_of(corpus: Corpus, takedown_id: bytes, match: Match) -> Iterator[
             if is_gone:
                 yield row("input", item["input_id"], item["recording_id"])
                 yield row("uri", name_digest(item["uri"]), item["recording_id"])
-            if item["text"] and (is_gone or item["recording_id"] in cuts):
-                yield row("text", name_digest(item["text"]), item["recording_id"])
+            for text in (item[name] for name in SAID if is_gone or item["recording_id"] in cuts):
+                if text:
+                    yield row("text", name_digest(text), item["recording_id"])
         gone: dict[bytes, bytes] = {}
         for clip in committed.clips(unit):
             recording, cut = clip["recording_id"], _cut(clip)
@@ -192,7 +193,7 @@ class Committed:
 
     def inputs(self, unit: str) -> list[dict[str, Any]]:
         """INPUTS."""
-        return self._ingested(unit, "inputs", ["input_id", "uri", "source", "speaker_label", "text", "recording_id"])
+        return self._ingested(unit, "inputs", ["input_id", "uri", "source", "speaker_label", *SAID, "recording_id"])
 
     def clips(self, unit: str) -> Iterator[dict[str, Any]]:
         """CLIPS of every clip set that the unit was ever cut into."""

@@ -60,7 +60,13 @@ def packed(corpus: Corpus, uri: str, clips: list[int], layers: dict[str, str] | 
     store = Store(uri)
     store.write("manifest/train.parquet", table_bytes(table_of(rows, DOCUMENTS)))
     told = {"corpus_id": corpus.corpus_id, "snapshot": 0, "layers": layers or corpus.layers()}
-    head = {"format_version": FORMAT_VERSION, "pack_id": f"id of {uri}", "splits": ["train"], "sample_rate_hz": 16_000, "lineage": told}
+    head = {
+        "format_version": FORMAT_VERSION,
+        "pack_id": f"id of {uri}",
+        "splits": ["train"],
+        "sample_rate_hz": 16_000,
+        "lineage": told,
+    }
     store.write("pack.json", json_bytes(head))
     return Pack.open(uri)
 
@@ -160,7 +166,7 @@ def test_the_verb_draws_a_tree(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("0" * 32, "is not the id of a clip, a recording or an input of snapshot 0"),
+        ("0" * 32, "is not the id of a clip, a recording or an input, or the key of a document"),
         ("memory://in/none.wav", "is not the URI of an input"),
         ("source:none", "no input .* is of 'source:none'"),
     ],

@@ -29,7 +29,7 @@ from tokenization.recipe import TokenizerRecipe
 TOKENIZER = """
 name: tiny
 text: {kind: bpe, vocab_size: 300, text_from: [source]}
-codec: {kind: fsq, training: {steps: 2, batch_s: 5.0, num_threads: 1}}
+codec: {kind: fsq, training: {steps: 2, batch_s: 5.0, text_from: [source], num_threads: 1}}
 """
 
 
@@ -159,6 +159,8 @@ def test_what_is_asked_for_must_be_there(made, tmp_path):
         pack(corpus, out, recipe(filters=[{"column": "dnsmos.dnsmos_ovrl", "min": 2.5}]), tokenizer)
     with pytest.raises(RequestError, match=r"filter column 'signal\.loud' does not exist"):
         pack(corpus, out, recipe(filters=[{"column": "signal.loud", "min": 2.5}]), tokenizer)
+    with pytest.raises(RequestError, match="text_from names layer 'style', which has no text"):
+        pack(corpus, out, recipe(text_from=["source", "style"]), tokenizer)
     with pytest.raises(RequestError, match="give the tokenizer"):
         pack(corpus, out, recipe())
     other = str(tmp_path / "other")
@@ -171,7 +173,9 @@ def test_what_is_asked_for_must_be_there(made, tmp_path):
 def test_plain_text_becomes_a_pack_by_the_same_verb(made, tmp_path):
     texts = tmp_path / "texts.jsonl"
     texts.write_text('{"text": "one\u2028two"}\n{"text": "三四", "language": "zh"}\n')
-    result = pack(str(texts), str(tmp_path / "pack"), recipe(codes_from=None, tags_from=[]), made[1])
+    result = pack(
+        str(texts), str(tmp_path / "pack"), recipe(documents=[{"kind": "text"}], codes_from=None, tags_from=[]), made[1]
+    )
     opened = Pack.open(result.pack_uri)
     rows = sorted(opened.documents("train").to_pylist(), key=lambda row: row["turns"][0]["text"])
     assert [(row["kind"], row["turns"][0]["text"], row["tasks"]) for row in rows] == [
@@ -194,7 +198,7 @@ def test_a_row_without_text_is_named_and_leaves_nothing_behind(tmp_path, line, m
     texts, out = tmp_path / "texts.jsonl", Store(str(tmp_path / "pack"))
     texts.write_text('{"text": "one"}\n\n' + line + "\n")
     with pytest.raises(RequestError, match=message):
-        pack(str(texts), out.uri, recipe(codes_from=None, tags_from=[]))
+        pack(str(texts), out.uri, recipe(documents=[{"kind": "text"}], codes_from=None, tags_from=[]))
     assert out.objects("") == []
 
 

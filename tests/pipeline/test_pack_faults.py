@@ -23,7 +23,7 @@ from pipeline import text_documents
 text_documents.PART_BYTES = 6_000
 from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
-recipe = PackRecipe(name="text", include_audio=False, splits={"train": 0.9, "test": 0.1}, shard_bytes=200_000)
+recipe = PackRecipe(name="text", documents=[{"kind": "text"}], include_audio=False, splits={"train": 0.9, "test": 0.1}, shard_bytes=200_000)
 print("ready", flush=True)
 print(pack(sys.argv[1], sys.argv[2], recipe).is_new, flush=True)
 """

@@ -13,10 +13,11 @@ from manifests.pack_rows import PackRows
 from manifests.packs import Pack
 from manifests.store import Store
 from pipeline import text_documents
+from pipeline.document_kinds import TextDocuments
 from pipeline.pack import pack
 from pipeline.recipe import PackRecipe
 
-RECIPE = PackRecipe(name="text", include_audio=False, splits={"train": 0.5, "test": 0.5})
+RECIPE = PackRecipe(name="text", documents=[TextDocuments()], include_audio=False, splits={"train": 0.5, "test": 0.5})
 TEXTS = [f"{number} " + "wörter " * (number % 7) for number in range(60)]
 
 
