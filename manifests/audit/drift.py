@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 
 from manifests.audit.recipe import Distribution, Drift
 from manifests.audit.slices import SliceColumns, bounds_of, edges_of
+from manifests.sketches import DistinctSketch
 
 TEST = (
     "Kolmogorov-Smirnov on histograms, a recording as one observation; p-values after Holm over all tests of this audit; "
@@ -72,15 +74,18 @@ class Compared:
 class Periods:
     """Tally: histograms by source and span of time, and how many recordings each has.
 
-    ``edges`` are the first units of all periods but the first: units come in order of time, and so do their names.
+    ``edges`` are the first units of all periods but the first: units come in order of time, and so do their names. Units have
+    all clips of a recording; where rows are ``shuffled``, as in packs, several slices may have some, and sketches count them.
     """
 
     distributions: list[Distribution]
     edges: Sequence[str]
     rules: Drift
     has_source: bool
+    is_shuffled: bool = False
     counts: dict[tuple[str, int], list[np.ndarray]] = field(default_factory=dict)
     num_recordings: dict[tuple[str, int], int] = field(default_factory=dict)
+    sketches: dict[tuple[str, int], DistinctSketch] = field(default_factory=dict)
 
     @property
     def columns(self) -> Sequence[str]:
@@ -92,13 +97,19 @@ class Periods:
         sources, labels = slice_.coded(SOURCE) if self.has_source else (np.zeros(slice_.num_rows, np.int64), [None])
         num = len(self.edges) + 1
         places = sources * num + period[units]
-        recordings = slice_.coded(RECORDING)
-        firsts = np.empty(len(recordings.values), np.int64)
-        firsts[recordings.codes[::-1]] = places[::-1]  # the last write is that of a recording's first clip
-        counted = np.bincount(firsts, minlength=len(labels) * num)
         keys = {int(place): (str(labels[int(place) // num] or "no source"), int(place) % num) for place in np.unique(places)}
-        for place, key in keys.items():
-            self.num_recordings[key] = self.num_recordings.get(key, 0) + int(counted[place])
+        if self.is_shuffled:
+            for place, key in keys.items():
+                sketch = DistinctSketch()
+                sketch.add(slice_.table[RECORDING].filter(pa.array(places == place)))
+                self._join(key, 0, sketch)
+        else:
+            recordings = slice_.coded(RECORDING)
+            firsts = np.empty(len(recordings.values), np.int64)
+            firsts[recordings.codes[::-1]] = places[::-1]  # the last write is that of a recording's first clip
+            counted = np.bincount(firsts, minlength=len(labels) * num)
+            for place, key in keys.items():
+                self._join(key, int(counted[place]), None)
         for number, d in enumerate(self.distributions):
             width = d.num_bins + 3
             joint = np.bincount(places * width + slice_.bins(d.column, bounds_of(d)), minlength=len(labels) * num * width)
@@ -110,7 +121,7 @@ class Periods:
         for key, counts in other.counts.items():
             for mine, more in zip(self._held(key), counts, strict=True):
                 mine += more
-            self.num_recordings[key] = self.num_recordings.get(key, 0) + other.num_recordings[key]
+            self._join(key, other.num_recordings[key], other.sketches.get(key))
         self._bound()
 
     def samples(self) -> dict[str, dict[tuple[str, int], Sample]]:
@@ -125,6 +136,14 @@ class Periods:
             self.counts[key] = [np.zeros(d.num_bins + 3, np.int64) for d in self.distributions]
         return self.counts[key]
 
+    def _join(self, key: tuple[str, int], num: int, sketch: DistinctSketch | None) -> None:
+        """Count recordings that nobody has counted, or, of a sketch, those of them."""
+        if sketch is None:
+            self.num_recordings[key] = self.num_recordings.get(key, 0) + num
+            return
+        self.sketches.setdefault(key, DistinctSketch()).merge(sketch)
+        self.num_recordings[key] = self.sketches[key].estimate
+
     def _bound(self) -> None:
         """Keep the largest sources by name; what more there are is one."""
         sources: dict[str, int] = {}
@@ -137,7 +156,7 @@ class Periods:
             other = (OTHER, key[1])
             for mine, more in zip(self._held(other), self.counts.pop(key), strict=True):
                 mine += more
-            self.num_recordings[other] = self.num_recordings.get(other, 0) + self.num_recordings.pop(key)
+            self._join(other, self.num_recordings.pop(key), self.sketches.pop(key, None))
 
 
 def period_edges(units: Sequence[str], num_periods: int) -> list[str]:

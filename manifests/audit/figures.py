@@ -4,7 +4,8 @@
 ``_s`` seconds, ``num_`` counts, ``_share`` 0 to 1). A clip's hours are its length; a null key of a group is ``None``.
 
 ``about``          uri, table (clips | documents), corpus_id or pack_id, snapshot, clip_set, recipe (resolved)
-``totals``         num_clips, clip_h, speech_h (None where no VAD is known, as in packs), num_units; of a corpus num_recordings, recording_h, num_inputs, num_refused too
+``totals``         num_clips, clip_h, speech_h (None where no VAD is known, as in packs), num_units, num_recordings
+                   (of a pack an estimate); of a corpus recording_h, num_inputs, num_refused too
 ``left_out``       [what, name, why]: parts of the recipe that this corpus has no columns for
 ``groups``         [name, columns, num_groups, rows: [key: [..], num_clips, clip_h, speech_h, share], rest: the same without
                    key, of the groups beyond ``most_groups``, or None]; most hours first; share is of all hours
@@ -64,7 +65,7 @@ from manifests.snapshots import layer_output
 
 TOP_SPEAKERS, MOST_OVER_CAP = 50, 1000
 SPEAKER_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,14 @@ def audit(rows: Rows, recipe: AuditRecipe, scheduler: str | None = None, before:
         "speech_h": done.totals.speech_s / 3600 if done.speech_share else None,
         "num_units": len({unit for part in rows.slices for unit in part.units}),
         **(ingested.totals() if ingested else {}),
+        **({"num_recordings": done.recordings.figures()["num"]} if done.recordings else {}),
     }
     distributions = [spread.figures() for spread in done.spreads]
     tests = [] if done.periods is None else compare_periods(done.periods)
     tests += _revision_tests(corpus, recipe, scheduler) if corpus is not None else []
     if before is not None:
         names = str(rows.uri), str(before.about["uri"])
-        sizes = _num_recordings(totals), _num_recordings(before.totals)
+        sizes = totals["num_recordings"], before.totals["num_recordings"]
         tests += compare_runs(distributions, before.distributions, names, sizes, recipe.drift.fewest_recordings)
     return AuditFigures(
         about=_about(rows, recipe),
@@ -155,11 +157,6 @@ def _about(rows: Rows, recipe: AuditRecipe) -> dict[str, Any]:
     if pack is not None:
         facts |= {"pack_id": pack.pack_id}
     return {**facts, "recipe": resolved(recipe)}
-
-
-def _num_recordings(totals: Mapping[str, Any]) -> float:
-    """Of a pack nobody counts them: its documents stand for themselves."""
-    return float(totals.get("num_recordings", totals["num_clips"]))
 
 
 def _group(name: str, sums: GroupSums, most: int, totals: Mapping[str, Any]) -> dict[str, Any]:

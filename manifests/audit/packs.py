@@ -10,6 +10,7 @@ from manifests.pack_rows import PackRows
 from manifests.packs import Pack
 from manifests.rows import Slice
 
+PACKED = "documents"  # the table's name
 # Column of the documents -> its name in an audit. Those that are not here are ``document.<column>``.
 AS_CLIPS = {
     "clip_id": "clip.clip_id",
@@ -28,7 +29,7 @@ AS_CLIPS = {
 class DocumentRows:
     """The documents of a pack, or of one of its splits."""
 
-    table = "documents"
+    table = PACKED
 
     def __init__(self, pack: Pack, split: str | None = None) -> None:
         self.pack, self._split = pack, split

@@ -9,9 +9,10 @@ from typing import Self
 import pyarrow as pa
 
 from manifests.audit.distributions import Spread
-from manifests.audit.drift import SOURCE, Periods, period_edges
+from manifests.audit.drift import RECORDING, SOURCE, UNIT, Periods, period_edges
 from manifests.audit.funnel import MOST_FILTERS, Funnel, TextNeed
 from manifests.audit.outliers import Ends
+from manifests.audit.packs import PACKED
 from manifests.audit.recipe import AuditRecipe, Band, Distribution, Threshold
 from manifests.audit.rules import LEFT_OUT_FOR, Offenders, rules_for
 from manifests.audit.slices import DURATION, SPEECH_SHARE, Bounds, SliceColumns, bounds_of
@@ -38,6 +39,7 @@ class AuditTally:
     ends: list[Ends]
     funnel: Funnel | None
     periods: Periods | None
+    recordings: Distinct | None  # of a pack: the tables of a corpus count its own
     totals: Totals = field(default_factory=Totals)
 
     @property
@@ -45,7 +47,7 @@ class AuditTally:
         """Those that count a slice."""
         some: list[SliceTally] = [self.totals, *self.groups.values(), *self.spreads, *self.distinct, *self.layers]
         some += [*self.offenders, *self.ends]
-        return [*some, *(tally for tally in (self.speakers, self.funnel, self.periods) if tally is not None)]
+        return [*some, *(tally for tally in (self.speakers, self.funnel, self.periods, self.recordings) if tally is not None)]
 
     @property
     def columns(self) -> Sequence[str]:
@@ -119,6 +121,7 @@ def plan_audit(rows: Rows, recipe: AuditRecipe) -> Plan:
         ends=[Ends(name, recipe.num_outliers) for name in recipe.outliers if there("outliers", name, [name])],
         funnel=_funnel(recipe, rows, there),
         periods=_periods(recipe, rows, spreads, there),
+        recordings=Distinct(RECORDING) if rows.table == PACKED and RECORDING in names else None,
     )
     return Plan(tally, left_out + no_rules)
 
@@ -163,8 +166,10 @@ def _scale(f: Threshold, distributions: Sequence[Distribution]) -> Bounds:
 def _periods(
     recipe: AuditRecipe, rows: Rows, spreads: list[Distribution], there: Callable[[str, str, Sequence[str]], bool]
 ) -> Periods | None:
-    if not spreads or not there("drift", "over time", ["clip.unit", "clip.recording_id"]):
+    if not spreads or not there("drift", "over time", [UNIT, RECORDING]):
         return None
     # Slices of a pack name its splits, and its shards are shuffled: there is no time in them.
-    units = [unit for part in rows.slices for unit in part.units] if rows.table == "clips" else []
-    return Periods(spreads, period_edges(units, recipe.drift.num_periods), recipe.drift, SOURCE in rows.schema.names)
+    is_packed = rows.table == PACKED
+    units = [] if is_packed else [unit for part in rows.slices for unit in part.units]
+    edges = period_edges(units, recipe.drift.num_periods)
+    return Periods(spreads, edges, recipe.drift, SOURCE in rows.schema.names, is_shuffled=is_packed)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,8 +30,14 @@ from manifests.audit.drift import (
     shift_std,
     stability_index,
 )
-from manifests.audit.recipe import Distribution, Drift
+from manifests.audit.figures import audit
+from manifests.audit.recipe import AuditRecipe, Distribution, Drift
 from manifests.audit.slices import SliceColumns, bins_of, bounds_of
+from manifests.audit.work import rows_at
+from manifests.ids import digest_bytes
+from manifests.packs import FORMAT_VERSION as PACK_FORMAT
+from manifests.recipes import load_recipe
+from manifests.schema import DOCUMENTS, table_of
 
 SCORE = Distribution(column="dnsmos.dnsmos_ovrl", title="score", low=1, high=5, num_bins=80)
 
@@ -87,7 +98,7 @@ def test_p_values_are_corrected_after_holm():
     assert not any(test.is_drift for test in judged(tests, Drift(alpha=0.01, smallest_distance=0.6)))
 
 
-def made_periods(shift: float, cuts: tuple[int, ...] = ()) -> list[Compared]:
+def made_clips(shift: float) -> pa.Table:
     """Two sources in 20 units of 40 recordings of three clips; the last tenth of the source ``a`` is shifted."""
     random, rows = np.random.default_rng(0), []
     for unit in range(20):
@@ -98,22 +109,34 @@ def made_periods(shift: float, cuts: tuple[int, ...] = ()) -> list[Compared]:
                 value = mean + random.normal(0, 0.1) + (shift if unit >= 18 and source == "a" else 0)
                 rows.append((f"u{unit:02d}", unit * 40 + recording, source, value))
     units, recordings, sources, values = zip(*rows, strict=True)
-    table = pa.table(
+    return pa.table(
         {
             "clip.unit": units,
-            "clip.recording_id": pa.array([number.to_bytes(16, "big") for number in recordings], pa.binary(16)),
+            "clip.recording_id": pa.array(
+                [digest_bytes(bytes([number & 255, number >> 8])) for number in recordings], pa.binary(16)
+            ),
             "input.source": sources,
             SCORE.column: pa.array(values, pa.float32()),
             "clip.duration_s": np.ones(len(rows)),
             "clip.speech_share": np.ones(len(rows)),
         }
     )
-    total = Periods([SCORE], PERIOD_EDGES, Drift(), has_source=True)
-    edges = [0, *(cut * 120 for cut in cuts), len(rows)]  # slices are whole units
+
+
+def counted_periods(table: pa.Table, edges: list[int], make: Callable[[], Periods]) -> Periods:
+    total = make()
     for start, stop in itertools.pairwise(edges):
-        part = Periods([SCORE], PERIOD_EDGES, Drift(), has_source=True)
+        part = make()
         part.add(SliceColumns(table.slice(start, stop - start)))
-        total.merge(part)
+        total.merge(pickle.loads(pickle.dumps(part)))
+    return total
+
+
+def made_periods(shift: float, cuts: tuple[int, ...] = ()) -> list[Compared]:
+    """Of ``made_clips``, cut at so many units: slices are whole ones."""
+    table = made_clips(shift)
+    edges = [0, *(cut * 120 for cut in cuts), table.num_rows]
+    total = counted_periods(table, edges, lambda: Periods([SCORE], PERIOD_EDGES, Drift(), has_source=True))
     return judged(compare_periods(total), Drift())
 
 
@@ -136,6 +159,20 @@ def test_recordings_and_clips_are_counted_by_side_whatever_the_slices():
     assert (test.num_recordings, test.num_clips) == (40, 120)
     assert (test.against_recordings, test.against_clips) == (360, 1080)
     assert test.shift_std < -1
+
+
+@pytest.mark.parametrize("most_sources", [100, 1])
+def test_recordings_of_shuffled_rows_count_once_whatever_the_slices(most_sources):
+    table = made_clips(-0.6)
+    shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
+    rules = Drift(most_sources=most_sources)
+    total = counted_periods(
+        shuffled, [*range(0, 2400, 100), 2400], lambda: Periods([SCORE], [], rules, has_source=True, is_shuffled=True)
+    )
+    assert sum(total.num_recordings.values()) == pytest.approx(800, rel=0.02)
+    (one, *_) = (test for test in compare_periods(total) if test.kind == "source")
+    assert (one.num_recordings, one.against_recordings) == (pytest.approx(400, rel=0.02), pytest.approx(400, rel=0.02))
+    assert (one.num_clips, one.against_clips) == (1200, 1200)
 
 
 def test_clips_of_few_recordings_are_no_evidence():
@@ -165,3 +202,35 @@ def test_runs_are_compared_where_their_bins_agree():
     assert test.distance == pytest.approx(0.47, abs=0.03)
     assert compare_runs([now], [row(np.ones(9), high=6.0)], ("now", "then"), (500, 500), 20) == []
     assert compare_runs([now], [row(np.ones(9), "signal.snr_db")], ("now", "then"), (500, 500), 20) == []
+
+
+def write_pack(folder: Path, mean_s: float) -> str:
+    """URI of a pack of 40 recordings of 50 documents each, all shuffled; lengths are much the same within a recording."""
+    random, rows = np.random.default_rng(int(mean_s)), []
+    for recording in range(40):
+        length_s = mean_s + random.normal(0, 1.0)
+        for number in range(50):
+            num_samples = round(16_000 * (length_s + random.normal(0, 0.1)))
+            clips = [{"clip_id": bytes([recording, number]) * 8, "num_samples": num_samples}]
+            turn = {"num_samples": num_samples, "recording_id": bytes([recording]) * 16, "clips": clips}
+            row = {"key": f"{recording}-{number}", "shard": "train-000000.tar", "offset": 0, "num_bytes": 0, "kind": "clip"}
+            rows.append({**row, "tasks": [], "turns": [turn], "num_samples": num_samples})
+    shuffled = [rows[place] for place in random.permutation(len(rows)).tolist()]
+    (folder / "manifest").mkdir(parents=True)
+    pq.write_table(table_of(shuffled, DOCUMENTS), folder / "manifest" / "train.parquet", row_group_size=250)
+    head = {"format_version": PACK_FORMAT, "pack_id": folder.name, "splits": ["train"], "sample_rate_hz": 16_000, "counts": {}}
+    (folder / "pack.json").write_text(json.dumps(head))
+    return str(folder)
+
+
+def test_a_document_of_a_pack_is_no_observation_but_its_recording_is(tmp_path):
+    recipe = load_recipe(AuditRecipe, "manifests", "audit")
+    before = audit(rows_at(write_pack(tmp_path / "before", 5.0)), recipe)
+    moved = audit(rows_at(write_pack(tmp_path / "moved", 7.0)), recipe, before=before)
+    slightly = audit(rows_at(write_pack(tmp_path / "slightly", 5.3)), recipe, before=before)
+    assert before.totals["num_recordings"] == 40
+    tests = [next(row for row in made.drift["rows"] if row["column"] == "clip.duration_s") for made in (moved, slightly)]
+    assert [(test["num_clips"], test["num_recordings"], test["against_recordings"]) for test in tests] == 2 * [(2000, 40, 40)]
+    assert [test["is_drift"] for test in tests] == [True, False]
+    # With documents for observations the same distance would be one.
+    assert ks_p_value(tests[1]["distance"], 2000, 2000) < 1e-6
