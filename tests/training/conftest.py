@@ -27,6 +27,7 @@ from tokenization.vocabulary import Vocabulary
 from training.recipe import TrainingRecipe
 
 Spoken = tuple[str, str, np.ndarray]  # key, text, float32 [S] at 16 kHz
+Content = Spoken | TarredDocument
 WORDS = {"so": 300.0, "la": 500.0, "mi": 800.0, "re": 1200.0, "do": 1800.0, "ti": 2600.0}
 FRAME_SAMPLES = 640  # 25 codes a second
 
@@ -58,20 +59,25 @@ def loudness_codes(audio: np.ndarray) -> np.ndarray:
     return (level * 81 + crossings).astype(np.uint16)
 
 
-def write_pack(folder: Path, splits: dict[str, Sequence[Spoken]], vocab_size: int, head: dict[str, Any]) -> MadePack:
+def write_pack(folder: Path, splits: dict[str, Sequence[Content]], vocab_size: int, head: dict[str, Any]) -> MadePack:
     """A tokenizer trained on the splits' texts, and a pack of them as ``corpus pack`` writes it."""
     store = Store(str(folder / "tokenizer"))
-    text = TextTokenizer.train([text for spoken in splits.values() for _, text, _ in spoken], vocab_size)
+    made = {
+        split: [item if isinstance(item, TarredDocument) else document(*item) for item in items]
+        for split, items in splits.items()
+    }
+    documents = [item.row for items in made.values() for item in items]
+    text = TextTokenizer.train([turn["text"] for row in documents for turn in row["turns"] if turn["text"]], vocab_size)
     facts = CodecFacts("s3", "absent.onnx", "c0de" * 4, 25.0, 6561, MODEL_RATE_HZ)
     tokenizer_id = write_tokenizer(store, text, Vocabulary.small(text.vocab_size), Ratio(), facts, {})
     opened = Tokenizer.open(store.uri)
     pack = Store(str(folder / "pack"))
-    for split, spoken in splits.items():
-        rows = write_shard(pack, shard_name(split, 0), (document(*item) for item in spoken))
+    for split, items in made.items():
+        rows = write_shard(pack, shard_name(split, 0), items)
         pack.write(f"manifest/{split}.parquet", table_bytes(table_of(rows, DOCUMENTS)))
     full = {
         "format_version": FORMAT_VERSION,
-        "pack_id": digest_json([sorted(splits), tokenizer_id, [key for spoken in splits.values() for key, _, _ in spoken]]),
+        "pack_id": digest_json([sorted(splits), tokenizer_id, [row["key"] for row in documents]]),
         "sample_rate_hz": MODEL_RATE_HZ,
         "splits": list(splits),
         "tokenizer_id": tokenizer_id,
@@ -92,7 +98,7 @@ def document(key: str, text: str, audio: np.ndarray) -> TarredDocument:
 def make_pack(tmp_path_factory: pytest.TempPathFactory) -> PackMaker:
     """``make_pack(splits, vocab_size=320, **head)``."""
 
-    def make(splits: dict[str, Sequence[Spoken]], vocab_size: int = 320, **head: Any) -> MadePack:
+    def make(splits: dict[str, Sequence[Content]], vocab_size: int = 320, **head: Any) -> MadePack:
         return write_pack(tmp_path_factory.mktemp("pack"), splits, vocab_size, head)
 
     return make

@@ -11,6 +11,7 @@ import numpy as np
 from manifests.contracts import MODEL_RATE_HZ
 from manifests.packs import Document, Turn
 from pipeline.documents import MadeTurn, document_of
+from pipeline.shards import TarredDocument
 from tokenization.interleave import Ratio
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
@@ -28,6 +29,7 @@ class Made:
 
     row: dict[str, Any]
     document: Document
+    tarred: TarredDocument
 
     def entry(self, text: TextTokenizer = BYTES) -> Entry:
         return entry_of(self.row, text)
@@ -45,32 +47,33 @@ def turn(
 
 def made(kind: str, turns: Sequence[MadeTurn], relation: str | None = None, key: str = "k") -> Made:
     """What a pack holds of the turns."""
-    row = {"shard": "train-000000.tar", **document_of(key, kind, relation, turns, MODEL_RATE_HZ).row}
+    tarred = document_of(key, kind, relation, turns, MODEL_RATE_HZ)
+    row = {"shard": "train-000000.tar", **tarred.row}
     read = tuple(
         Turn(*(t.facts.get(name) for name in ("role", "text", "language", "speaker_label")), t.audio, t.codes, t.facts)
         for t in turns
     )
-    return Made(row, Document(key, {}, read, relation))
+    return Made(row, Document(key, {}, read, relation), tarred)
 
 
-def clip(text: str = "hi", num_samples: int | None = 16_000, num_codes: int | None = 25, **facts: Any) -> Made:
-    return made("clip", [turn(text, num_samples, num_codes, **facts)])
+def clip(text: str = "hi", num_samples: int | None = 16_000, num_codes: int | None = 25, key: str = "k", **facts: Any) -> Made:
+    return made("clip", [turn(text, num_samples, num_codes, **facts)], key=key)
 
 
-def pair(source: MadeTurn, target: MadeTurn) -> Made:
-    return made("pair", [source, target], "translation")
+def pair(source: MadeTurn, target: MadeTurn, key: str = "k") -> Made:
+    return made("pair", [source, target], "translation", key)
 
 
-def conversation(*texts: str, num_samples: int = 8000, num_codes: int = 12) -> Made:
+def conversation(*texts: str, num_samples: int = 8000, num_codes: int = 12, key: str = "k") -> Made:
     """Turns of human and assistant in alternation."""
     roles = ("human", "assistant")
     turns = [turn(text, num_samples, num_codes, seed, role=roles[seed % 2]) for seed, text in enumerate(texts)]
-    return made("conversation", turns, "reply")
+    return made("conversation", turns, "reply", key)
 
 
-def continuation(*texts: str, num_samples: int = 8000, num_codes: int = 12) -> Made:
+def continuation(*texts: str, num_samples: int = 8000, num_codes: int = 12, key: str = "k") -> Made:
     turns = [turn(text, num_samples, num_codes, seed) for seed, text in enumerate(texts)]
-    return made("continuation", turns, "continuation")
+    return made("continuation", turns, "continuation", key)
 
 
 def layouts(
