@@ -187,7 +187,7 @@ def write_tokenizer(
         "format_version": FORMAT_VERSION,
         "tokenizer_id": made,
         "text": {"file": TEXT, "digest": text.digest, "vocab_size": text.vocab_size},
-        "vocabulary": {**vocabulary.to_json(), "layout_hash": vocabulary.layout_hash},
+        "vocabulary": vocabulary.to_json(with_hash=True),
         "interleave": {"ratio": str(ratio)},
         "codec": dict(codec.__dict__),
         "lineage": dict(lineage),

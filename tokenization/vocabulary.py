@@ -208,9 +208,9 @@ class Vocabulary:
         values = np.asarray(ids, dtype=np.int64)
         return (values[self.is_audio(values)] - self.audio_base).astype(np.uint16)
 
-    def to_json(self) -> dict[str, Any]:
-        """The whole table as JSON values."""
-        return {
+    def to_json(self, *, with_hash: bool = False) -> dict[str, Any]:
+        """The whole table as JSON values; with its ``layout_hash`` ``from_json`` checks it."""
+        table = {
             "text_size": self.text_size,
             "specials": dict(self.specials),
             "audio_base": self.audio_base,
@@ -218,6 +218,7 @@ class Vocabulary:
             "audio_pad_id": self.audio_pad_id,
             "num_rows": self.num_rows,
         }
+        return {**table, "layout_hash": self.layout_hash} if with_hash else table
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Vocabulary:

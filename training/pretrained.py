@@ -17,6 +17,7 @@ from training.config import DecoderConfig, EncoderConfig
 from training.decoder import Decoder
 from training.encoder import AudioEncoder
 from training.model import StepAudio2
+from training.published import side_files
 from training.weight_files import Reading, WeightFolder, write_folder
 
 # Model name -> Qwen2-Audio's, by the first part of a tensor's name and by parts within a block.
@@ -33,6 +34,7 @@ BLOCK_NAMES = {
 }
 # Where the encoder's tensors stand: in the whole model, and in an encoder that was saved by itself.
 TOWERS = ("audio_tower.", "model.audio_tower.", "")
+TEXT_MODEL = ("model.", "lm_head.")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -133,8 +135,9 @@ def qwen2_config(config: DecoderConfig, vocabulary: Vocabulary, dtype: torch.dty
 
 
 def save_decoder(
-    path: str, model: StepAudio2, vocabulary: Vocabulary, others: Mapping[str, bytes], dtype: torch.dtype = torch.bfloat16
+    path: str, model: StepAudio2, vocabulary: Vocabulary, facts: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16
 ) -> None:
-    """Write decoder and head as a new folder that transformers loads. Raises as ``write_folder``."""
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(("model.", "lm_head."))}
-    write_folder(path, qwen2_config(model.config.decoder, vocabulary, dtype), tensors, dtype, others)
+    """Write decoder and head as a new folder that transformers loads; ``facts`` go beside. Raises as ``write_folder``."""
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TEXT_MODEL)}
+    config = qwen2_config(model.config.decoder, vocabulary, dtype)
+    write_folder(path, config, tensors, dtype, side_files(vocabulary, facts))

@@ -116,6 +116,10 @@ def save_published(
     path: str, model: StepAudio2, vocabulary: Vocabulary, facts: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16
 ) -> None:
     """Write a model as a new folder of the published layout; ``facts`` go beside the weights. Raises as ``write_folder``."""
-    table = {**vocabulary.to_json(), "layout_hash": vocabulary.layout_hash}
-    others = {FACTS: json_bytes({**facts, "vocabulary": table})}
-    write_folder(path, published_config(model.config, vocabulary, dtype), published_tensors(model), dtype, others)
+    config = published_config(model.config, vocabulary, dtype)
+    write_folder(path, config, published_tensors(model), dtype, side_files(vocabulary, facts))
+
+
+def side_files(vocabulary: Vocabulary, facts: Mapping[str, Any]) -> dict[str, bytes]:
+    """What lies beside exported weights: the vocabulary's table with its hash, and the facts."""
+    return {FACTS: json_bytes({**facts, "vocabulary": vocabulary.to_json(with_hash=True)})}

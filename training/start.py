@@ -47,16 +47,20 @@ def open_start(start: StartRecipe, size: str, vocabulary: Vocabulary) -> Start:
     """
     config = model_config(size)
     readings: dict[str, Reading] = {}
-    loaded: set[Group] = set()
     if start.model is not None:
-        readings = published_readings(WeightFolder(start.model), config, size, vocabulary)
-        loaded = {Group.ENCODER, Group.ADAPTOR, Group.DECODER, Group.EMBEDDING, Group.HEAD}
+        readings |= published_readings(WeightFolder(start.model), config, size, vocabulary)
     if start.encoder is not None:
         readings |= encoder_readings(WeightFolder(start.encoder), config.encoder, size)
-        loaded |= {Group.ENCODER}
     if start.decoder is not None:
         readings |= decoder_readings(WeightFolder(start.decoder), config.decoder, size, vocabulary)
-        loaded |= {Group.DECODER, Group.EMBEDDING, Group.HEAD}
     with torch.device("meta"):
         check_readings(readings, StepAudio2(config, vocabulary.num_rows, vocabulary.text_size), size)
-    return Start(readings, frozenset(loaded), vocabulary, start.decoder is not None)
+    return Start(readings, loaded_groups(start), vocabulary, start.decoder is not None)
+
+
+def loaded_groups(start: StartRecipe) -> frozenset[Group]:
+    """Parts of the model that the recipe's weights fill."""
+    text_model = {Group.DECODER, Group.EMBEDDING, Group.HEAD}
+    loaded = text_model | {Group.ENCODER, Group.ADAPTOR} if start.model else set[Group]()
+    loaded |= {Group.ENCODER} if start.encoder else set()
+    return frozenset(loaded | text_model if start.decoder else loaded)
