@@ -18,13 +18,14 @@ from training.config import DecoderConfig
 class KeyValueCache:
     """One document a row, each as long as it is: position p of a row lies at place p, whatever its neighbours' lengths.
 
-    ``lengths``: positions held by row. Memory: 2 * layers * rows * capacity * K * W numbers.
+    ``keys`` and ``values``: ``[B, K, C, W]`` of each layer; ``lengths``: positions held by row. Memory: 2 * layers * B * K * C * W
+    numbers.
     """
 
     def __init__(self, config: DecoderConfig, num_rows: int, capacity: int, device: torch.device, dtype: torch.dtype) -> None:
         shape = (num_rows, config.num_kv_heads, capacity, config.head_width)
-        self._keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
-        self._values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
         self.lengths = [0] * num_rows
         self.capacity = capacity
 
@@ -45,9 +46,9 @@ class KeyValueCache:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, which are numbered anew in the order given."""
-        index = torch.tensor(rows, device=self._keys[0].device)
-        self._keys = [keys.index_select(0, index) for keys in self._keys]
-        self._values = [values.index_select(0, index) for values in self._values]
+        index = torch.tensor(rows, device=self.keys[0].device)
+        self.keys = [keys.index_select(0, index) for keys in self.keys]
+        self.values = [values.index_select(0, index) for values in self.values]
         self.lengths = [self.lengths[row] for row in rows]
 
 
@@ -56,22 +57,21 @@ class CacheStep:
 
     def __init__(self, cache: KeyValueCache, spans: DocumentSpans, before: list[int], width: int) -> None:
         self._cache, self._spans = cache, spans
-        device = cache._keys[0].device
+        device = cache.keys[0].device
         new_BT = torch.arange(width) < torch.tensor([sum(row) for row in spans.rows])[:, None]
         places_BT = torch.tensor(before)[:, None] + torch.arange(width)
         self._rows, self._columns = (index.to(device) for index in new_BT.nonzero(as_tuple=True))
         self._places = places_BT[new_BT].to(device)
         self._reach = max(cache.lengths)
-        self._is_first = not any(before)
-        # A row's places up to a position's own are all its own: what an earlier, longer row left behind them is not seen.
-        self._sees_B1TC = (torch.arange(self._reach) <= places_BT[:, :, None])[:, None].to(device)
+        # What lies behind a position's own place is empty, or padding of a longer row. Where nothing is held yet, spans say it all.
+        self._sees_B1TC = (torch.arange(self._reach) <= places_BT[:, None, :, None]).to(device) if any(before) else None
 
     def attend(self, layer: int, q_BHTW: torch.Tensor, k_BKTW: torch.Tensor, v_BKTW: torch.Tensor) -> torch.Tensor:
         """As ``attention.attend``, over all that the rows hold by now: ``[B, H, T, W]``, anything in padding."""
-        keys_BKCW, values_BKCW = self._cache._keys[layer], self._cache._values[layer]
+        keys_BKCW, values_BKCW = self._cache.keys[layer], self._cache.values[layer]
         keys_BKCW[self._rows, :, self._places] = k_BKTW[self._rows, :, self._columns]
         values_BKCW[self._rows, :, self._places] = v_BKTW[self._rows, :, self._columns]
-        if self._is_first:
+        if self._sees_B1TC is None:
             return attend(q_BHTW, k_BKTW, v_BKTW, self._spans)
         k_BHCW, v_BHCW = (for_each_head(x[:, :, : self._reach], q_BHTW.shape[1]) for x in (keys_BKCW, values_BKCW))
         return F.scaled_dot_product_attention(q_BHTW, k_BHCW, v_BHCW, attn_mask=self._sees_B1TC)
