@@ -38,10 +38,11 @@ from tokenization.codec_measures import code_stability, measure, text_errors
 from tokenization.codec_training import CodecTraining, train_codec
 from tokenization.fsq import DIMENSIONS, ChannelNorm, ResidualBlock, digits_of_codes
 from tokenization.letters import Letters, normal_form, shortest_frames
+from tokenization.vocabulary import NUM_CODES
 
 TEST_TAKES = range(5)
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-STABILITY_CLIPS = 30
+STABILITY_CLIPS = 15
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def main() -> None:
 def row(weight: float, material: Material, codec: FsqCodec, network: Any, reader_steps: int) -> str:
     heard, _ = hear(material.tested, network.mel_mean.shape[0], 0.0)
     found = measure(network, heard)
-    some = material.tested[:: max(1, len(material.tested) // STABILITY_CLIPS)]
-    stability = code_stability(codec, codec.encode([clip.audio for clip in some]))
-    errors = [codes_to_text(material, codec, by_id, reader_steps) for by_id in (True, False)]
+    learnt, tested = (codec.encode([clip.audio for clip in clips]) for clips in (material.learnt, material.tested))
+    stability = code_stability(codec, tested[:: max(1, len(tested) // STABILITY_CLIPS)])
+    errors = [codes_to_text(material, learnt, tested, by_id, reader_steps) for by_id in (True, False)]
     shares = [found["mel_error_ratio"], found["codebook_use"], found["perplexity"], stability, *errors]
     cells = " | ".join(f"{value:.0f}" if value > 1.5 else f"{value:.1%}" for value in shares)
     return f"| {weight:g} | {material.name} | {cells} |"
@@ -135,7 +136,9 @@ def heard_audio(path: Path) -> np.ndarray:
     return resample(audio, rate, MODEL_RATE_HZ)
 
 
-def codes_to_text(material: Material, codec: FsqCodec, by_id: bool, steps: int) -> float:
+def codes_to_text(
+    material: Material, learnt: Sequence[np.ndarray], tested: Sequence[np.ndarray], by_id: bool, steps: int
+) -> float:
     """Word error (digits) or letter error (read) on the test clips of a recogniser of the training clips' codes."""
     letters = Letters.of(clip.text or "" for clip in material.learnt)
     labels = {
@@ -144,17 +147,16 @@ def codes_to_text(material: Material, codec: FsqCodec, by_id: bool, steps: int) 
         else [WORDS.index(word) + 1 for word in (clip.text or "").split()]
         for clip in (*material.learnt, *material.tested)
     }
-    codes = [torch.from_numpy(own.astype(np.int64)) for own in codec.encode([clip.audio for clip in material.learnt])]
-    told = [(own, labels[clip.text or ""]) for own, clip in zip(codes, material.learnt, strict=True)]
+    told = [(_tensor(codes), labels[clip.text or ""]) for codes, clip in zip(learnt, material.learnt, strict=True)]
     told = [(own, label) for own, label in told if shortest_frames(label) <= len(own)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        recogniser = CodeRecogniser(codec.num_codes, letters.num_labels if material.spells else len(WORDS) + 1, by_id)
+        recogniser = CodeRecogniser(letters.num_labels if material.spells else len(WORDS) + 1, by_id)
         learn(recogniser, told, steps)
     pairs = []
-    for clip in material.tested:
+    for codes, clip in zip(tested, material.tested, strict=True):
         with torch.inference_mode():
-            best = recogniser(torch.from_numpy(codec.encode([clip.audio])[0].astype(np.int64))[None])[0].argmax(-1).tolist()
+            best = recogniser(_tensor(codes)[None])[0].argmax(-1).tolist()
         if material.spells:
             pairs.append((clip.text or "", letters.read(best)))
         else:
@@ -165,12 +167,16 @@ def codes_to_text(material: Material, codec: FsqCodec, by_id: bool, steps: int) 
     return error
 
 
+def _tensor(codes: np.ndarray) -> Tensor:
+    return torch.from_numpy(codes.astype(np.int64))
+
+
 class CodeRecogniser(nn.Module):
     """Code ids ``[B, F]`` through an embedding, or as their digits, to log-probabilities ``[B, F, L]``."""
 
-    def __init__(self, num_codes: int, num_labels: int, by_id: bool, width: int = 128) -> None:
+    def __init__(self, num_labels: int, by_id: bool, width: int = 128) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(num_codes, width) if by_id else None
+        self.embedding = nn.Embedding(NUM_CODES, width) if by_id else None
         self.widen = nn.Conv1d(width if by_id else DIMENSIONS, width, 3, padding=1)
         self.layers = nn.Sequential(*(ResidualBlock(width) for _ in range(2)), ChannelNorm(width), nn.Dropout(0.2))
         self.out = nn.Conv1d(width, num_labels, 1)

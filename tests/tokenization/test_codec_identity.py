@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from tokenization.artifact import Tokenizer
 from tokenization.build import build_tokenizer
 from tokenization.codes import CodesConfig
 from tokenization.recipe import TokenizerRecipe
+from training.checkpoint import Identity
 from training.plan import check_belongs
 
 
@@ -72,3 +74,16 @@ def test_neither_a_pack_nor_a_run_takes_codes_of_the_other(two: TwoCodecs, tmp_p
     check_belongs(made, first)
     with pytest.raises(MismatchError, match=f"codec_fingerprint {first.codec_fingerprint}.* {second.codec_fingerprint}"):
         check_belongs(made, second)
+
+
+def test_a_checkpoint_of_the_other_is_refused(two: TwoCodecs) -> None:
+    first, second = (
+        Identity("recipe", opened.tokenizer_id, opened.vocabulary.layout_hash, opened.codec_fingerprint, "pack")
+        for opened in (Tokenizer.open(two.first), Tokenizer.open(two.second))
+    )
+    first.check(first, "checkpoint 'a'")
+    with pytest.raises(MismatchError, match=f"checkpoint 'a' has tokenizer_id {second.tokenizer_id}"):
+        first.check(second, "checkpoint 'a'")
+    # Also where the id were not looked at.
+    with pytest.raises(MismatchError, match=f"has codec_fingerprint {second.codec_fingerprint}"):
+        first.check(replace(second, tokenizer_id=first.tokenizer_id), "checkpoint 'a'")
