@@ -18,6 +18,9 @@ from training.layouts import HUMAN, NEEDS, Lacking, Layouts
 from training.lengths import num_dropped_samples
 from training.recipe import Task
 
+COLUMNS = ("key", "shard", "relation", "tasks", "turns")  # of DOCUMENTS, what an entry is made of
+ROWS = 4096  # made into Python's objects at a time: these take many times what the table does
+
 
 @dataclass(frozen=True)
 class Split:
@@ -39,12 +42,13 @@ def read_split(pack: Pack, name: str, layouts: Layouts, tasks: Collection[Task],
 
 def read_entries(pack: Pack, name: str, text: TextTokenizer) -> tuple[Entry, ...]:
     """One a document. Raises RequestError when the pack has no such split, or when its audio is not at 16 kHz."""
-    rows = pack.documents(name).to_pylist()
-    if pack.sample_rate_hz != MODEL_RATE_HZ and any(row["num_samples"] for row in rows):
+    rows = pack.documents(name)
+    if pack.sample_rate_hz != MODEL_RATE_HZ and rows["num_samples"].null_count < len(rows):
         raise RequestError(
             f"pack {pack.store.uri!r} holds audio at {pack.sample_rate_hz} Hz; the encoder hears 16000: pack it so"
         )
-    return tuple(entry_of(row, text) for row in rows)
+    batches = rows.select(COLUMNS).to_batches(max_chunksize=ROWS)
+    return tuple(entry_of(row, text) for batch in batches for row in batch.to_pylist())
 
 
 def serve(name: str, documents: Sequence[Entry], layouts: Layouts, tasks: Collection[Task], max_tokens: int) -> Split:
