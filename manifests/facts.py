@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import RequestError
+from manifests.licences import compared_licences
 from manifests.schema import CONSENTS, INPUTS
 from manifests.snapshots import INGEST
 
@@ -56,7 +57,10 @@ class FactsReader:
 
 
 def first_known(inputs: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """``recording_id`` and ``columns``, a row a recording: of each fact the first that is known; of consent, as CONSENTS says."""
+    """``recording_id`` and ``columns``, a row a recording: of each fact the first that is known (an empty text is no licence); of consent, as CONSENTS says."""
+    if "licence" in columns:
+        stated = pc.if_else(pc.is_valid(compared_licences(inputs["licence"])), inputs["licence"], pa.scalar(None, pa.string()))
+        inputs = inputs.set_column(inputs.column_names.index("licence"), INPUTS.field("licence"), stated)
     # One thread: only then is the first of a group the first of the table.
     grouped = inputs.group_by("recording_id", use_threads=False).aggregate([(name, "first") for name in columns])
     facts = grouped.rename_columns({f"{name}_first": name for name in columns})
@@ -79,13 +83,14 @@ def check_licences(inputs: pa.Table) -> None:
 
     Nobody may choose one: not a pack, not an export.
     """
-    stated = inputs.filter(pc.fill_null(pc.not_equal(inputs["licence"], ""), False)).select(["recording_id", "licence", "uri"])
-    pairs = stated.group_by(["recording_id", "licence"], use_threads=False).aggregate([("uri", "first")])
+    stated = inputs.select(["recording_id", "licence", "uri"]).append_column("compared", compared_licences(inputs["licence"]))
+    stated = stated.filter(pc.is_valid(stated["compared"]))
+    pairs = stated.group_by(["recording_id", "compared"], use_threads=False).aggregate([("uri", "first"), ("licence", "first")])
     counts = pairs.group_by("recording_id", use_threads=False).aggregate([([], "count_all")])
     torn = counts.filter(pc.greater(counts["count_all"], 1))["recording_id"]
     if len(torn):
         one, other = pairs.filter(pc.equal(pairs["recording_id"], torn[0])).slice(0, 2).to_pylist()
         raise RequestError(
-            f"{one['uri_first']!r} and {other['uri_first']!r} hold the same bytes under licences {one['licence']!r} and "
-            f"{other['licence']!r}; settle which one holds"
+            f"{one['uri_first']!r} and {other['uri_first']!r} hold the same bytes under licences {one['licence_first']!r} and "
+            f"{other['licence_first']!r}; settle which one holds"
         )

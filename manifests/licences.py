@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 
 @dataclass(frozen=True)
 class Licence:
@@ -66,3 +69,16 @@ def find_licence(text: str | None) -> Licence | None:
     if deed := _CC_DEED.fullmatch(told):
         told = f"cc-{deed[1]}-{deed[2]}"
     return LICENCES.get(re.sub(r"\s+", "-", told))
+
+
+def compared_licence(text: str | None) -> str | None:
+    """What a licence is compared by: the SPDX id of one that is known, however it is written, else the text; None for no text."""
+    known = find_licence(text)
+    return known.spdx_id if known else (text or "").strip() or None
+
+
+def compared_licences(texts: pa.ChunkedArray) -> pa.Array:
+    """``compared_licence`` of each: few among many rows are different."""
+    every = texts.unique()
+    compared = pa.array([compared_licence(text) for text in every.to_pylist()], pa.string())
+    return compared.take(pc.index_in(texts, value_set=every).combine_chunks())

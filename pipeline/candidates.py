@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from manifests.clip_texts import RECORDING, SOURCE, SOURCE_TEXT, first_texts
 from manifests.corpus import Corpus, UnitView
 from manifests.errors import MismatchError, RequestError
 from manifests.gates import CLIP_COLUMNS, longest_pause_s
-from manifests.licences import find_licence
+from manifests.licences import compared_licence
 from manifests.snapshots import INGEST, clips_output, layer_output
 from pipeline.annotate_work import AnnotateWork
 from pipeline.facts import RecordingFacts, group_of
@@ -176,8 +176,8 @@ def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
         return "consent_withheld"
     if recipe.require_consent and consent not in ("granted", "not_needed"):
         return "no_consent"
-    if recipe.licences and not _is_among(licence, recipe.licences):
-        return "licence_not_allowed" if licence else "no_licence"
+    if recipe.licences and compared_licence(licence) not in map(compared_licence, recipe.licences):
+        return "licence_not_allowed" if compared_licence(licence) else "no_licence"
     if candidate.left_out is not None:
         return candidate.left_out
     if recipe.require_text and candidate.text is None:
@@ -185,12 +185,6 @@ def drop_reason(candidate: Candidate, recipe: PackRecipe) -> str | None:
     if recipe.codes_from and candidate.layers[recipe.codes_from]["status"] != "ok":
         return f"{recipe.codes_from}.error"
     return next((config.drop_reason for config in recipe.filters if _is_outside(candidate.value(config.column), config)), None)
-
-
-def _is_among(licence: str | None, allowed: Sequence[str]) -> bool:
-    """Whether it is one of them, as it is written or as a known licence in another spelling."""
-    known = find_licence(licence)
-    return licence in allowed or (known is not None and any(find_licence(text) == known for text in allowed))
 
 
 def _is_outside(value: float | None, config: FilterConfig) -> bool:

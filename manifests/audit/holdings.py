@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from manifests.licences import compared_licences
+
 RECORDING_H = "recording_h"
 
 
@@ -57,7 +59,7 @@ class Sums:
 
 @dataclass
 class Disagreements:
-    """Tally: recordings whose inputs tell different licences. ``shared`` are those that inputs of several units have."""
+    """Tally: recordings whose inputs tell different licences, however they spell them. ``shared`` are those that inputs of several units have."""
 
     shared: frozenset[bytes]
     most: int
@@ -68,7 +70,8 @@ class Disagreements:
     columns: Sequence[str] = ("recording_id", "licence")
 
     def add(self, table: pa.Table) -> None:
-        known = table.select(["recording_id", "licence"]).filter(pc.and_(*(pc.is_valid(table[name]) for name in self.columns)))
+        told = pa.table([table["recording_id"], compared_licences(table["licence"])], [*self.columns])
+        known = told.filter(pc.and_(*(pc.is_valid(told[name]) for name in self.columns)))
         pairs = known.group_by(["recording_id", "licence"], use_threads=False).aggregate([])
         if self.shared:
             of_several = pc.is_in(pairs["recording_id"], value_set=pa.array(sorted(self.shared), pa.binary(16)))

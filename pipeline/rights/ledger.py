@@ -13,7 +13,7 @@ from typing import Any
 from manifests.console import aligned, counted, hours, progress
 from manifests.corpus import Corpus, UnitView
 from manifests.facts import consent_of
-from manifests.licences import Licence, find_licence
+from manifests.licences import Licence, compared_licence, find_licence
 
 CLAIM = ["uri", "source", "licence", "consent", "terms", "attribution", "origin_uri", "recording_id"]
 QUESTIONS = {"commercial": "allows_commercial", "derivatives": "allows_derivatives", "share_alike": "is_share_alike"}
@@ -42,7 +42,7 @@ class SourceLedger:
 
     def add(self, claims: Sequence[Row], seconds: float, is_conflicting: bool) -> None:
         """A recording, and what its inputs say."""
-        licence, consent = _first(claims, "licence"), consent_of(row["consent"] for row in claims)
+        licence, consent = next(iter(_licences(claims)), None), consent_of(row["consent"] for row in claims)
         known = None if is_conflicting else find_licence(licence)
         self.num_recordings += 1
         self.seconds += seconds
@@ -147,7 +147,7 @@ def read_ledger(corpus: Corpus) -> RightsLedger:
     """The ledger of a snapshot; what readers do not see is not in it."""
     sources, total, conflicts = dict[str, SourceLedger](), SourceLedger("all"), list[dict[str, Any]]()
     for recording, seconds, claims in _recordings(corpus, sources):
-        licences = sorted({row["licence"] for row in claims if row["licence"]})
+        licences = sorted(_licences(claims))
         if len(licences) > 1:
             conflicts.append({"recording_id": recording.hex(), "licences": licences, "uris": [row["uri"] for row in claims]})
         total.add(claims, seconds, len(licences) > 1)
@@ -197,6 +197,12 @@ def _lengths_s(view: UnitView) -> Iterator[tuple[bytes, float]]:
 def _ordered(counts: Seconds) -> list[Any]:
     """What was said, by hours."""
     return sorted(counts, key=lambda value: (-counts[value], str(value)))
+
+
+def _licences(claims: Sequence[Row]) -> list[str]:
+    """What the claims state, each licence once, in their order."""
+    stated = (compared_licence(row["licence"]) for row in claims)
+    return list(dict.fromkeys(licence for licence in stated if licence is not None))
 
 
 def _first(claims: Sequence[Row], name: str) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
-from manifests.licences import LICENCES, find_licence
+from manifests.licences import LICENCES, compared_licence, compared_licences, find_licence
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,19 @@ def test_what_creative_commons_allow_follows_from_their_names():
     assert (free.allows_commercial, free.allows_derivatives, free.is_share_alike) == (True, True, True)
     narrow = LICENCES["cc-by-nc-nd-4.0"]
     assert (narrow.allows_commercial, narrow.allows_derivatives, narrow.is_share_alike) == (False, False, False)
+
+
+def test_a_licence_is_compared_by_what_it_is_and_another_text_by_its_words():
+    texts = [
+        "CC BY 4.0",
+        "CC-BY-4.0",
+        "https://creativecommons.org/licenses/by/4.0/",
+        " house rules",
+        "House rules",
+        "",
+        " ",
+        None,
+    ]
+    expected = [*["CC-BY-4.0"] * 3, "house rules", "House rules", None, None, None]
+    assert [compared_licence(text) for text in texts] == expected
+    assert compared_licences(pa.chunked_array([texts[:3], texts[3:]])).to_pylist() == expected

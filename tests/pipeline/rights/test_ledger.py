@@ -6,10 +6,16 @@ import json
 import shutil
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from manifests.audit.holdings import Disagreements
 from manifests.corpus import Corpus
+from manifests.facts import check_licences
+from manifests.recipes import decode_recipe
 from pipeline.build import build
+from pipeline.pack import pack
+from pipeline.recipe import PackRecipe
 from pipeline.rights.ledger import read_ledger
 
 
@@ -53,7 +59,7 @@ def test_hours_gaps_and_answers_by_source(corpus):
     sources = {row["source"]: row for row in found["sources"]}
     assert sources.keys() == {"open", "closed", "calls"}
     assert (sources["calls"]["num_inputs"], sources["calls"]["num_recordings"]) == (3, 2)
-    assert hours_of(sources["open"]["licences"]) == {"CC-BY-4.0": first, "cc-by-sa-4.0": second}
+    assert hours_of(sources["open"]["licences"]) == {"CC-BY-4.0": first, "CC-BY-SA-4.0": second}
     assert hours_of(sources["closed"]["licences"]) == {"CC-BY-NC-4.0": first}
     assert hours_of(sources["calls"]["consents"]) == {"withheld": talk, "unknown": tone}
     in_s = {name: {gap: round(h * 3600, 3) for gap, h in row["gap_hours"].items() if h} for name, row in sources.items()}
@@ -80,3 +86,30 @@ def test_the_verb_prints_the_ledger_and_ends_well_whatever_it_finds(corpus):
     assert "house rules" in people.stdout
     machines = runner.invoke(stepwell.app, ["manifest", "rights", corpus, "--json"])
     assert json.loads(machines.stdout)["total"]["num_recordings"] == 4
+
+
+def test_one_licence_in_two_spellings_is_no_conflict_anywhere(recordings, light, tmp_path):
+    """Not in the ledger, an audit, a pack or an export; and a licence that is an empty text is none."""
+    first, second = sorted(recordings.glob("BAC*.wav"))
+    twins = [(path, shutil.copy(path, tmp_path / f"twin-{path.name}")) for path in (first, second)]
+    licences = [("CC BY 4.0", "https://creativecommons.org/licenses/by/4.0/"), ("", "CC0-1.0")]
+    said = [
+        {"uri": str(uri), "source": "open", "licence": licence}
+        for uris, told in zip(twins, licences, strict=True)
+        for uri, licence in zip(uris, told, strict=True)
+    ]
+    manifest, out = tmp_path / "m.jsonl", str(tmp_path / "corpus")
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in said))
+    build([str(manifest)], out, light(annotators={}))
+    opened = Corpus.open(out)
+    ledger = read_ledger(opened).to_json()
+    assert ledger["conflicts"] == []
+    assert {row["value"] for row in ledger["total"]["licences"]} == {"CC-BY-4.0", "CC0-1.0"}
+    assert ledger["total"]["gap_hours"]["no_licence"] == 0
+    tally = Disagreements(frozenset(), most=5)
+    tally.add(opened.inputs())
+    assert tally.figures()["num_recordings"] == 0
+    check_licences(opened.inputs())
+    recipe = {"name": "t", "text_from": [], "require_text": False, "licences": ["cc-by-4.0", "CC0 1.0"]}
+    packed = pack(out, str(tmp_path / "pack"), decode_recipe(PackRecipe, yaml.safe_dump(recipe), "t"))
+    assert packed.num_documents["train"] == opened.clips().num_rows > 0
