@@ -43,17 +43,13 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Say what is in a corpus or a pack: counts, hours, layers with their fingerprints; or print rows of a table, or their groups."""
-    from manifests.corpus import Corpus
-    from manifests.packs import Pack, is_pack
-    from manifests.show import corpus_facts, pack_facts, row_facts
+    from manifests.show import place_facts, row_facts
 
     if any((table, where, columns, group_by, sort)):
         options = {"where": where, "columns": columns, "group_by": group_by, "sort": sort}
         value, lines = row_facts(uri, table, snapshot, **options, limit=rows, scheduler=scheduler)
-    elif is_pack(uri):
-        value, lines = pack_facts(Pack.open(uri))
     else:
-        value, lines = corpus_facts(Corpus.open(uri, snapshot))
+        value, lines = place_facts(uri, snapshot)
     answer(value, as_json, lines)
 
 

@@ -15,19 +15,28 @@ from manifests.rows import Rows
 from manifests.unit_rows import CorpusRows, UnitRows, unit_tables
 
 
+def open_place(uri: str, snapshot: int | None = None) -> Corpus | Pack:
+    """What lies at a URI. Raises RequestError where nothing does, or a pack is asked for a snapshot."""
+    if not is_pack(uri):
+        return Corpus.open(uri, snapshot)
+    if snapshot is not None:
+        raise RequestError(f"snapshot {snapshot} is asked of {uri!r}, which is a pack and has none; leave it out")
+    return Pack.open(uri)
+
+
 def open_rows(uri: str, table: str | None = None, snapshot: int | None = None) -> Rows:
     """The rows of whatever lies at a URI: a table of a corpus, ``clips`` by default, or a pack's documents (of the split ``table``).
 
     Beside what ``corpus_rows`` knows, ``table:NAME/ROLE`` is of a decision table; of ``table:NAME``, the first role.
     """
-    if is_pack(uri):
-        return PackRows(Pack.open(uri), table)
-    corpus = Corpus.open(uri, snapshot)
+    place = open_place(uri, snapshot)
+    if isinstance(place, Pack):
+        return PackRows(place, table)
     kind, _, name = (table or "clips").partition(":")
     if kind != "table":
-        return corpus_rows(corpus, table or "clips")
+        return corpus_rows(place, table or "clips")
     decided, _, role = name.partition("/")
-    return DecisionRows(corpus, decided, role or None)
+    return DecisionRows(place, decided, role or None)
 
 
 def corpus_rows(corpus: Corpus, table: str = "clips") -> CorpusRows:
@@ -50,11 +59,11 @@ def table_names(corpus: Corpus) -> list[str]:
 
 def all_rows(uri: str, snapshot: int | None = None) -> dict[str, Rows]:
     """Every table of what lies at the URI, by a name that SQL can write: ``clips``, ``spans_vad``, ``speaker_id_speakers``."""
-    if is_pack(uri):
-        return {"documents": open_rows(uri)}
-    corpus = Corpus.open(uri, snapshot)
-    number = corpus.snapshot.number
-    return {re.sub(r"\W", "_", name.removeprefix("table:")): open_rows(uri, name, number) for name in table_names(corpus)}
+    place = open_place(uri, snapshot)
+    if isinstance(place, Pack):
+        return {"documents": PackRows(place)}
+    number = place.snapshot.number
+    return {re.sub(r"\W", "_", name.removeprefix("table:")): open_rows(uri, name, number) for name in table_names(place)}
 
 
 @lru_cache(maxsize=8)

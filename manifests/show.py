@@ -14,8 +14,8 @@ from manifests.console import aligned, counted, hours
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.figures import pack_figures
-from manifests.open_rows import corpus_rows, open_rows, table_names
-from manifests.packs import Pack, is_pack
+from manifests.open_rows import corpus_rows, open_place, open_rows, table_names
+from manifests.packs import Pack
 from manifests.query import Answer
 from manifests.rows import Rows, resolve
 from manifests.selection import COUNTED, Selected, Sorting, select, select_groups
@@ -23,6 +23,12 @@ from manifests.selection import COUNTED, Selected, Sorting, select, select_group
 CELL_CHARS = 60
 LINE_COLUMNS = 8  # as many fit on a line; more are shown a column a line
 Facts = tuple[dict[str, Any], list[str]]  # as JSON, and the same as lines
+
+
+def place_facts(uri: str, snapshot: int | None = None) -> Facts:
+    """Of a corpus or a pack. Raises RequestError as ``open_place`` does."""
+    place = open_place(uri, snapshot)
+    return pack_facts(place) if isinstance(place, Pack) else corpus_facts(place)
 
 
 def corpus_facts(corpus: Corpus) -> Facts:
@@ -88,6 +94,8 @@ def pack_facts(pack: Pack) -> Facts:
     for row in figures["splits"]:
         codes, tokens = row["num_codes"] or 0, row["num_text_tokens"] or 0
         lines.append(f"  {row['split']}: {row['num_documents']} documents, {codes} codes, {tokens} text tokens")
+        for what, told in (("kinds", row["kinds"]), ("serve", row["tasks"])):
+            lines += [f"    {what}: {', '.join(f'{name} {num}' for name, num in told.items())}"] if told else []
     for row in figures["funnel"]:
         reason = f" ({row['reason']})" if row["reason"] else ""
         lines.append(f"  funnel: {row['step']}{reason} {row['num']}, {row['hours']:.4g} h")
@@ -136,15 +144,15 @@ def row_facts(
 
 def _opened(uri: str, table: str | None, snapshot: int | None) -> tuple[Rows, list[str]]:
     """A table by the name that ``--table`` takes, and the columns that are shown of it. Raises RequestError naming those there are."""
-    if is_pack(uri):
+    place = open_place(uri, snapshot)
+    if isinstance(place, Pack):
         rows = open_rows(uri, table)
         return rows, rows.schema.names
-    corpus = Corpus.open(uri, snapshot)
-    names = [*table_names(corpus), *(f"layer:{layer}" for layer in corpus.layers())]
+    names = [*table_names(place), *(f"layer:{layer}" for layer in place.layers())]
     kind, _, name = (table or "clips").partition(":")
     if table is not None and table not in names and kind != "table":
         raise RequestError(f"table {table!r} is not one of {', '.join(names)}")
-    rows = open_rows(uri, None if kind == "layer" else table, corpus.snapshot.number)
+    rows = open_rows(uri, None if kind == "layer" else table, place.snapshot.number)
     if kind != "layer":
         return rows, rows.schema.names
     return rows, ["clip.clip_id", *(full for full in rows.schema.names if full.startswith(f"{name}."))]

@@ -20,8 +20,8 @@ from manifests.console import aligned, counted, hours, number, say, share
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.fold import fold
-from manifests.open_rows import corpus_rows
-from manifests.packs import Pack, is_pack
+from manifests.open_rows import corpus_rows, open_place
+from manifests.packs import Pack
 from manifests.recipes import decode_recipe, load_recipe
 from manifests.rows import Rows
 from manifests.store import Store, json_bytes, place_of, table_bytes
@@ -89,11 +89,12 @@ def write_page(
 
 def rows_at(uri: str, split: str | None = None, snapshot: int | None = None) -> Rows:
     """Clips of a corpus, documents of a pack. Raises RequestError where there is neither."""
-    if is_pack(uri):
-        return DocumentRows(Pack.open(uri), split)
+    place = open_place(uri, snapshot)
+    if isinstance(place, Pack):
+        return DocumentRows(place, split)
     if split is not None:
         raise RequestError(f"--split {split!r} names a split of a pack; {uri!r} is none, leave it out")
-    return corpus_rows(Corpus.open(uri, snapshot))
+    return corpus_rows(place)
 
 
 def with_filters(recipe: AuditRecipe, path: str) -> AuditRecipe:

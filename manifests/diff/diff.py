@@ -11,9 +11,9 @@ from manifests.diff.alike import TABLES, Overlap, overlap
 from manifests.diff.reasons import corpus_reasons, funnel_changes, pack_reasons
 from manifests.diff.rows import Comparison, PartOfRows, compare
 from manifests.errors import RequestError
-from manifests.open_rows import corpus_rows
+from manifests.open_rows import corpus_rows, open_place
 from manifests.pack_rows import PackRows
-from manifests.packs import Pack, is_pack
+from manifests.packs import Pack
 from manifests.rows import Rows, resolve
 from manifests.selection import Selected, length_of, select
 from manifests.unit_rows import CorpusRows
@@ -31,11 +31,11 @@ Side = Corpus | Pack
 
 
 def open_side(uri: str, snapshot: int | None = None) -> Side:
-    """A pack, or a corpus: ``URI@12`` is its snapshot 12. Raises RequestError where there is neither."""
+    """A pack, or a corpus: ``URI@12`` is its snapshot 12. Raises RequestError where there is neither, or a pack has a snapshot."""
     place, _, mark = uri.rpartition("@")
     if snapshot is None and place and mark.isdigit():
         uri, snapshot = place, int(mark)
-    return Pack.open(uri) if is_pack(uri) else Corpus.open(uri, snapshot)
+    return open_place(uri, snapshot)
 
 
 def diff(a: Side, b: Side, table: str | None = None, columns: Sequence[str] = ()) -> dict[str, Any]:

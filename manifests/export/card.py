@@ -19,7 +19,8 @@ from manifests.export.croissant import croissant
 from manifests.export.front_matter import MARK, card_bytes, front_of, hub_licences, size_category
 from manifests.export.work import CONTENTS, REQUEST
 from manifests.licences import Licence, find_licence
-from manifests.packs import Pack, is_pack
+from manifests.open_rows import open_place
+from manifests.packs import Pack
 from manifests.remote import refusal
 from manifests.store import Store, json_bytes
 
@@ -92,13 +93,12 @@ def write_card(
 
 
 def _facts(uri: str, corpus_uri: str | None, snapshot: int | None, scheduler: str | None) -> CardFacts:
-    if is_pack(uri):
-        if snapshot is not None:
-            raise RequestError(f"{uri!r} is a pack: its snapshot is chosen; leave out --snapshot")
-        return pack_facts(Pack.open(uri), Corpus.open(corpus_uri) if corpus_uri else None, scheduler)
+    place = open_place(uri, snapshot)
+    if isinstance(place, Pack):
+        return pack_facts(place, Corpus.open(corpus_uri) if corpus_uri else None, scheduler)
     if corpus_uri is not None:
         raise RequestError(f"{uri!r} is a corpus itself; --corpus goes with a pack")
-    return corpus_facts(Corpus.open(uri, snapshot), scheduler)
+    return corpus_facts(place, scheduler)
 
 
 def _kept(standing: str) -> dict[str, Any]:

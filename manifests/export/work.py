@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from manifests.console import counted, hours, progress
-from manifests.corpus import Corpus
 from manifests.errors import RequestError, WorkError
 from manifests.export.contents import Contents
 from manifests.export.corpus_reader import CorpusReader
@@ -26,7 +25,8 @@ from manifests.export.lines import STATE
 from manifests.export.pack_reader import PackReader
 from manifests.export.row import ExportRow, Part, RowReader
 from manifests.fold import num_threads
-from manifests.packs import Pack, is_pack
+from manifests.open_rows import open_place
+from manifests.packs import Pack
 from manifests.remote import refusal
 from manifests.store import Store, json_bytes
 
@@ -99,13 +99,14 @@ def _reader(
     where: str | None,
     snapshot: int | None,
 ) -> RowReader:
-    if is_pack(uri):
-        if text_from or snapshot is not None:
-            raise RequestError(f"{uri!r} is a pack: its texts and its snapshot are chosen; leave out --text-from and --snapshot")
-        return PackReader(Pack.open(uri), splits, columns, where, keeps_documents=made.keeps_documents)
+    place = open_place(uri, snapshot)
+    if isinstance(place, Pack):
+        if text_from:
+            raise RequestError(f"{uri!r} is a pack: its texts are chosen; leave out --text-from")
+        return PackReader(place, splits, columns, where, keeps_documents=made.keeps_documents)
     if splits:
         raise RequestError(f"{uri!r} is no pack and has no splits; leave out --split, or pack the corpus and export that")
-    return CorpusReader(Corpus.open(uri, snapshot), columns, text_from, where)
+    return CorpusReader(place, columns, text_from, where)
 
 
 def _claim(store: Store, request: dict[str, Any]) -> bool:

@@ -54,6 +54,26 @@ def test_a_pack_is_told(tiny_pack: str) -> None:
     assert json.loads(run(tiny_pack, "--table", "train", "--json"))["num_rows"] == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show", "{pack}", "--snapshot", "3"],
+        ["show", "{pack}", "--table", "train", "--snapshot", "3"],
+        ["query", "{pack}", "SELECT count(*) FROM documents", "--snapshot", "3"],
+        ["diff", "{pack}@3", "{pack}"],
+        ["audit", "{pack}", "--snapshot", "3"],
+        ["expect", "{pack}", "--rules", "{rules}", "--snapshot", "3"],
+        ["export", "{pack}", "--to", "jsonl", "--out", "{out}", "--snapshot", "3"],
+    ],
+)
+def test_a_snapshot_is_of_no_pack(tiny_pack: str, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "rules.yaml").write_text("rules: [count = 2]")
+    places = {"pack": tiny_pack, "rules": str(tmp_path / "rules.yaml"), "out": str(tmp_path / "out")}
+    result = runner.invoke(app, [word.format(**places) for word in words])
+    assert isinstance(result.exception, RequestError)  # exit code 2
+    assert str(result.exception) == f"snapshot 3 is asked of {tiny_pack!r}, which is a pack and has none; leave it out"
+
+
 def test_an_unknown_table_is_refused_with_those_there_are(tiny_corpus: str) -> None:
     with pytest.raises(RequestError, match=r"'words' is not one of clips, .*spans:vad, .*layer:asr"):
         run(tiny_corpus, "--table", "words")

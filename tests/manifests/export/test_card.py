@@ -237,7 +237,7 @@ def test_a_card_goes_over_the_one_before(tiny_corpus: str, out: str) -> None:
 def test_wrong_requests(tiny_corpus: str, packed: str, tiny_pack: str, out: str) -> None:
     with pytest.raises(RequestError, match="--corpus goes with a pack"):
         write_card(tiny_corpus, out, corpus_uri=tiny_corpus)
-    with pytest.raises(RequestError, match="leave out --snapshot"):
+    with pytest.raises(RequestError, match="is a pack and has none; leave it out"):
         write_card(packed, out, snapshot=0)
     with pytest.raises(RequestError, match="the pack was made from None; give that one"):
         write_card(tiny_pack, out, corpus_uri=tiny_corpus)
