@@ -11,7 +11,7 @@ from tokenization.text import TextTokenizer
 CAPTIONS = {"en": "caption_en", "zh": "caption_zh"}  # language -> column of a turn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EntryTurn:
     """One turn. ``number`` is its place in the document, from 0."""
 
@@ -25,7 +25,7 @@ class EntryTurn:
     captions: Mapping[str, tuple[int, ...]]  # language -> ids of the sentence about how the turn sounds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Turns of a document that make one example: all of them, but where a long document is split."""
 

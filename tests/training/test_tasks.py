@@ -74,3 +74,21 @@ def test_a_stage_of_all_tasks_trains(mixed_pack: Any, make_recipe: Callable[...,
     for row in rows:
         assert all(row[f"count_{kind}"] > 0 for kind in ("text", "audio_code", "tts_pad", "audio_pad", "special")), row
         assert math.isfinite(row["loss"])
+
+
+def test_audio_of_several_pieces_trains(make_pack: Any, make_recipe: Callable[..., TrainingRecipe], tmp_path: Path) -> None:
+    long = [documents.clip(text, 420_000 + seed, 0, key=f"long{seed}") for seed, text in enumerate(("so la", "mi re"))]
+    pack = make_pack({"train": [made.tarred for made in long]})
+    stage = {
+        "name": "align",
+        "kind": "pretrain",
+        "tasks": {"asr": 1.0},
+        "train": {"adaptor": {"lr": 1e-3}},
+        "sequence_length": 400,
+        "sequences_per_step": 1,
+        "steps": 2,
+    }
+    train(make_recipe([stage]), pack.pack, pack.tokenizer, str(tmp_path / "run"))
+    rows = list(read_rows(str(tmp_path / "run")))
+    assert [row["count_special"] for row in rows] == [1, 1]
+    assert all(math.isfinite(row["loss"]) for row in rows)
