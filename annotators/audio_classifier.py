@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from annotators.checkpoints import Checkpoint, check_device, check_type, find_checkpoint, loading, network_identity
+from annotators.fused_weights import fuse_weights
 from annotators.paralinguistics_schema import (
     CLASSIFIER_ADDS,
     OTHER,
@@ -164,7 +165,7 @@ class AudioClassifier:
                 f"model {found.name!r} hears audio at {features.sampling_rate} Hz; classifiers get {MODEL_RATE_HZ} Hz, "
                 "give one trained on that"
             )
-        self._features, self._network = features, network.eval().to(self.config.device)
+        self._features, self._network = features, fuse_weights(network).to(self.config.device)
 
     def annotate(self, batch: ClipBatch) -> pa.Table:
         self.setup()

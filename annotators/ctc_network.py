@@ -11,6 +11,7 @@ import numpy as np
 
 from annotators.asr_schema import Alignment, Word, words_of
 from annotators.checkpoints import Checkpoint, check_device, check_type, loading
+from annotators.fused_weights import fuse_weights
 from annotators.monotone_path import LabelSpan, label_spans
 from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.errors import ModelUnavailable
@@ -60,7 +61,7 @@ class CtcNetwork:
                 f"model {found.name!r} hears audio at {extractor.sampling_rate} Hz; recognisers get {MODEL_RATE_HZ} Hz, "
                 "give one trained on that"
             )
-        self._network, self._extractor, self._device = network.eval().to(device), extractor, device
+        self._network, self._extractor, self._device = fuse_weights(network).to(device), extractor, device
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.blank = int(network.config.pad_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
         unspoken = {*tokenizer.all_special_ids, self.blank}
