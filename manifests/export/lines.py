@@ -45,9 +45,9 @@ class LinesPiece:
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
-    """A row as one line; what JSON has no value for (null, NaN, infinity) is left out, and times are ISO 8601."""
-    known = {key: value for key, value in row.items() if value is not None and not _is_unbounded(value)}
-    return json.dumps(known, ensure_ascii=False, default=_text).encode() + b"\n"
+    """A row as one line, without its nulls; NaN and infinity, which JSON has not, are nulls at any depth, and times ISO 8601."""
+    known = {key: said for key, value in row.items() if (said := _finite(value)) is not None}
+    return json.dumps(known, ensure_ascii=False, allow_nan=False, default=_text).encode() + b"\n"
 
 
 def _text(moment: Any) -> str:
@@ -55,8 +55,12 @@ def _text(moment: Any) -> str:
     return str(moment.isoformat())
 
 
-def _is_unbounded(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return {key: _finite(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def piece_path(path: str, number: int) -> str:

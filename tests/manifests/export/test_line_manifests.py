@@ -77,3 +77,13 @@ def test_a_line_leaves_out_what_json_cannot_hold() -> None:
     decided = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
     line = json_line({"a": math.nan, "b": math.inf, "c": None, "d": 0.5, "e": "你好", "f": decided})
     assert line.decode() == '{"d": 0.5, "e": "你好", "f": "2026-11-26T12:00:00+00:00"}\n'
+
+
+def test_inside_of_lists_and_structs_it_is_null() -> None:
+    words = [{"word": "a", "confidence": math.nan}, {"word": "b", "confidence": 0.5}]
+    line = json_line({"words": words, "scores": [math.inf, 1.0, [-math.inf]], "pitch": {"median_hz": math.nan}})
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "words": [{"word": "a", "confidence": None}, {"word": "b", "confidence": 0.5}],
+        "scores": [None, 1.0, [None]],
+        "pitch": {"median_hz": None},
+    }
