@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from manifests.contracts import ModelFact
 from manifests.errors import parsing
@@ -48,3 +49,12 @@ def parse_part_facts(data: bytes) -> PartFacts:
     """Facts from their bytes. Raises ValueError, KeyError, TypeError or AttributeError on anything that is not a whole file of them."""
     row = json.loads(data)
     return PartFacts(**{**row, "models": tuple(ModelFact(**model) for model in row["models"])})
+
+
+def model_lines(models: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Models (ModelFact as JSON) for people; several files of one package are one line."""
+    lines = []
+    for model in models:
+        at = model["revision"] or (model["digest"] or "")[:12]
+        lines.append(f"model {model['name']}{f' at {at}' if at else ''}, licence {model['licence'] or 'not stated'}")
+    return list(dict.fromkeys(lines))

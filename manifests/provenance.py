@@ -197,7 +197,7 @@ def _outputs(corpus: Corpus, unit: str, statuses: Mapping[str, str | None]) -> I
     runs = _runs(corpus.store, unit)
     clips = clips_output(corpus.clip_set)
     prefix = layer_output(corpus.clip_set, "")
-    for output in sorted(corpus.snapshot.current, key=lambda output: (list(CONFIGS).index(output.split("/")[0]), output)):
+    for output in sorted(corpus.snapshot.current, key=_made_in_order):
         is_of_another_clip_set = output.startswith(("clips/", "layers/")) and output != clips and not output.startswith(prefix)
         if is_of_another_clip_set or not corpus.has(output, unit):
             continue
@@ -217,11 +217,18 @@ def _outputs(corpus: Corpus, unit: str, statuses: Mapping[str, str | None]) -> I
         }
 
 
+def _made_in_order(output: str) -> tuple[int, str]:
+    """Outputs in the order in which they are made; those that this version does not know come last."""
+    kinds, kind = list(CONFIGS), output.split("/")[0]
+    return (kinds.index(kind) if kind in CONFIGS else len(kinds), output)
+
+
 def _runs(store: Store, unit: str) -> dict[str, list[str]]:
     """Output -> runs that worked on it in this unit, the oldest first, as their ledgers say."""
     found: dict[str, list[str]] = {}
     for path in sorted(path for path in store.objects("runs") if path.endswith("/ledger.parquet")):
-        table = pq.read_table(store.open(path), columns=["part"], filters=[("unit", "=", unit)])
+        with store.open(path) as file:
+            table = pq.read_table(file, columns=["part"], filters=[("unit", "=", unit)])
         for part in dict.fromkeys(table["part"].to_pylist()):
             found.setdefault(part, []).append(path.split("/")[1])
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from manifests.console import counted, hours
+from manifests.parts import model_lines
 
 LINE_CHARS = 160
 RIGHTS = ("source", "licence", "consent", "terms", "language", "speaker_label", "synthesizer", "outcome")
@@ -73,11 +74,7 @@ def _output(row: Mapping[str, Any]) -> Branch:
     part = f", {row['part']['name']} {row['part']['version']}" if row["part"] else ""
     status = f", {row['status']}" if row["status"] else ""
     branch = Branch(f"{row['output']} {row['fingerprint']}{part}{status}")
-    for model in row["models"]:
-        at = model["revision"] or (model["digest"] or "")[:12]
-        branch.below.append(
-            Branch(f"model {model['name']}{f' at {at}' if at else ''}, licence {model['licence'] or 'not stated'}")
-        )
+    branch.below += [Branch(line) for line in model_lines(row["models"])]
     if row["run"]:
         others = f", the newest of {row['num_runs']} that made it" if row["num_runs"] > 1 else ""
         branch.below.append(Branch(f"run {row['run']}{others}"))

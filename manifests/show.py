@@ -16,6 +16,7 @@ from manifests.errors import RequestError
 from manifests.figures import pack_figures
 from manifests.open_rows import corpus_rows, open_place, open_rows, table_names
 from manifests.packs import Pack
+from manifests.parts import model_lines
 from manifests.query import Answer
 from manifests.rows import Rows, resolve
 from manifests.selection import COUNTED, Selected, Sorting, select, select_groups
@@ -73,16 +74,10 @@ def corpus_facts(corpus: Corpus) -> Facts:
     width = max(map(len, value["outputs"]), default=0)
     for output, mark in value["outputs"].items():
         lines.append(f"  {output:<{width}}  {mark}  {value['units_done'][output]}/{value['num_units']} units")
-        # Several files of one package are one line for people; the JSON has each.
-        lines += dict.fromkeys(f"  {'':<{width}}    {_model_line(model)}" for model in value["models"].get(output, ()))
+        lines += [f"  {'':<{width}}    {line}" for line in model_lines(value["models"].get(output, ()))]
     for name, head in value["tables"].items():
         lines.append(f"  table {name}  {head['fingerprint']}  over snapshot {head['snapshot']}: {', '.join(head['roles'])}")
     return value, lines
-
-
-def _model_line(model: dict[str, str | None]) -> str:
-    at = f" at {model['revision']}" if model["revision"] else ""
-    return f"model {model['name']}{at}, licence {model['licence'] or 'not stated'}"
 
 
 def pack_facts(pack: Pack) -> Facts:

@@ -92,6 +92,34 @@ def test_an_example_leads_back_to_its_recording_inputs_models_and_parameters(cor
     assert found["packs"][0]["splits"]["train"]["first"] == [key]
 
 
+def test_an_output_that_this_version_does_not_know_comes_last(corpus):
+    snapshot = corpus.snapshot
+    outputs = {**snapshot.outputs, "dreams/vivid": {"d0": list(snapshot.units)}}
+    known = {**snapshot.current, "dreams/vivid": "d0"}
+    assert publish_snapshot(corpus.store, replace(snapshot, number=snapshot.number + 1, outputs=outputs, current=known))
+    found = lineage(Corpus.open(corpus.store.uri), corpus.clips()["clip_id"][3].as_py().hex())
+    assert [row["output"] for row in found["outputs"]][-1] == "dreams/vivid"
+    assert len(found["outputs"]) == len(known)
+
+
+def test_ledgers_are_closed_again(corpus, monkeypatch):
+    opened = []
+    monkeypatch.setattr(Store, "open", lambda store, path, real=Store.open: opened.append(real(store, path)) or opened[-1])
+    lineage(corpus, TALK)
+    ledgers = [file for file in opened if "ledger" in str(file.name)]
+    assert ledgers
+    assert all(file.closed for file in ledgers)
+
+
+def test_files_of_one_model_are_one_line(corpus):
+    files = tuple(ModelFact("dnsmos", "1.0", digest, "MIT") for digest in ("aa", "bb"))
+    PartFacts("dnsmos", "1", files, {}).write(corpus.store, "layers/turns/style", corpus.fingerprint("layers/turns/style"))
+    lines = CliRunner().invoke(app, ["lineage", corpus.store.uri, TALK]).stdout.splitlines()
+    assert sum("model dnsmos at 1.0, licence MIT" in line for line in lines) == 1
+    shown = CliRunner().invoke(app, ["show", corpus.store.uri]).stdout.splitlines()
+    assert sum("model dnsmos at 1.0, licence MIT" in line for line in shown) == 1
+
+
 def test_a_recording_leads_forward_to_its_clips_and_packs(corpus, tmp_path):
     packs = [packed(corpus, str(tmp_path / "packs" / "a"), [0, 1, 4]), packed(corpus, str(tmp_path / "packs" / "b"), [4, 5])]
     found = lineage(corpus, TALK, packs)
