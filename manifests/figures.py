@@ -162,9 +162,9 @@ def score_figures(scores: Scores) -> dict[str, Any]:
 
 
 def pack_figures(pack: Pack) -> dict[str, Any]:
-    """Documents, hours, codes and tokens by split; the funnel as the pack tells it."""
+    """Documents by kind and task, hours, codes and tokens by split; the funnel as the pack tells it."""
     counts = pack.head.get("counts") or {}
-    keep = ("num_documents", "hours", "num_codes", "num_text_tokens")
+    keep = ("num_documents", "hours", "num_codes", "num_text_tokens", "kinds", "tasks")
     return {
         "splits": [{"split": split, **{key: counts.get(split, {}).get(key) for key in keep}} for split in pack.splits],
         "hours": sum(row.get("hours") or 0.0 for row in counts.values()),

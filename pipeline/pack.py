@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.console import counted, progress, say
@@ -34,6 +33,7 @@ from pipeline.facts import LinksTask, Ties, find_links, find_pair_sides, ties_of
 from pipeline.recipe import PackRecipe
 from pipeline.shuffle import ShardTask, cut_shards, make_shard
 from pipeline.spills import SPILL_BYTES, Part, Spilled, SpillTask, Tally, spill
+from pipeline.split_counts import SplitCounts
 from pipeline.text_documents import text_files, text_lineage, text_parts
 from tokenization.artifact import Tokenizer
 
@@ -51,19 +51,26 @@ class PackResult:
     pack_id: str
     is_new: bool  # False when the same pack was there already
     num_documents: dict[str, int]  # by split
+    kinds: dict[str, dict[str, int]]  # of each split its documents by kind
     hours: dict[str, float]
     funnel: list[dict[str, Any]]
 
     def lines(self) -> list[str]:
         """The result for people."""
         head = f"pack {self.pack_uri} ({self.pack_id[:12]}){'' if self.is_new else ': was there already'}"
-        splits = [f"  {s}: {counted(n, 'document')}, {self.hours[s]:.3f} h" for s, n in self.num_documents.items()]
+        splits = [
+            f"  {s}: {counted(n, 'document')}{self._kinds(s)}, {self.hours[s]:.3f} h" for s, n in self.num_documents.items()
+        ]
         drops = [
             f"  dropped for {r['reason']}: {counted(r['num'], 'clip')}, {r['hours']:.3f} h"
             for r in self.funnel
             if r["step"] == "dropped"
         ]
         return [head, *splits, *drops]
+
+    def _kinds(self, split: str) -> str:
+        found = self.kinds[split]
+        return f" ({', '.join(f'{kind} {num}' for kind, num in found.items())})" if len(found) > 1 else ""
 
 
 def pack(
@@ -234,26 +241,22 @@ def funnel(parts: Iterable[Spilled]) -> list[dict[str, Any]]:
     return [row("clips", None, rows), *drops, row("packed", None, [key for key in rows if key[0] is None])]
 
 
-def write_manifest(store: Store, work: Store, split: str, shards: Sequence[ShardTask], sample_rate_hz: int) -> dict[str, float]:
+def write_manifest(store: Store, work: Store, split: str, shards: Sequence[ShardTask], sample_rate_hz: int) -> dict[str, Any]:
     """Write ``manifest/<split>.parquet``, a row group a shard, one in memory at a time; return the split's counts.
 
     Raises WorkError when something else wrote it.
     """
-    sums = dict.fromkeys(("num_samples", "num_codes", "num_text_tokens"), 0)
-    num_documents = 0
+    counts = SplitCounts()
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
         with pq.ParquetWriter(file.name, DOCUMENTS, compression="zstd", write_statistics=True) as writer:
             for shard in shards:
                 table = work.read_table(shard.manifest_path)
                 writer.write_table(table)
-                num_documents += table.num_rows
-                for name in sums:
-                    sums[name] += pc.sum(table[name]).as_py() or 0
+                counts.add(table)
         path = f"manifest/{split}.parquet"
         if not store.create_file(path, file.name) and not store.holds(path, file.name):
             raise WorkError(f"{path!r} at {store.uri!r} was written by something else meanwhile; pack again with another --out")
-    hours = sums.pop("num_samples") / sample_rate_hz / 3600
-    return {"num_documents": num_documents, "hours": hours, **sums}
+    return counts.to_json(sample_rate_hz)
 
 
 def _standing(store: Store, pack_id: str) -> PackResult | None:
@@ -269,4 +272,5 @@ def _standing(store: Store, pack_id: str) -> PackResult | None:
 def _result(out: str, head: Mapping[str, Any], *, is_new: bool) -> PackResult:
     num = {split: int(counts["num_documents"]) for split, counts in head["counts"].items()}
     hours = {split: float(counts["hours"]) for split, counts in head["counts"].items()}
-    return PackResult(out, head["pack_id"], is_new, num, hours, head["funnel"])
+    kinds = {split: dict(counts["kinds"]) for split, counts in head["counts"].items()}
+    return PackResult(out, head["pack_id"], is_new, num, kinds, hours, head["funnel"])

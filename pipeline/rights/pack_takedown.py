@@ -25,6 +25,7 @@ from manifests.tars import BLOCK_BYTES, TarWriter
 from manifests.tombstones import Cut
 from manifests.trained import TrainedCheckpoint
 from manifests.turns import clips_of, derived, stored_paths
+from pipeline.split_counts import SplitCounts
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,9 @@ def rewrite_pack(uri: str) -> int:
         path = f"manifest/{split}.parquet"
         rows = store.read_table(path)
         left = pack.without_taken(rows)
-        counts[split] = _counts(left, pack.sample_rate_hz)
+        held = SplitCounts()
+        held.add(left)
+        counts[split] = held.to_json(pack.sample_rate_hz)
         clips.append(clips_of(left["turns"]))
         if left.num_rows < rows.num_rows:
             gone = rows.filter(pc.is_in(rows["key"], value_set=pa.array(sorted(pack.taken_keys), pa.string())))
@@ -138,7 +141,7 @@ def rewrite_pack(uri: str) -> int:
     return len(pack.taken_keys)
 
 
-def _head_without(pack: Pack, counts: dict[str, dict[str, float]], clips: pa.Table) -> dict[str, Any]:
+def _head_without(pack: Pack, counts: dict[str, dict[str, Any]], clips: pa.Table) -> dict[str, Any]:
     """``pack.json`` of what is left, ``clips`` among it: another id, its counts, and what each takedown took in numbers."""
     funnel = [dict(row) for row in pack.head["funnel"]]
     for row in [row for row in funnel if row["step"] == "packed"]:
@@ -189,10 +192,3 @@ def _rewrite_shard(store: Store, shard: str, gone: Collection[str]) -> dict[str,
     store.replace(path, data)
     store.replace(f"{path}.idx", index)
     return places
-
-
-def _counts(rows: pa.Table, sample_rate_hz: int) -> dict[str, float]:
-    """As ``pack.json`` has them for a split."""
-    sums = {name: pc.sum(rows[name]).as_py() or 0 for name in ("num_samples", "num_codes", "num_text_tokens")}
-    hours = sums.pop("num_samples") / sample_rate_hz / 3600
-    return {"num_documents": rows.num_rows, "hours": hours, **sums}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -215,10 +216,43 @@ def test_every_clip_counts_once_and_serves_one_kind_unless_it_is_shared(made, tm
         recipe(documents=[{"kind": "clip"}, {"kind": "continuation"}])
 
 
+def test_a_clip_that_a_filter_leaves_out_ends_what_it_was_in(made, tmp_path):
+    ((_, document),) = of_kind(made.pack, "conversation")
+    # The shortest clip of the second turn or the third: what is left has two turns at most.
+    inner = min((clip for turn in document.turns[1:3] for clip in turn.facts["clips"]), key=_length)
+    out = str(tmp_path / "pack")
+    kinds = [{"kind": "conversation"}, {"kind": "continuation"}]
+    pack(
+        made.corpus,
+        out,
+        recipe(documents=kinds, filters=[{"column": "clip.duration_s", "min": _length(inner) + 0.001}]),
+        made.tokenizer,
+    )
+    found = [clip for _, document in documents(out) for turn in document.turns for clip in turn.facts["clips"]]
+    assert all(_length(clip) > _length(inner) for clip in found)
+    assert all(len(document.turns) == 2 for _, document in of_kind(out, "conversation"))
+    told = funnel(out)
+    assert told.pop("packed") == len(found)
+    assert told.pop("clips") == len(found) + sum(told.values())
+    assert told["no_document"] > 0
+
+
+def _length(clip: dict[str, Any]) -> float:
+    return float((clip["end_sample"] - clip["start_sample"]) / clip["sample_rate_hz"])
+
+
 @pytest.mark.slow
 def test_neither_units_nor_where_they_are_packed_nor_an_interruption_shows(made, light, tmp_path, monkeypatch):
     kept, packed = Store(made.pack), {}
     whole = {path: kept.read(path) for path in kept.objects("")}
+
+    def elsewhere(function, items, done):
+        """What crosses to another process, last task first."""
+        results = [pickle.loads(pickle.dumps(function))(pickle.loads(pickle.dumps(item))) for item in reversed(items)]
+        return [*reversed(results)]
+
+    pack(made.corpus, str(tmp_path / "elsewhere"), recipe(), made.tokenizer, elsewhere)
+    packed["elsewhere"] = Store(str(tmp_path / "elsewhere"))
     monkeypatch.setattr("pipeline.facts.MAX_TASKS", 1)
     pack(made.corpus, str(tmp_path / "one"), recipe(), made.tokenizer)
     packed["in one part"] = Store(str(tmp_path / "one"))
