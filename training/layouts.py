@@ -25,9 +25,8 @@ the stop wherever it stands, since generation does not know whether another turn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tokenization.interleave import Ratio
@@ -73,7 +72,6 @@ NEEDS = {
     Task.CONVERSATION: Needs("conversation", 2),
 }
 
-
 # Tasks whose examples are made of the manifest alone: no member of a shard is read for them.
 WITHOUT_READING = frozenset({Task.TEXT, Task.REPEAT})
 
@@ -91,7 +89,7 @@ class Layouts:
 
     def __init__(self, text: TextTokenizer, vocabulary: Vocabulary, ratio: Ratio, prompts: Prompts) -> None:
         self.text, self.vocabulary, self.ratio, self.prompts = text, vocabulary, ratio, prompts
-        self._encode: Callable[[str], tuple[int, ...]] = cache(lambda prompt: tuple(text.encode(prompt)))
+        self._known: dict[str, tuple[int, ...]] = {}  # prompts that were tokenised
 
     def of(self, task: Task, entry: Entry) -> tuple[Stretch, ...]:
         """The stretches of the entry's example; raises Lacking.
@@ -110,9 +108,8 @@ class Layouts:
             case Task.TEXT:
                 return (_said(first), self.stop)
             case Task.REPEAT:
-                text = _said(first)
                 opening, closing = self._special("<audio_start>"), self._special("<audio_end>")
-                return (*self.prompt(self.prompts.asr), opening, Fixed(text.ids, TokenKind.TEXT), closing, text, self.stop)
+                return (*self.prompt(self.prompts.asr), opening, _read(first), closing, _said(first), self.stop)
             case Task.ASR:
                 return (*self.prompt(self.prompts.asr), _heard(first), _said(first), self.stop)
             case Task.CAPTIONING:
@@ -155,6 +152,11 @@ class Layouts:
                 return self.ratio.group * self.ratio.num_groups(len(stretch.text_ids), num_codes)
             case Encoded():
                 return 0
+
+    def _encode(self, prompt: str) -> tuple[int, ...]:
+        if prompt not in self._known:
+            self._known[prompt] = tuple(self.text.encode(prompt))
+        return self._known[prompt]
 
     def _special(self, token: str, *, is_target: bool = False) -> Fixed:
         return Fixed((self.vocabulary.special(token),), TokenKind.SPECIAL, is_target)
@@ -214,9 +216,7 @@ def _said(turn: EntryTurn) -> Fixed:
 
 def _read(turn: EntryTurn) -> Fixed:
     """The turn's text, given."""
-    if not turn.text_ids:
-        raise Lacking("no_text")
-    return Fixed(turn.text_ids, TokenKind.TEXT)
+    return replace(_said(turn), is_target=False)
 
 
 def _heard(turn: EntryTurn) -> Heard:
