@@ -1,10 +1,12 @@
-"""Sizes of the model as frozen configurations, and what weights it starts from.
+"""Sizes of the model as frozen configurations, what weights it starts from, and as what it is exported.
 
 The weights' names do not depend on the size (reference, section 1.3). Sizes named in billions are the text model's by
 whose name they go: its embedding is counted once there, since the smaller ones tie it to the head; here it is not tied.
 """
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 from pydantic import model_validator
 
@@ -59,6 +61,20 @@ class StartRecipe(RecipeModel):
         if self.model and (self.encoder or self.decoder):
             raise ValueError("start.model brings encoder and decoder; leave start.encoder and start.decoder out")
         return self
+
+
+class Part(StrEnum):
+    """What of a run is exported."""
+
+    MODEL = "model"  # all of it, in the layout of the published checkpoint
+    DECODER = "decoder"  # decoder and head, as transformers' Qwen2ForCausalLM
+
+
+class Dtype(StrEnum):
+    """The type that exported weights are stored in."""
+
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
 
 
 class ModelConfig(RecipeModel):

@@ -1,0 +1,92 @@
+"""Machines that a run may be planned for: how many devices, how much memory each has, how fast it is at most.
+
+``h100x8`` is eight GPUs of a kind, ``cpu2`` two cores of this machine; anything else is described in a YAML file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from manifests.errors import RequestError
+from manifests.recipes import RecipeModel, decode_recipe
+
+GIB = 2**30
+NAME = re.compile(r"^(?:(?P<cpu>cpu)|(?P<gpu>[a-z0-9]+)x)(?P<number>[1-9]\d*)$")
+
+
+class Machine(RecipeModel):
+    """One machine or a cluster of equal devices."""
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    num_devices: PositiveInt = Field(description="GPUs; 1 for the cores of a CPU, which share their memory")
+    memory_bytes: PositiveFloat = Field(description="of one device, as much as a process may take")
+    flops_per_s: PositiveFloat = Field(description="nominal, of one device: dense bfloat16 on a GPU, float32 on a CPU")
+    efficiency: float = Field(
+        gt=0.0, le=1.0, description="share of that which is assumed to be reached (MFU); measure it, then set it"
+    )
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of an activation: bfloat16 on GPUs, float32 on CPUs."""
+        return 2 if self.kind == "cuda" else 4
+
+    def hours(self, flops: float) -> float:
+        """Hours of wall time that so many operations take, with all devices at work."""
+        return flops / (self.flops_per_s * self.efficiency * self.num_devices) / 3600
+
+
+# Data sheets (dense bfloat16); memory as a process sees it. The share that is reached is an assumption until a run on such a
+# GPU was measured: 40 % is what large dense models come to elsewhere.
+GPUS = {
+    "a100": Machine(name="a100", kind="cuda", num_devices=1, memory_bytes=79 * GIB, flops_per_s=312e12, efficiency=0.4),
+    "h100": Machine(name="h100", kind="cuda", num_devices=1, memory_bytes=78 * GIB, flops_per_s=989e12, efficiency=0.4),
+    "h200": Machine(name="h200", kind="cuda", num_devices=1, memory_bytes=139 * GIB, flops_per_s=989e12, efficiency=0.4),
+}
+# A core with 512-bit vectors: two fused units of 16 float32 at about 2.5 GHz. Small models reach a quarter of it.
+CORE_FLOPS_PER_S, CORE_EFFICIENCY = 160e9, 0.25
+
+
+def find_machine(name: str) -> Machine:
+    """The machine of that name, or of a YAML file. Raises RequestError with the names."""
+    if name.endswith((".yaml", ".yml")):
+        try:
+            with open(name, encoding="utf-8") as file:
+                return decode_recipe(Machine, file.read(), name)
+        except OSError as error:
+            raise RequestError(
+                f"machine file {name!r} cannot be opened: {error.strerror}; give one or a name like h100x8"
+            ) from error
+    parts = NAME.match(name)
+    kind, number = (parts["cpu"] or parts["gpu"], int(parts["number"])) if parts else ("", 0)
+    if kind == "cpu":
+        return Machine(
+            name=name,
+            kind="cpu",
+            num_devices=1,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            flops_per_s=number * CORE_FLOPS_PER_S,
+            efficiency=CORE_EFFICIENCY,
+        )
+    if kind in GPUS:
+        return GPUS[kind].model_copy(update={"name": name, "num_devices": number})
+    raise RequestError(
+        f"machine {name!r} is unknown; names are {', '.join(f'{gpu}xN' for gpu in GPUS)} and cpuN, and a file of one ends in .yaml"
+    )
+
+
+def this_machine(threads: int) -> Machine:
+    """Where this process runs: its GPUs, or as many cores as there are threads. Raises RequestError for an unknown GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return find_machine(f"cpu{threads}")
+    name = torch.cuda.get_device_name().lower()
+    known = next((gpu for gpu in GPUS if gpu in name), None)
+    if known is None:
+        raise RequestError(f"GPU {name!r} is unknown to the planner; describe the machine in a YAML file and give it as --machine")
+    return find_machine(f"{known}x{torch.cuda.device_count()}")
