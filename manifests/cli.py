@@ -96,6 +96,7 @@ def expect(
 
     from manifests.expectations import check as expectations
     from manifests.open_rows import open_rows
+    from manifests.show import readable
 
     asked = expectations.read_expectations(rules)
     outcomes = expectations.check(open_rows(uri, asked.table, snapshot), asked, scheduler)
@@ -103,7 +104,7 @@ def expect(
         with open(junit, "wb") as file:
             file.write(expectations.junit(outcomes, uri))
     has_failed = expectations.has_failed(outcomes)
-    value = {"has_failed": has_failed, "rules": [asdict(outcome) for outcome in outcomes]}
+    value = {"has_failed": has_failed, "rules": [readable(asdict(outcome)) for outcome in outcomes]}
     answer(value, as_json, [outcome.line() for outcome in outcomes])
     if has_failed:
         raise typer.Exit(1)

@@ -32,7 +32,7 @@ class QuantileSketch:
         return float(self._sketch.normalized_rank_error(False)) if self._sketch.is_estimation_mode() else 0.0
 
     def add(self, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
-        """Finite float64 ``[n]``."""
+        """Float64 ``[n]``, none of them NaN."""
         self._sketch.update(np.ascontiguousarray(values))
 
     def merge(self, other: Self) -> None:

@@ -134,7 +134,7 @@ class Outcome:
     name: str
     rule: str
     severity: str
-    verdict: str  # holds | fails | undecided (the bound lies within the error of a sketch)
+    verdict: str  # holds | fails | undecided (the bound lies within the error of a sketch, or the value is no number)
     value: float | None
     error: str
     num_rows: int
@@ -146,7 +146,7 @@ class Outcome:
         found = "; nothing to measure" if self.value is None else f"; it is {number(self.value)}"
         told = "" if self.rule.lower().startswith("every") else found
         error = f" ({self.error})" if self.error else ""
-        undecided = "; the bound lies within the sketch's error" if self.verdict == "undecided" else ""
+        undecided = "; the bound lies within the sketch's error" if self.verdict == "undecided" and self.error else ""
         blamed = f"; {counted(self.num_rows, 'row')}" if self.num_rows else ""
         named = f": {', '.join(self.rows)}{', …' if self.num_rows > len(self.rows) else ''}" if self.rows else ""
         title = self.rule if self.name == self.rule else f"{self.name}: {self.rule}"

@@ -60,7 +60,8 @@ class Exact(ABC):
 
     def order(self, bound: float) -> int | None:
         value = self.value
-        return None if value is None else int(value > bound) - int(value < bound)
+        # A sum of both infinities is not a number, and on no side of anything.
+        return None if value is None or math.isnan(value) else int(value > bound) - int(value < bound)
 
 
 class Amount(Exact):
@@ -110,7 +111,7 @@ def null_share(column: str) -> Amount:
 
 
 class Statistic(Exact):
-    """One of STATISTICS over the values that are known and finite."""
+    """One of STATISTICS over the values that are known."""
 
     def __init__(self, kind: str, column: str) -> None:
         self._kind, self._column = kind, column
@@ -121,10 +122,11 @@ class Statistic(Exact):
         return (self._column,)
 
     def add(self, table: pa.Table) -> None:
-        values = finite(table[self._column])
+        values = known(table[self._column])
         if len(values):
             self._num += len(values)
-            self._sum += float(values.sum())
+            with np.errstate(invalid="ignore"):  # of both infinities
+                self._sum += float(values.sum())
             self._min, self._max = min(self._min, float(values.min())), max(self._max, float(values.max()))
 
     def merge(self, other: Self) -> None:
@@ -146,7 +148,7 @@ class Statistic(Exact):
 
 
 class Quantile:
-    """The smallest value that a share of the known and finite values is not above.
+    """The smallest value that a share of the known values is not above.
 
     The sketch tells the value; on which side of a bound it lies follows from counting, and is exact.
     """
@@ -162,7 +164,7 @@ class Quantile:
         return (self._column,)
 
     def add(self, table: pa.Table) -> None:
-        values = finite(table[self._column])
+        values = known(table[self._column])
         self._sketch.add(values)
         for bound in self._below:
             self._below[bound] += int(np.count_nonzero(values < bound))
@@ -234,14 +236,14 @@ class Distinct:
         return None
 
 
-def finite(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The values that are known and finite, float64."""
+def known(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The values that are neither null nor NaN, float64. An infinite one is a value: no bound may be kept by what is past all of them."""
     values = pc.cast(column, pa.float64()).drop_null().to_numpy()
-    return values[np.isfinite(values)]
+    return values[~np.isnan(values)]
 
 
 def below(column: pa.ChunkedArray, bound: float) -> pa.ChunkedArray:
-    """Bool a value; null where it is. Yes counts as 1, as in ``finite``."""
+    """Bool a value; null where it is. Yes counts as 1, as in ``known``."""
     return pc.less(pc.cast(column, pa.float64()), bound)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -71,6 +73,16 @@ def test_failing_rows_are_named_and_counted(slice_rows):
 
 def test_nulls_are_abstentions_and_fail_no_row():
     assert outcomes("every: snr_db between -100 and 100", "every: snr_db > -100 or asr.text = x") == ["holds", "holds"]
+
+
+def test_an_infinite_value_keeps_no_bound_and_one_that_is_no_number_is_none():
+    table = pa.table({"clip.clip_id": list("abcde"), "signal.snr_db": [math.nan, 5.0, math.inf, 7.0, None]})
+    rules = ["max of snr_db <= 9", "p99 of snr_db <= 9", "mean of snr_db <= 9", "min of snr_db >= 5"]
+    found = [(outcome.verdict, outcome.rows) for outcome in check(MadeRows(table), expected(*rules))]
+    assert found == [("fails", ["c"]), ("fails", ["c"]), ("fails", []), ("holds", [])]
+    both = pa.table({"clip.clip_id": list("ab"), "signal.snr_db": [math.inf, -math.inf]})
+    (torn,) = check(MadeRows(both), expected("mean of snr_db <= 9"))
+    assert (torn.verdict, torn.line()) == ("undecided", "UNDECIDED mean of snr_db <= 9; it is nan")
 
 
 def test_of_no_rows_nothing_holds_but_counts_and_every():

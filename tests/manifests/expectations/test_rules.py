@@ -68,14 +68,14 @@ def test_a_scope_and_a_condition_may_end_before_the_test():
 
 
 @given(
-    values=st.lists(st.integers(-3, 3), min_size=1, max_size=40),
+    values=st.lists(st.integers(-3, 3) | st.sampled_from([math.inf, -math.inf]), min_size=1, max_size=40),
     share=st.sampled_from(["p05", "p10", "p25", "median", "p90", "p99.9"]),
     bound=st.integers(-3, 3),
     sign=st.sampled_from(["<", "<=", "=", "!=", ">", ">="]),
 )
 def test_the_verdict_on_a_quantile_is_exact(values, share, bound, sign):
     rule = parse_rule(f"{share} of snr_db {sign} {bound}", ROWS)
-    rule.measure.add(pa.table({"signal.snr_db": pa.array(values, pa.float32())}))
+    rule.measure.add(pa.table({"signal.snr_db": pa.array([*map(float, values), math.nan, None], pa.float32())}))
     q = {"median": 50.0}.get(share) or float(share[1:])
     true = np.percentile(values, q, method="inverted_cdf")
     expected = {
