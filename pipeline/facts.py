@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -131,21 +131,27 @@ class Ties:
     """What of a snapshot hangs together over units."""
 
     groups: Mapping[str, str]  # ``speaker_groups``
-    partners: Mapping[str, Side] = field(default_factory=dict)  # recording (hex) -> the one that it makes a pair with
-    homes: Mapping[str, str] = field(default_factory=dict)  # recording (hex) of a pair -> its unit
+    partners: Mapping[str, Mapping[str, Side]]  # unit -> its recordings (hex) that are in a pair -> the other one
 
     def of_units(self, units: Sequence[str]) -> Ties:
         """With the partners of the recordings of these units alone."""
-        own = {*units}
-        return Ties(self.groups, {r: other for r, other in self.partners.items() if self.homes[r] in own})
+        return Ties(self.groups, {unit: self.partners[unit] for unit in units if unit in self.partners})
 
     def to_json(self) -> dict[str, Any]:
-        return {"groups": self.groups, "pairs": [[self.homes[r], r, *other] for r, other in self.partners.items()]}
+        pairs = [[unit, recording, *other] for unit, own in self.partners.items() for recording, other in own.items()]
+        return {"groups": self.groups, "pairs": pairs}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Ties:
-        pairs = value["pairs"]
-        return Ties(value["groups"], {r: Side(*other) for _, r, *other in pairs}, {r: unit for unit, r, *_ in pairs})
+        return Ties.of(value["groups"], ((Side(*pair[:2]), Side(*pair[2:])) for pair in value["pairs"]))
+
+    @staticmethod
+    def of(groups: Mapping[str, str], pairs: Iterable[tuple[Side, Side]]) -> Ties:
+        """From each side of every pair, and its partner."""
+        partners: dict[str, dict[str, Side]] = {}
+        for own, other in pairs:
+            partners.setdefault(own.unit, {})[own.recording_id] = other
+        return Ties(groups, partners)
 
 
 @dataclass(frozen=True)
@@ -196,6 +202,4 @@ def ties_of(links: Iterable[Sequence[str]], sides: Iterable[PairSide]) -> Ties:
         raise RequestError(f"pair_id {crowd[0].pair!r} is that of {len(crowd)} recordings; give each pair an id of its own")
     whole = [found for found in pairs.values() if len(found) == 2]
     groups = speaker_groups([*links, *([one.group, other.group] for one, other in whole)])
-    ways = [way for one, other in whole for way in ((one.side, other.side), (other.side, one.side))]
-    partners = {own.recording_id: other for own, other in ways}
-    return Ties(groups, partners, {own.recording_id: own.unit for own, _ in ways})
+    return Ties.of(groups, (way for one, other in whole for way in ((one.side, other.side), (other.side, one.side))))

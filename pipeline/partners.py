@@ -23,7 +23,7 @@ class Partners:
 
     def of(self, clip: Candidate) -> Candidate | None:
         """The one clip of the recording that makes a pair with the clip's; None where there is none, or it is left out."""
-        place = self._ties.partners.get(clip.clip["recording_id"].hex())
+        place = self._ties.partners.get(clip.unit, {}).get(clip.clip["recording_id"].hex())
         return self._clips_of(place.unit).get(bytes.fromhex(place.recording_id)) if place else None
 
     def _read(self, unit: str) -> dict[bytes, Candidate]:

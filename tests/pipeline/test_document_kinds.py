@@ -145,6 +145,19 @@ def test_rows_and_members_say_the_same_turn_by_turn(made):
         assert {name: sum(values) for name, values in sums.items()} == {name: row[name] for name in sums}
 
 
+def test_plain_webdataset_reads_every_turn(made):
+    import webdataset
+
+    shard = f"{made.pack}/shards/train-000000.tar"
+    samples = {sample["__key__"]: sample for sample in webdataset.WebDataset(shard, shardshuffle=False, empty_check=False)}
+    for row, document in documents(made.pack):
+        sample = samples.pop(row["key"])
+        assert json.loads(sample["json"]) == document.facts
+        heard = [number for number, turn in enumerate(document.turns) if turn.audio is not None]
+        assert sorted(name for name in sample if name.endswith(".flac")) == [f"{number}.flac" for number in heard]
+    assert not samples
+
+
 def test_a_dialogue_is_a_conversation_of_its_channels(made):
     ((row, document),) = of_kind(made.pack, "conversation")
     assert (row["tasks"], row["relation"]) == (["conversation"], "reply")

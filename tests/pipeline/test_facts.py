@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,19 @@ from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.facts import consent_of
 from manifests.schema import INPUTS
-from pipeline.facts import LinksTask, find_links, group_of, merged, speaker_groups, unit_facts
+from pipeline.facts import (
+    LinksTask,
+    PairSide,
+    Side,
+    Ties,
+    find_links,
+    group_of,
+    merged,
+    own_group,
+    speaker_groups,
+    ties_of,
+    unit_facts,
+)
 from pipeline.recipe import PackRecipe
 
 # (recording, source, speaker or None) of each input
@@ -121,3 +134,32 @@ def twice(light, tmp_path) -> str:
     out = str(tmp_path / "corpus")
     build([str(tmp_path / "sources.jsonl")], out, light())
     return out
+
+
+@given(
+    st.lists(st.none() | st.sampled_from(["x:ann", "x:bob", "x:cy"]), min_size=8, max_size=8),
+    st.permutations(range(8)),
+    st.integers(0, 4),
+)
+def test_both_sides_of_a_pair_share_a_group_and_know_one_another(
+    speakers: list[str | None], order: list[int], num_pairs: int
+) -> None:
+    ids = [bytes([number] * 16) for number in range(8)]
+    named = [(speaker,) if speaker else () for speaker in speakers]
+    sides = [
+        PairSide(f"x:p{place // 2}", Side(f"u{n % 3}", ids[n].hex()), own_group(ids[n], named[n]))
+        for place, n in enumerate(order[: 2 * num_pairs])
+    ]
+    ties = Ties.from_json(json.loads(json.dumps(ties_of([], sides).to_json())))
+    assert ties == ties_of([], sides)
+    for place in range(0, 2 * num_pairs, 2):
+        one, other = order[place], order[place + 1]
+        assert ties.of_units([f"u{one % 3}"]).partners[f"u{one % 3}"][ids[one].hex()] == Side(f"u{other % 3}", ids[other].hex())
+        assert group_of(ids[one], named[one], ties.groups) == group_of(ids[other], named[other], ties.groups)
+
+
+def test_a_recording_alone_makes_no_pair_and_three_are_refused() -> None:
+    sides = [PairSide("x:p", Side("u0", f"{n:032x}"), f"s{n}") for n in range(3)]
+    assert ties_of([], sides[:1]) == Ties({}, {})
+    with pytest.raises(RequestError, match=r"pair_id 'x:p' is that of 3 recordings; give each pair an id of its own"):
+        ties_of([], sides)
