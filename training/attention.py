@@ -80,6 +80,9 @@ def attend(q_BHTW: torch.Tensor, k_BKTW: torch.Tensor, v_BKTW: torch.Tensor, spa
     """
     if len(spans.rows) != len(q_BHTW):
         raise ContractError(f"spans of {len(spans.rows)} rows for a batch of {len(q_BHTW)}; give the batch's own")
+    if not spans.lengths:
+        # Zeros that depend on all three: ranks of FSDP wait for each other's gradients, and None is not a zero to them.
+        return (q_BHTW + for_each_head(k_BKTW + v_BKTW, q_BHTW.shape[1])) * 0.0
     if q_BHTW.device.type != "cuda":
         return attend_by_document(q_BHTW, k_BKTW, v_BKTW, spans)
     if q_BHTW.dtype in (torch.bfloat16, torch.float16) and varlen_kernel() is not None:
@@ -112,8 +115,6 @@ def attend_varlen(q_BHTW: torch.Tensor, k_BKTW: torch.Tensor, v_BKTW: torch.Tens
     assert kernel is not None
     batch, _, width, _ = q_BHTW.shape
     held_N, starts = _ragged(spans, width, q_BHTW.device)
-    if not spans.lengths:
-        return torch.zeros_like(q_BHTW)
     is_full = len(held_N) == batch * width
     q, k, v = (flat(x) if is_full else flat(x)[held_N] for x in (q_BHTW, k_BKTW, v_BKTW))
     longest = max(spans.lengths)

@@ -87,6 +87,12 @@ def test_padding_is_zero_and_costs_nothing() -> None:
     assert work(DocumentSpans(((5,), (), (9, 3), ()))) == expected
 
 
+def test_a_batch_of_padding_has_gradients_of_zero() -> None:
+    inputs = heads(0, 2)
+    attend(*inputs, DocumentSpans(((), ()))).sum().backward()
+    assert all(x.grad is not None and not x.grad.any() for x in inputs)
+
+
 def test_spans_that_do_not_fit_are_refused() -> None:
     q, k, v = heads(0, 2)
     with pytest.raises(ContractError, match="spans of 1 rows for a batch of 2"):
