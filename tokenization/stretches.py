@@ -6,6 +6,7 @@ length of the audio, an interleave by its codes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -25,7 +26,7 @@ class TokenKind(IntEnum):
 class Fixed:
     """Ids of one kind that are known already: a prompt, a text, a special token. ``is_target``: their loss counts."""
 
-    ids: tuple[int, ...]
+    ids: Sequence[int]
     kind: TokenKind
     is_target: bool = False
 
@@ -42,7 +43,7 @@ class Spoken:
     """The interleave of a turn's text ids with its codes, without ``<tts_start>`` and ``<tts_end>``."""
 
     turn: int
-    text_ids: tuple[int, ...]
+    text_ids: Sequence[int]
     is_target: bool = True
 
 

@@ -99,8 +99,8 @@ def _wholes(task: Task, document: Entry) -> Iterator[Entry]:
     """Documents to lay out: an example a caption; a conversation up to its last answer."""
     turns = document.turns
     if task is Task.CAPTIONING and len(turns) == 1 and len(turns[0].captions) > 1:
-        for language, ids in turns[0].captions.items():
-            yield replace(document, turns=(replace(turns[0], captions={language: ids}),))
+        for language, caption in turns[0].captions.items():
+            yield replace(document, turns=(replace(turns[0], captions={language: caption}),))
     elif task is Task.CONVERSATION and turns[-1].role == HUMAN and len(turns) > 1:
         yield document.between(0, len(turns) - 1)
     else:

@@ -80,21 +80,22 @@ class ExampleMaker:
         """
         if num_places < len(text_ids):
             raise ContractError(f"repeat of {len(text_ids)} tokens in {num_places} places; give each token a place")
-        chosen = np.sort(rng.choice(num_places, size=len(text_ids), replace=False))
+        ids = list(text_ids)
+        chosen = np.sort(rng.choice(num_places, size=len(ids), replace=False))
         places = np.full(num_places, self.vocabulary.special(PATCH_PAD), dtype=np.int64)
         kinds = np.full(num_places, TokenKind.SPECIAL, dtype=np.uint8)
-        places[chosen], kinds[chosen] = text_ids, TokenKind.TEXT
+        places[chosen], kinds[chosen] = ids, TokenKind.TEXT
         draft = Draft(self._weights_K)
         for prompt in self.layouts.prompt(self.layouts.prompts.asr):
             draft.add(prompt.ids, prompt.kind)
         draft.add([self.vocabulary.audio_start], TokenKind.SPECIAL).add(places, kinds)
-        draft.add([self.vocabulary.audio_end], TokenKind.SPECIAL).add(text_ids, TokenKind.TEXT, is_target=True)
+        draft.add([self.vocabulary.audio_end], TokenKind.SPECIAL).add(ids, TokenKind.TEXT, is_target=True)
         return draft.add(self.layouts.stop.ids, TokenKind.SPECIAL, is_target=True).example(Task.REPEAT, entry.key)
 
     def _fill(self, draft: Draft, stretch: Stretch, entry: Entry, document: Document | None) -> None:
         match stretch:
             case Fixed():
-                draft.add(stretch.ids, stretch.kind, is_target=stretch.is_target)
+                draft.add(list(stretch.ids), stretch.kind, is_target=stretch.is_target)
             case Heard():
                 audio = _audio(entry, document, stretch.turn)
                 for start, stop in pieces(len(audio)):
@@ -103,7 +104,8 @@ class ExampleMaker:
                     draft.add([self.vocabulary.audio_end], TokenKind.SPECIAL)
             case Spoken():
                 codes = _codes(entry, document, stretch.turn)
-                draft.add(*interleave(stretch.text_ids, codes, self.vocabulary, self.layouts.ratio), is_target=stretch.is_target)
+                ids, kinds = interleave(list(stretch.text_ids), codes, self.vocabulary, self.layouts.ratio)
+                draft.add(ids, kinds, is_target=stretch.is_target)
             case Encoded():
                 draft.hear([], _audio(entry, document, stretch.turn))
 
@@ -149,7 +151,7 @@ class Draft:
         return Example(task, document_id, ids, kinds, weights, np.arange(len(ids), dtype=np.int32), heard, tuple(self._audio))
 
 
-def recombine(texts: Sequence[tuple[int, ...]], recipe: RepeatRecipe, rng: np.random.Generator) -> list[int]:
+def recombine(texts: Sequence[Sequence[int]], recipe: RepeatRecipe, rng: np.random.Generator) -> list[int]:
     """Token ids of 1 to ``max_spans`` random spans of random texts, each of 1 to ``max_span_tokens`` tokens.
 
     Copying these cannot be learned by heart, so the decoder has to learn to copy.

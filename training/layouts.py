@@ -184,7 +184,7 @@ class Layouts:
         known = [language for language in turn.captions if language in self.prompts.captioning]
         if not known:
             raise Lacking("no_caption")
-        caption = Fixed(turn.captions[known[0]], TokenKind.TEXT, is_target=True)
+        caption = Fixed(tuple(self.text.encode(turn.captions[known[0]])), TokenKind.TEXT, is_target=True)
         return (*self.prompt(self.prompts.captioning[known[0]]), _heard(turn), caption)
 
     def _continued(self, turns: Sequence[EntryTurn]) -> tuple[Stretch, ...]:
@@ -233,7 +233,12 @@ def _encoded(turn: EntryTurn) -> Encoded:
     samples, ids = turn.num_samples or 0, turn.text_ids
     if samples > PIECE_SAMPLES:
         raise Lacking("audio_too_long")
-    repeats = sum(left == right for left, right in pairwise(ids))
-    if len(ids) + repeats > num_encoder_frames(num_valid_frames(num_mel_frames(samples))):
+    frames = num_encoder_frames(num_valid_frames(num_mel_frames(samples)))
+    if len(ids) > frames or (2 * len(ids) > frames and len(ids) + _num_repeats(ids) > frames):
         raise Lacking("more_labels_than_frames")
     return Encoded(turn.number)
+
+
+def _num_repeats(ids: Sequence[int]) -> int:
+    """Labels that are those before them again."""
+    return sum(left == right for left, right in pairwise(ids))

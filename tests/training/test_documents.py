@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.errors import RequestError
+from manifests.errors import ContractError, RequestError
 from manifests.packs import Pack
 from tests.training import made_documents as documents
 from tests.training.made_documents import Made
 from tokenization.artifact import Tokenizer
 from tokenization.interleave import Ratio
+from tokenization.text import TextTokenizer
 from training.documents import parts, read_split, serve
+from training.entries import entry_of
 from training.examples import ExampleMaker
 from training.layouts import NEEDS, Layouts
 from training.prompts import Prompts
@@ -178,3 +181,44 @@ def test_a_pack_is_read_by_its_manifest_alone(chord_pack: Any) -> None:
         assert len(maker.make(Task.ASR, entry, pack.read(entry.shard, entry.key)).ids) == length
     with pytest.raises(RequestError, match="has no split 'dev'"):
         read_split(pack, "dev", layouts, [Task.ASR], max_tokens=20)
+
+
+def test_texts_whose_tokens_the_manifest_counts_are_not_tokenised_to_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = [
+        CLIP("so la mi", 16_000, 25, caption_en=None),
+        documents.continuation("ab", "cd", "ef"),
+        documents.conversation("a", "b"),
+    ]
+    rows = [made.row for made in packed]
+    told = [
+        {**row, "turns": [{**turn, "num_text_tokens": len(documents.BYTES.encode(turn["text"]))} for turn in row["turns"]]}
+        for row in rows
+    ]
+    layouts, tasks = documents.layouts(), list(Task)
+    counted = serve("train", [entry_of(row, documents.BYTES) for row in rows], layouts, tasks, UNLIMITED)
+    entries = [entry_of(row, documents.BYTES) for row in told]
+    with monkeypatch.context() as patched:
+        patched.setattr(TextTokenizer, "encode", lambda *_: pytest.fail("a text was tokenised"))
+        planned = serve("train", entries, layouts, tasks, UNLIMITED)
+    assert planned.eligible == counted.eligible
+    assert {task: lengths.tolist() for task, lengths in planned.num_tokens.items()} == {
+        task: lengths.tolist() for task, lengths in counted.num_tokens.items()
+    }
+    maker = ExampleMaker(layouts, LossWeights())
+    for made, plain, entry in zip(packed, counted.entries, entries, strict=True):
+        for task in (task for task in Task if task.value in entry.tasks):
+            ids = [maker.make(task, known, made.document).ids.tolist() for known in (plain, entry)]
+            assert ids[0] == ids[1]
+
+
+def test_a_manifest_that_counts_other_tokens_is_found_out() -> None:
+    row = CLIP("so la").row
+    entry = entry_of({**row, "turns": [{**row["turns"][0], "num_text_tokens": 3}]}, documents.BYTES)
+    with pytest.raises(ContractError, match="'so la' has 5 tokens, the manifest says 3; pack again"):
+        ExampleMaker(documents.layouts(), LossWeights()).make(Task.TEXT, entry)
+
+
+def test_layouts_go_to_other_processes() -> None:
+    entry = CLIP("so la", caption_en="loud").entry()
+    again = pickle.loads(pickle.dumps(LAYOUTS))
+    assert again.of(Task.ASR, pickle.loads(pickle.dumps(entry))) == LAYOUTS.of(Task.ASR, entry)
