@@ -24,8 +24,8 @@ DERIVED = pa.schema(
     [
         field("num_turns", pa.int32(), "turns"),
         field("text", pa.string(), "texts of the turns, a line each; null where a turn has none"),
-        field("clip_id", ID, "the clip it was made from; null where it was made from several, or from text"),
-        field("recording_id", ID, "recording of its first turn; null of plain text"),
+        field("clip_id", ID, "the clip it was made from, of several the first; null of plain text"),
+        field("recording_id", ID, "the recording that this clip is a span of"),
         field("clip_ids", pa.list_(ID), "the clips that its turns were made from"),
         field("recording_ids", pa.list_(ID), "the recordings that these are spans of, one a turn"),
     ]
@@ -42,8 +42,8 @@ def derived(turns: pa.ChunkedArray, name: str) -> pa.Array:
     made: dict[str, Callable[[pa.ListArray], pa.Array]] = {
         "num_turns": lambda turns: pc.cast(pc.list_value_length(turns), pa.int32()),
         "text": lambda turns: pc.binary_join(_of(turns, "text"), "\n"),
-        "clip_id": _only_clip,
-        "recording_id": lambda turns: pc.list_element(_of(turns, "recording_id"), 0),
+        "clip_id": lambda turns: _first(_clip_ids(turns)),
+        "recording_id": lambda turns: _first(_known_recordings(turns)),
         "clip_ids": _clip_ids,
         "recording_ids": _known_recordings,
     }
@@ -71,10 +71,10 @@ def _known_recordings(turns: pa.ListArray) -> pa.ListArray:
     return _lists(np.diff(is_known[_offsets(found)]), flat.drop_null())
 
 
-def _only_clip(turns: pa.ListArray) -> pa.Array:
-    found = _clip_ids(turns)
-    offsets, is_one = _offsets(found)[:-1], pc.equal(pc.list_value_length(found), 1)
-    return found.flatten().take(pc.if_else(is_one, pa.array(offsets), pa.scalar(None, pa.int64())))
+def _first(lists: pa.ListArray) -> pa.Array:
+    """The first of each list; null of an empty one."""
+    has_some = pc.greater(pc.list_value_length(lists), 0)
+    return lists.flatten().take(pc.if_else(has_some, pa.array(_offsets(lists)[:-1]), pa.scalar(None, pa.int64())))
 
 
 def _of(turns: pa.ListArray, name: str) -> pa.ListArray:
