@@ -92,7 +92,8 @@ class PackRecipe(RecipeModel):
     def layers(self) -> set[str]:
         """Names of every layer that the pack is made from."""
         named = {f.column.split(".")[0] for f in self.filters} - {"clip"}
-        return named | set(self.tags_from) | set(self.text_from) - {SOURCE} | {name for name in [self.codes_from] if name}
+        asked = {name for name in (self.codes_from, self.captions_from) if name}
+        return named | set(self.tags_from) | set(self.text_from) - {SOURCE} | asked
 
     def split_of(self, group: str) -> str:
         """Split of what must stay together (a speaker, a recording, a text), by a hash of its name alone."""

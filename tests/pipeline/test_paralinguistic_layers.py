@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from manifests.corpus import Corpus
+from manifests.errors import RequestError
 from manifests.packs import Pack
 from manifests.recipes import decode_recipe
 from pipeline.build import build
@@ -50,13 +51,26 @@ def test_a_build_puts_classifiers_and_measurements_into_tags_and_sentences(corpu
 def test_tags_and_sentences_go_into_packs(corpus: str, tmp_path: Path) -> None:
     import tarfile
 
-    recipe = "name: tagged\nrequire_text: false\ntext_from: [source]\ntags_from: [paralinguistics, caption]"
+    recipe = (
+        "name: tagged\nrequire_text: false\ntext_from: [source]\ntags_from: [paralinguistics, caption]\ncaptions_from: caption"
+    )
     pack([corpus], str(tmp_path / "pack"), decode_recipe(PackRecipe, recipe, "tagged"))
-    assert Pack.open(str(tmp_path / "pack")).head["lineage"]
+    opened = Pack.open(str(tmp_path / "pack"))
+    assert opened.head["lineage"]
     (shard,) = (tmp_path / "pack" / "shards").glob("*.tar")
     with tarfile.open(shard) as tar:
         facts = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]  # type: ignore[arg-type]
     assert facts
     for row in facts:
-        assert row["tags"]["paralinguistics"]["pitch"]["source"] == "style"
-        assert row["tags"]["caption"]["caption_en"].endswith(".")
+        (turn,) = row["turns"]
+        (clip,) = turn["clips"]
+        assert clip["tags"]["paralinguistics"]["pitch"]["source"] == "style"
+        assert clip["tags"]["caption"]["caption_en"] == turn["caption_en"]
+    rows = opened.documents("train").to_pylist()
+    captions = {turn["caption_zh"] for row in rows for turn in row["turns"]}
+    assert captions == {row["turns"][0]["caption_zh"] for row in facts}
+    assert None not in captions
+    assert all("captioning" in row["tasks"] for row in rows)
+    wrong = decode_recipe(PackRecipe, recipe.replace("captions_from: caption", "captions_from: style"), "tagged")
+    with pytest.raises(RequestError, match="captions_from names layer 'style', which has no captions"):
+        pack([corpus], str(tmp_path / "wrong"), wrong)
