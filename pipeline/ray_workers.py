@@ -79,16 +79,18 @@ def load_models(
     import ray
 
     worker = start_worker(pool, num_pools, store, works, limits)
-    for number in numbers:
-        try:
-            error = ray.get(worker.load.remote(number))
-        except (ray.exceptions.RuntimeEnvSetupError, ray.exceptions.RayTaskError) as ended:
-            raise no_worker(pool, ended) from ended
-        except ray.exceptions.RayError as ended:
-            raise died_loading(works[number].output, first_line(ended)) from ended
-        if error is not None:
-            raise error
-    ray.kill(worker)
+    try:
+        for number in numbers:
+            try:
+                error = ray.get(worker.load.remote(number))
+            except (ray.exceptions.RuntimeEnvSetupError, ray.exceptions.RayTaskError) as ended:
+                raise no_worker(pool, ended) from ended
+            except ray.exceptions.RayError as ended:
+                raise died_loading(works[number].output, first_line(ended)) from ended
+            if error is not None:
+                raise error
+    finally:
+        ray.kill(worker)  # whoever holds the error holds this frame: the worker would stay, with its model
 
 
 def no_worker(pool: Pool, error: Exception) -> WorkError:

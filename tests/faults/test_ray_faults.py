@@ -14,7 +14,7 @@ import pytest
 
 from manifests.commits import list_commits
 from manifests.corpus import Corpus
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.store import Store
 from pipeline.assembly import make_works
 from pipeline.build import build
@@ -53,6 +53,22 @@ def test_what_ray_can_never_place_is_refused(cluster, poisoned_recipe):
     works[-1].annotator.resources = type(works[-1].resources)(pool="greedy", memory_bytes=1 << 50)
     with pytest.raises(RequestError, match=r"heard: \d+ MiB a worker, the Ray cluster has"):
         RayEngine().check(works)
+
+
+@pytest.mark.parametrize("how", ["raise", "kill"])
+def test_a_worker_whose_load_fails_is_ended(cluster, light, tmp_path, how):
+    import ray
+
+    custom = {"kind": "custom", "target": "poison_parts:DeadlyModel", "parameters": {"how": how}}
+    recipe, before = light(annotators={"heard": custom}), ray.available_resources()
+    works = make_works(recipe)
+    with pytest.raises((ValueError, WorkError)) as failed:
+        RayEngine().load(Store(str(tmp_path)), works, [len(works) - 1], recipe.limits)
+    deadline = time.monotonic() + 30
+    while ray.available_resources() != before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert ray.available_resources() == before
+    assert failed.value.__traceback__ is not None  # it is held, as a caller that reports it holds it
 
 
 @pytest.mark.parametrize("how", ["crash", "hang"])
