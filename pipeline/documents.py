@@ -70,7 +70,7 @@ def common(values: Iterable[str | None]) -> str | None:
 
 def key_of(kind: str, turns: Sequence[MadeTurn]) -> str:
     """Key of a document of several turns: a digest of what these are made of, in order."""
-    return digest_json([kind, [[clip_id.hex() for clip_id, _ in turn.clips] or [turn.facts["text"]] for turn in turns]])[:32]
+    return digest_json([kind, [[clip_id.hex() for clip_id, _ in turn.clips] or [turn.facts["text"]] for turn in turns]])
 
 
 def tasks_of(kind: str, turns: Sequence[MadeTurn]) -> list[str]:
