@@ -107,8 +107,8 @@ def decontaminate(
 
     Exit code 1 when a proof that is checked no longer holds.
     """
+    from pipeline.copies import contamination_proof as proofs
     from pipeline.copies import decontaminate as job
-    from pipeline.copies import proof as proofs
 
     if check is not None:
         if registry or proof:

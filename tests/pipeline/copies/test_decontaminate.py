@@ -15,8 +15,8 @@ from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.recipes import load_recipe
 from pipeline.build import build
+from pipeline.copies.contamination_proof import Proof, check, read_proof
 from pipeline.copies.decontaminate import decontaminate
-from pipeline.copies.proof import Proof, check, read_proof
 from pipeline.copies.recipe import DecontaminateConfig
 from pipeline.recipe import BuildRecipe
 from pipeline.rights.matching import Rule
