@@ -30,16 +30,18 @@ class FactsReader:
                 self._guests.setdefault(bytes.fromhex(recording), []).append(unit)
 
     def of_units(self, units: Sequence[str], columns: Sequence[str]) -> pa.Table:
-        """``first_known`` of the inputs of the recordings that the units own or hold inputs of, a row a recording."""
+        """``first_known`` of ``inputs``, a row a recording: whole for those that the units own. Of others of which they hold an
+        input there is a row too, without what their owners say."""
         return first_known(self.inputs(units, ["recording_id", *columns]), columns)
 
     def inputs(self, units: Sequence[str], columns: Sequence[str]) -> pa.Table:
-        """``columns`` of INPUTS, ``recording_id`` among them, of all inputs that speak of those recordings, in plan order."""
+        """``columns`` of INPUTS, ``recording_id`` among them, in plan order: of all inputs that became recordings in the units, and of
+        those that other units hold of the same bytes without owning them."""
         read = list(columns)
         rows = self._inputs(units, read)
         if self._guests:
-            owned = set(rows["recording_id"].to_pylist())
-            others = {unit for recording in owned & self._guests.keys() for unit in self._guests[recording]} - {*units}
+            told = set(rows["recording_id"].to_pylist())
+            others = {unit for recording in told & self._guests.keys() for unit in self._guests[recording]} - {*units}
             held = {unit: UnitView(self._corpus, unit).inputs(read) for unit in others}
             if held:
                 own = {unit: UnitView(self._corpus, unit).inputs(read) for unit in units}
