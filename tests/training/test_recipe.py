@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,8 @@ def test_shipped_recipes_go_through_the_curriculum(name: str) -> None:
         ({**ASR, "tasks": {"ctc": 1}}, "stage of kind ctc"),
         ({**ASR, "tasks": {"asr": 1, "tts": 1}, "vocabulary": "text"}, "masks audio ids"),
         ({**ASR, "schedule": "constant", "train": {"adaptor": ENDING}}, "constant has no lr_end"),
+        ({**ASR, "loss_weights": {"tts_pad": 0}}, "greater than 0"),  # generation has to emit it
+        ({**ASR, "prompts": {}}, "stages.0.prompts' is unknown"),
         ({**CTC, "train": {"adaptor": RATE}}, "encoder and ctc_head only"),
         ({**CTC, "micro_batches": 3}, "batch_documents 4 must be a multiple"),
         ({**CTC, "warmup_steps": 5}, "below steps 5"),
@@ -79,3 +82,13 @@ def test_a_budget_of_tokens_is_as_many_steps_as_hold_it(make_recipe: Callable[..
     budgeted = {key: value for key, value in ASR.items() if key != "steps"}
     steps = [make_recipe([{**budgeted, "tokens": tokens}]).stages[0].num_steps for tokens in (1, 1024, 1025)]
     assert steps == [1, 1, 2]  # 4 sequences of 256 a step
+
+
+def test_a_prompt_of_a_translation_names_its_language() -> None:
+    with pytest.raises(RequestError, match=r"prompts\.s2st.*does not say \{language\}"):
+        decode_recipe(TrainingRecipe, json.dumps({"model": "micro", "stages": [ASR], "prompts": {"s2st": "Translate."}}), "mine")
+    silent = {"s2tt": "", "t2st": "", "s2st": ""}
+    assert (
+        decode_recipe(TrainingRecipe, json.dumps({"model": "micro", "stages": [ASR], "prompts": silent}), "mine").prompts.s2tt
+        == ""
+    )
