@@ -11,11 +11,20 @@ import zlib
 
 import numpy as np
 import torch
+from torch import nn
 
 from manifests.errors import ContractError
+from tokenization.vocabulary import Vocabulary
 
+MATRICES = ("model.embed_tokens.weight", "lm_head.weight")  # that have a row a token
 CHUNK_ROWS = 8192
 JITTER = 1e-6  # of the mean variance, on the covariance's diagonal: fewer rows than columns leave it singular
+
+
+def grow(model: nn.Module, vocabulary: Vocabulary, seed: int, *, wrappers: bool) -> None:
+    """Draw the rows of embedding and head that are not known, in place; ``wrappers``: as in ``Vocabulary.known_rows``."""
+    for name in MATRICES:
+        draw_new_rows(model.get_parameter(name), vocabulary.known_rows(wrappers=wrappers), seed, name)
 
 
 @torch.no_grad()

@@ -6,18 +6,23 @@ shapes, ``load`` copies. Rows that a text model does not bring are drawn (``grow
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
 
+from manifests.errors import MismatchError
+from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 from training.config import StartRecipe, model_config
-from training.growth import draw_new_rows
+from training.growth import grow
 from training.model import StepAudio2
-from training.pretrained import EMBEDDING, HEAD, decoder_readings, encoder_readings
+from training.pretrained import decoder_readings, encoder_readings
 from training.published import published_readings
 from training.recipe import Group
 from training.weight_files import Reading, WeightFolder, check_readings, copy_readings
+
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,7 @@ class Start:
         """
         copy_readings(self.readings, model)
         if self.grows:
-            for name in (EMBEDDING, HEAD):
-                draw_new_rows(model.get_parameter(name), self.vocabulary.known_rows(wrappers=False), seed, name)
+            grow(model, self.vocabulary, seed, wrappers=False)
 
 
 def open_start(start: StartRecipe, size: str, vocabulary: Vocabulary) -> Start:
@@ -64,3 +68,22 @@ def loaded_groups(start: StartRecipe) -> frozenset[Group]:
     loaded = text_model | {Group.ENCODER, Group.ADAPTOR} if start.model else set[Group]()
     loaded |= {Group.ENCODER} if start.encoder else set()
     return frozenset(loaded | text_model if start.decoder else loaded)
+
+
+def check_tokenizer(start: StartRecipe, text: TextTokenizer) -> None:
+    """Whether ids mean to the text model what they mean here; a folder without a tokenizer.json is taken at its word.
+
+    Raises MismatchError naming the first id that stands for another text.
+    """
+    path = os.path.join(os.path.expanduser(start.decoder or ""), TOKENIZER)
+    if start.decoder is None or not os.path.exists(path):
+        return
+    theirs = TextTokenizer.load(path)
+    if theirs.digest == text.digest:
+        return
+    for number in range(max(theirs.bpe_size, text.bpe_size)):
+        if theirs.decode([number]) != text.decode([number]):
+            raise MismatchError(
+                f"weights {start.decoder!r}: id {number} is {theirs.decode([number])!r} in its {TOKENIZER}, "
+                f"{text.decode([number])!r} in the tokenizer here; make the tokenizer from that file"
+            )

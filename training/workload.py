@@ -26,6 +26,7 @@ class Assumptions:
     text_tokens_per_s: float = 3.5
     turns: int = 4  # of a continuation and of a conversation
     text_document_tokens: int = 1000
+    text_ids: int = 4000  # of the tokenizer of a model that does not start from Qwen2.5
 
     def line(self) -> str:
         """For people."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from manifests.errors import MismatchError
+from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 from training import config
 from training.attention import DocumentSpans
@@ -15,7 +16,7 @@ from training.config import AdaptorConfig, DecoderConfig, EncoderConfig, ModelCo
 from training.model import StepAudio2
 from training.pretrained import EMBEDDING, HEAD, qwen2_audio_name, save_decoder
 from training.recipe import Group
-from training.start import open_start
+from training.start import check_tokenizer, open_start
 
 VOCABULARY = Vocabulary.small(300, num_codes=200)
 # A text model's matrix is longer than its ids: the rows behind them are padding, as in Qwen2.5.
@@ -223,3 +224,17 @@ def test_a_head_that_is_neither_stored_nor_tied_is_refused(tmp_path: Path) -> No
     (tmp_path / "q" / "config.json").write_text(json.dumps({**stated, "tie_word_embeddings": False}))
     with pytest.raises(MismatchError, match=r"have no lm_head\.weight, and config\.json does not say tie_word_embeddings"):
         open_start(StartRecipe(decoder=str(tmp_path / "q")), "own", VOCABULARY)
+
+
+def test_a_text_model_whose_ids_mean_other_texts_is_refused(tmp_path: Path) -> None:
+    start = StartRecipe(decoder=str(tmp_path))
+    ours = TextTokenizer.train(["so la mi re do"] * 9, 300)
+    check_tokenizer(start, ours)  # no tokenizer.json
+    other = TextTokenizer.train(["la so ti fa"] * 9, 300)
+    other.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(MismatchError, match=r"id \d+ is '.+' in its tokenizer\.json, '.+' in the tokenizer here"):
+        check_tokenizer(start, ours)
+    # Written in another way, it is the same tokenizer.
+    (tmp_path / "tokenizer.json").write_text(json.dumps(json.loads(ours.data), indent=3))
+    check_tokenizer(start, ours)
+    check_tokenizer(StartRecipe(), ours)
