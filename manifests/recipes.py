@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import yaml
@@ -33,14 +34,15 @@ def _names_for(kind: type[RecipeModel], package: str) -> str:
     fitting = []
     for name in recipe_names(package):
         try:
-            kind.model_validate(yaml.safe_load(_shipped(package, name)))
+            kind.model_validate(yaml.safe_load(shipped_recipe(package, name)))
         except ValidationError:
             continue
         fitting.append(name)
     return ", ".join(fitting)
 
 
-def _shipped(package: str, name: str) -> str:
+def shipped_recipe(package: str, name: str) -> str:
+    """Text of a recipe that ships."""
     return (importlib.resources.files(package) / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -49,28 +51,36 @@ def load_recipe(kind: type[Recipe], package: str, name_or_path: str) -> Recipe:
 
     Raises RequestError naming the path of the first key that is wrong.
     """
-    if name_or_path.endswith((".yaml", ".yml")):
-        if not os.path.exists(name_or_path):
-            raise RequestError(
-                f"recipe file {name_or_path!r} does not exist; give a name ({_names_for(kind, package)}) or a file"
-            )
-        with open(name_or_path, encoding="utf-8") as file:
-            text = file.read()
-    elif name_or_path in recipe_names(package):
-        text = _shipped(package, name_or_path)
-    else:
-        raise RequestError(f"recipe {name_or_path!r} is unknown; names are {_names_for(kind, package)}; a file ends in .yaml")
+    text = read_recipe(package, name_or_path, lambda: _names_for(kind, package))
     return decode_recipe(kind, text, name_or_path)
 
 
-def decode_recipe(kind: type[Recipe], text: str, what: str) -> Recipe:
-    """A recipe from YAML text; ``what`` names it in errors."""
+def read_recipe(package: str, name_or_path: str, names: Callable[[], str]) -> str:
+    """The text behind a recipe's name or file. Raises RequestError, with the ``names`` that there are, where there is none."""
+    if name_or_path.endswith((".yaml", ".yml")):
+        if not os.path.exists(name_or_path):
+            raise RequestError(f"recipe file {name_or_path!r} does not exist; give a name ({names()}) or a file")
+        with open(name_or_path, encoding="utf-8") as file:
+            return file.read()
+    if name_or_path not in recipe_names(package):
+        raise RequestError(f"recipe {name_or_path!r} is unknown; names are {names()}; a file ends in .yaml")
+    return shipped_recipe(package, name_or_path)
+
+
+def parse_recipe(text: str, what: str) -> dict[str, Any]:
+    """YAML text as a mapping; ``what`` names it in errors."""
     try:
         raw: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RequestError(f"recipe {what!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise RequestError(f"recipe {what!r} holds {type(raw).__name__}; it must be a mapping")
+    return raw
+
+
+def decode_recipe(kind: type[Recipe], text: str, what: str) -> Recipe:
+    """A recipe from YAML text; ``what`` names it in errors."""
+    raw = parse_recipe(text, what)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

@@ -16,7 +16,7 @@ def audit(
     ] = "audit",
     filters: Annotated[
         str | None,
-        typer.Option("--filters", help="File of a pack recipe whose filters the funnel weighs, instead of the audit's."),
+        typer.Option("--filters", help="Name or file of a pack recipe whose filters the funnel weighs, instead of the audit's."),
     ] = None,
     html: Annotated[str | None, typer.Option("--html", help="Write the page to this file: all figures, drawn.")] = None,
     listen: Annotated[

@@ -8,54 +8,112 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from manifests.audit.recipe import Threshold
 from manifests.audit.slices import Bounds, SliceColumns, edges_of
-from manifests.clip_texts import first_texts, text_columns, text_needs
+from manifests.clip_texts import clip_texts, text_needs
 
 MOST_FILTERS = 16  # sets of filters that a clip fails are numbers of so many bits
 NO_TEXT = "no_text"
 
 
-@dataclass(frozen=True)
-class TextNeed:
-    """The step that leaves out clips without text of any of the origins (``manifests.clip_texts``)."""
-
-    origins: tuple[str, ...]
+class Step(Protocol):
+    """What leaves out clips before the filters do, and has no threshold to move."""
 
     @property
-    def columns(self) -> list[str]:
-        return text_needs(text_columns(self.origins))
+    def name(self) -> str: ...
+
+    @property
+    def columns(self) -> Sequence[str]: ...
 
     def fails(self, slice_: SliceColumns) -> np.ndarray:
-        found: np.ndarray = first_texts(slice_.table, self.origins)[0].is_null().to_numpy(zero_copy_only=False)
-        return found
+        """Bool ``[rows]``."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Clips that a decision table has a drop_reason for, whichever."""
+
+    table: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.table}.drop_reason"
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return [self.name]
+
+    def fails(self, slice_: SliceColumns) -> np.ndarray:
+        return _plain(pc.is_valid(slice_.table[self.name]))
+
+
+@dataclass(frozen=True)
+class TextNeed:
+    """Clips that have no text in any of the columns (``manifests.clip_texts``)."""
+
+    texts: tuple[str, ...]
+    name: str = NO_TEXT
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return text_needs(self.texts)
+
+    def fails(self, slice_: SliceColumns) -> np.ndarray:
+        lacks = np.ones(slice_.num_rows, bool)
+        for column in self.texts:
+            lacks &= _plain(pc.is_null(clip_texts(slice_.table, column)))
+        return lacks
+
+
+@dataclass(frozen=True)
+class CodesNeed:
+    """Clips of which a layer of codes has none."""
+
+    layer: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.layer}.error"
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return [f"{self.layer}.status"]
+
+    def fails(self, slice_: SliceColumns) -> np.ndarray:
+        return ~_plain(pc.fill_null(pc.equal(slice_.table[f"{self.layer}.status"], "ok"), False))
+
+
+def _plain(mask: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(mask)
 
 
 @dataclass
 class Funnel:
-    """Tally of filters in their order. ``scales`` are the bins of each filter's column."""
+    """Tally of filters in their order, behind other steps. ``scales`` are the bins of each filter's column."""
 
     filters: list[Threshold]
     scales: list[Bounds]
-    text: TextNeed | None = None
+    before: tuple[Step, ...] = ()
     sets: dict[int, list[float]] = field(default_factory=dict)  # failed filters as bits -> [clips, seconds]
     curves: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)  # (filter, min | max) -> [2, bins + 3]
 
     @property
     def columns(self) -> Sequence[str]:
-        return [*(f.column for f in self.filters), *(self.text.columns if self.text else [])]
+        return [*(f.column for f in self.filters), *(name for step in self.before for name in step.columns)]
 
     @property
     def names(self) -> list[str]:
         """Of the steps, in their order; the number of a step is its bit."""
-        return [*([NO_TEXT] if self.text else []), *(f.drop_reason for f in self.filters)]
+        return [*(step.name for step in self.before), *(f.drop_reason for f in self.filters)]
 
     def add(self, slice_: SliceColumns) -> None:
-        fails = [self.text.fails(slice_)] if self.text else []
+        fails = [step.fails(slice_) for step in self.before]
         shift = len(fails)
         fails += [_outside(slice_.floats(f.column), f.min, f.max, f.drop_null) for f in self.filters]
         failed = np.zeros(slice_.num_rows, np.int64)
@@ -115,7 +173,7 @@ class Funnel:
         ]
         return {
             "filters": names,
-            "columns": [None] * (self.text is not None) + [f.column for f in self.filters],
+            "columns": [None] * len(self.before) + [f.column for f in self.filters],
             **_hours("all", total),
             **_hours("kept", kept),
             "steps": steps,

@@ -10,7 +10,7 @@ from manifests.pack_rows import PackRows
 from manifests.packs import Pack
 from manifests.rows import Slice
 
-PACKED = "documents"  # the table's name
+PACKED, PACKED_TEXT = "documents", "document.text"  # the table's name, and its column of texts
 # Column of the documents -> its name in an audit. Those that are not here are ``document.<column>``.
 AS_CLIPS = {
     "clip_id": "clip.clip_id",

@@ -124,6 +124,10 @@ class AuditRecipe(RecipeModel):
     filters: list[Threshold] = []
     require_text: bool = False
     text_from: list[str] = ["source", "asr"]
+    leave_out: list[str] = Field(
+        default=[], description="decision tables whose drop_reason leaves a clip out, as a pack's recipe"
+    )
+    codes_from: str | None = Field(default=None, description="layer of codes without which a clip is left out, likewise")
     drift: Drift = Drift()
     listen: Listen = Listen()
 

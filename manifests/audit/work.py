@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,11 +21,12 @@ from manifests.errors import RequestError
 from manifests.fold import fold
 from manifests.open_rows import corpus_rows, open_place
 from manifests.packs import Pack
-from manifests.recipes import decode_recipe, load_recipe
+from manifests.recipes import decode_recipe, load_recipe, parse_recipe, read_recipe, recipe_names, shipped_recipe
 from manifests.rows import Rows
 from manifests.store import Store, json_bytes, place_of, table_bytes
 
 SHOWN = 8  # rows of a table on the terminal
+PACK_RECIPES = "pipeline"  # package that ships them
 DEFAULT_LISTEN = 40  # clips, where verdicts come without a number
 
 
@@ -97,24 +97,21 @@ def rows_at(uri: str, split: str | None = None, snapshot: int | None = None) -> 
     return corpus_rows(place)
 
 
-def with_filters(recipe: AuditRecipe, path: str) -> AuditRecipe:
-    """The audit with the filters of a pack recipe's file, and its need of text.
+def with_filters(recipe: AuditRecipe, name_or_path: str) -> AuditRecipe:
+    """The audit with what a pack recipe, by its name or file, leaves out.
 
     A pack recipe is a contract of the pipeline, which this folder may not import: only these keys of it are read.
     """
-    if not os.path.exists(path):
-        raise RequestError(f"--filters {path!r} does not exist; give the YAML file of a pack recipe")
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    try:
-        raw: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"--filters {path!r} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise RequestError(f"--filters {path!r} holds {type(raw).__name__}; it must be a mapping")
-    keys = {"filters": raw.get("filters", []), "require_text": raw.get("require_text", True)}
-    kept = {**keys, **({"text_from": raw["text_from"]} if "text_from" in raw else {})}
-    return decode_recipe(AuditRecipe, yaml.safe_dump({**recipe.model_dump(mode="json"), **kept}), path)
+    raw = parse_recipe(read_recipe(PACK_RECIPES, name_or_path, _pack_recipes), name_or_path)
+    funnel = {"filters": [], "require_text": True, "text_from": recipe.text_from, "leave_out": [], "codes_from": None}
+    asked = {key: raw.get(key, value) for key, value in funnel.items()}
+    return decode_recipe(AuditRecipe, yaml.safe_dump({**recipe.model_dump(mode="json"), **asked}), name_or_path)
+
+
+def _pack_recipes() -> str:
+    """Names of those that ship, by a key that recipes of builds lack."""
+    texts = {name: shipped_recipe(PACK_RECIPES, name) for name in recipe_names(PACK_RECIPES)}
+    return ", ".join(name for name, text in texts.items() if "text_from" in parse_recipe(text, name))
 
 
 def _read(path: str, option: str, hint: str = "give the file") -> bytes:

@@ -230,6 +230,18 @@ def test_the_funnel_takes_a_pack_recipe_s_filters(made, tmp_path):
     assert found["alone"][1]["dropped_clips"] == pc.sum(pc.less(scores, 3.0)).as_py()
 
 
+def test_the_filters_of_a_shipped_pack_recipe_go_by_its_name(made):
+    asked = with_filters(RECIPE, "speech")
+    assert (asked.require_text, asked.text_from, asked.codes_from) == (True, ["source", "asr"], "codes")
+    with pytest.raises(RequestError, match=r"recipe 'speach' is unknown; names are speech; a file ends in \.yaml"):
+        with_filters(RECIPE, "speach")
+
+
+def test_documents_of_a_pack_have_the_text_that_they_were_packed_with(tiny_pack):
+    funnel = audit(rows_at(tiny_pack), RECIPE.model_copy(update={"require_text": True, "filters": []})).funnel
+    assert (funnel["all_clips"], funnel["kept_clips"]) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

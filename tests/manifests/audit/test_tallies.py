@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.audit.distributions import QUANTILES, Spread
-from manifests.audit.funnel import Funnel, TextNeed
+from manifests.audit.funnel import CodesNeed, Funnel, LeftOut, TextNeed
 from manifests.audit.outliers import Ends
 from manifests.audit.recipe import Band, Distribution, Threshold
 from manifests.audit.slices import SliceColumns, bins_of, bounds_of, edges_of
@@ -266,10 +266,33 @@ def test_what_ifs_are_the_hours_of_another_threshold(rows, cuts):
             assert kept_h == pytest.approx(hours(kept))
 
 
+def test_steps_without_a_threshold_come_first_and_in_order():
+    columns = {
+        "clip.duration_s": [1.0, 2.0, 4.0, 8.0, 16.0],
+        "clip.speech_share": [1.0] * 5,
+        "duplicates.drop_reason": ["near_copy", None, None, None, "same_text"],
+        "codes.status": ["ok", "error", None, "ok", "error"],
+        "asr.confidence": [1.0, 1.0, 1.0, 1.0, 1.0],
+    }
+    steps = (LeftOut("duplicates"), CodesNeed("codes"))
+    tally = Funnel([Threshold(column="asr.confidence", min=2)], [(0.0, 4.0, 4)], steps)
+    tally.add(SliceColumns(pa.table(columns)))
+    made = tally.figures()
+    assert made["columns"] == [None, None, "asr.confidence"]
+    assert [(step["filter"], step["dropped_clips"]) for step in made["steps"]] == [
+        ("duplicates.drop_reason", 2),
+        ("codes.error", 2),
+        ("asr.confidence<2", 1),
+    ]
+    assert made["alone"][1]["dropped_h"] == pytest.approx((2 + 4 + 16) / 3600)
+    # Only the clip that both other steps let pass is priced: any lower bound would keep its eight seconds.
+    assert made["what_ifs"][0]["clip_h_kept"][0] == pytest.approx(8 / 3600)
+
+
 @settings(max_examples=50, deadline=None)
 @given(ROWS)
 def test_a_source_s_text_fits_only_the_single_clip_of_its_recording(rows):
-    need = TextNeed(("asr", "source"))
+    need = TextNeed(("asr.text", "input.text"))
     found = need.fails(SliceColumns(table_of(rows)))
     recordings = [row["clip.recording_id"] for row in rows]
     for row, is_without in zip(rows, found.tolist(), strict=True):

@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 import stepwell
+from manifests.audit.work import audit_uri
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.packs import Pack
@@ -42,6 +43,20 @@ def test_a_pack_leaves_out_what_the_table_says_and_its_funnel_why(deduplicated, 
     head = Pack.open(str(tmp_path / "pack"))
     assert set(head.documents("train")["key"].to_pylist()) == stays
     assert head.head["lineage"]["tables"] == {"duplicates": result.fingerprint}
+
+
+def test_an_audit_tells_beforehand_what_the_pack_leaves_out(deduplicated, tmp_path):
+    strict = recipe(include_audio=False, require_text=True, filters=[{"column": "clip.duration_s", "min": 5.0}])
+    packed = pack(deduplicated[0], str(tmp_path / "pack"), strict)
+    dropped = {row["reason"]: row["num"] for row in packed.funnel if row["step"] == "dropped"}
+    (tmp_path / "pack.yaml").write_text(strict.model_dump_json())
+    funnel = audit_uri(deduplicated[0], filters=str(tmp_path / "pack.yaml")).funnel
+    assert [step["filter"] for step in funnel["steps"]] == ["duplicates.drop_reason", "no_text", "clip.duration_s<5"]
+    copies = sum(num for reason, num in dropped.items() if reason.startswith("duplicates."))
+    expected = [copies, dropped["no_text"], dropped["clip.duration_s<5"]]
+    assert [step["dropped_clips"] for step in funnel["steps"]] == expected
+    assert min(expected) > 0
+    assert funnel["kept_clips"] == Pack.open(str(tmp_path / "pack")).documents("train").num_rows
 
 
 @pytest.mark.parametrize(
