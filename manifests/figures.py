@@ -182,7 +182,7 @@ def tokenizer_figures(folder: str) -> dict[str, Any] | None:
     last = rows[-1] if rows else {}
     error = final.get("mel_error", last.get("mel_error"))
     mean = final.get("mean_frame_mel_error", last.get("mean_frame_error"))
-    keep = ("codebook_use", "perplexity", "num_parameters", "steps", "wall_s")
+    keep = ("codebook_use", "perplexity", "letter_error", "word_error", "num_parameters", "steps", "wall_s")
     return {
         "mel_error": error,
         "mean_frame_mel_error": mean,

@@ -51,6 +51,8 @@ def tokenizer_dir(tmp_path: Path) -> str:
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     final = {"mel_error": 0.2, "mean_frame_mel_error": 0.8, "codebook_use": 0.5, "perplexity": 30.0, "num_parameters": 1000}
+    final |= {"letter_error": 0.06, "word_error": 0.123}
+    final["held_out"] = {"num_clips": 4, "mel_error_ratio": 0.3, "word_error": 0.377}
     (tmp_path / "tokenizer" / "metrics.json").write_text(json.dumps(final))
     return str(tmp_path / "tokenizer")
 
@@ -84,7 +86,19 @@ def test_a_full_report(tiny_corpus: str, tiny_pack: str, tokenizer_dir: str, run
     assert {"what": "run: recipe digest", "id": "d0"} in summary["lineage"]
     assert summary["missing"] == []
     # The page says what the summary says.
-    for said in ("44.4 %", "30.0 %", "2.3 min", "0.25 ×", "× 1.5", "not_audio", "no_text", "overlapped speech scored", "1.5 min"):
+    for said in (
+        "44.4 %",
+        "30.0 %",
+        "12.3 %",
+        "37.7 %",
+        "2.3 min",
+        "0.25 ×",
+        "× 1.5",
+        "not_audio",
+        "no_text",
+        "overlapped speech scored",
+        "1.5 min",
+    ):
         assert said in text, said
     assert page.count("<svg") == 5 + 7 + 1 + 2  # rows of the timeline, histograms, codec, stages
 
