@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from manifests.clip_texts import SOURCE
 from manifests.console import ProgressBar, progress
 from manifests.contracts import AudioCodec
 from manifests.corpus import Corpus
@@ -17,7 +18,7 @@ from manifests.snapshots import INGEST
 from manifests.store import Store, json_bytes
 from tokenization.artifact import CodecFacts, Tokenizer, codec_facts, read_head, write_tokenizer
 from tokenization.codec import WEIGHTS, FsqCodec, save_codec
-from tokenization.codec_clips import SOURCE_TEXT, CorpusClips, SpokenClip
+from tokenization.codec_clips import CorpusClips, SpokenClip
 from tokenization.codec_state import KeptState
 from tokenization.codec_training import train_codec
 from tokenization.mimi import MimiCodec, MimiConfig
@@ -103,7 +104,7 @@ def corpus_texts(corpus: Corpus, config: TrainedText) -> list[str]:
     """
     texts: list[str | None] = []
     for origin in config.text_from:
-        if origin == SOURCE_TEXT:
+        if origin == SOURCE:
             texts += corpus.inputs().column("text").to_pylist()
             continue
         if origin not in corpus.layers():
@@ -145,7 +146,7 @@ def _codec_clips(corpus: Corpus, recipe: TokenizerRecipe) -> CorpusClips | None:
     training = recipe.codec.training
     text_from = training.text_from
     if text_from is None:
-        text_from = recipe.text.text_from if isinstance(recipe.text, TrainedText) else [SOURCE_TEXT]
+        text_from = recipe.text.text_from if isinstance(recipe.text, TrainedText) else [SOURCE]
     return CorpusClips(corpus, text_from if training.text_weight else [], training.max_audio_s, recipe.seed)
 
 

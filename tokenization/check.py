@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 
 from manifests.audio import AudioReader, resample
+from manifests.clip_texts import SOURCE
 from manifests.contracts import Audio, AudioCodec
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.store import Store
 from tokenization.artifact import Tokenizer
 from tokenization.code_reader import CodeReader
-from tokenization.codec_clips import SOURCE_TEXT, clip_texts
+from tokenization.codec_clips import clip_texts
 from tokenization.codec_measures import code_stability, code_statistics, text_errors
 
 LAYER = "codes"
 SAMPLE_CLIPS = 16
-TEXT_FROM = (SOURCE_TEXT, "asr")  # words of the clips, from the first that has any; what the corpus lacks is left out
+TEXT_FROM = (SOURCE, "asr")  # words of the clips, from the first that has any; what the corpus lacks is left out
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _check_layer(tokenizer: Tokenizer, codec: AudioCodec, corpus: Corpus, layer:
     audio = [_heard(stored, clips[i], codec.sample_rate_hz) for i in again]
     encoded = codec.encode(audio)
     changed = [codes.tolist() != rows[i]["codes"] for i, codes in zip(again, encoded, strict=True)]
-    texts = clip_texts(corpus, [origin for origin in TEXT_FROM if origin in (SOURCE_TEXT, *corpus.layers())])
+    texts = clip_texts(corpus, [origin for origin in TEXT_FROM if origin in (SOURCE, *corpus.layers())])
     reader = CodeReader.open(Store(tokenizer.uri))
     errors = text_errors((texts[i] or "", reader.read(codes)) for i, codes in zip(again, encoded, strict=True) if reader)
     return LayerCheck(

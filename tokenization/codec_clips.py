@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from manifests.audio import resample
+from manifests.clip_texts import SOURCE, first_texts, text_columns, text_needs
 from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.corpus import Corpus
 from manifests.errors import RequestError
 from manifests.ids import digest_json
+from manifests.open_rows import corpus_rows
+from manifests.snapshots import layer_output
 
-SOURCE_TEXT = "source"
 HELD_OUT_FROM_CLIPS = 10
 HELD_OUT_EVERY = 10
 
@@ -55,37 +56,25 @@ class CorpusClips:
             yield SpokenClip(resample(audio, rate, MODEL_RATE_HZ), self._texts[index])
 
 
-def clip_texts(corpus: Corpus, text_from: Iterable[str]) -> list[str | None]:
-    """A text for each clip from the first origin that has one; ``source`` is the transcript that came with the input.
+def clip_texts(corpus: Corpus, text_from: Sequence[str]) -> list[str | None]:
+    """A text for each clip from the first origin that has one (``manifests.clip_texts``).
 
-    A source's transcript speaks of the whole input: it fits a recording's single clip only. Raises RequestError for a layer
-    that is not there or has no column ``text``.
+    Raises RequestError for a layer that is not there, lacks units, or has no column ``text``.
     """
-    recordings = corpus.clips().column("recording_id").to_pylist()
-    found: list[str | None] = [None] * len(recordings)
-    for origin in text_from:
-        texts = _source_texts(corpus, recordings) if origin == SOURCE_TEXT else _layer_texts(corpus, origin)
-        found = [before or (text or "").strip() or None for before, text in zip(found, texts, strict=True)]
-    return found
-
-
-def _source_texts(corpus: Corpus, recordings: Sequence[bytes]) -> list[str | None]:
-    inputs, num_clips = corpus.inputs(), Counter(recordings)
-    told = zip(inputs.column("recording_id").to_pylist(), inputs.column("text").to_pylist(), strict=True)
-    texts = {recording: text for recording, text in told if text}
-    return [texts.get(recording) if num_clips[recording] == 1 else None for recording in recordings]
-
-
-def _layer_texts(corpus: Corpus, layer: str) -> list[str | None]:
-    if layer not in corpus.layers():
-        raise RequestError(
-            f"codec.training takes text from layer {layer!r}; the corpus has {sorted(corpus.layers())}. "
-            "Build it with that layer, or mend codec.training.text_from"
-        )
-    rows = corpus.layer(layer)
-    if "text" not in rows.column_names:
-        raise RequestError(f"layer {layer!r} has no column 'text' (it has {rows.column_names}); mend codec.training.text_from")
-    return list(rows.column("text").to_pylist())
+    rows, units = corpus_rows(corpus), corpus.snapshot.units
+    for layer in (origin for origin in text_from if origin != SOURCE):
+        if layer not in corpus.layers():
+            raise RequestError(
+                f"codec.training takes text from layer {layer!r}; the corpus has {sorted(corpus.layers())}. "
+                "Build it with that layer, or mend codec.training.text_from"
+            )
+        if lacking := sum(not corpus.has(layer_output(corpus.clip_set, layer), unit) for unit in units):
+            raise RequestError(f"layer {layer!r} lacks {lacking} of {len(units)} units; build again to finish it")
+        if units and f"{layer}.text" not in rows.schema.names:
+            raise RequestError(f"layer {layer!r} has no column 'text'; mend codec.training.text_from")
+    needs = text_needs(text_columns(text_from))
+    tables = (rows.read(part, needs) for part in rows.slices)
+    return [text for table in tables for text in first_texts(table, text_from)[0].to_pylist()]
 
 
 def sample_clips(lengths_s: Sequence[float], max_audio_s: float, seed: int) -> list[int]:

@@ -57,3 +57,8 @@ def test_texts_come_from_the_first_origin_that_has_one(corpus_uri: str, add_laye
     assert clip_texts(corpus, []) == [None] * 6
     with pytest.raises(RequestError, match=r"layer 'whisper'; the corpus has \['asr', 'people'\]"):
         clip_texts(corpus, ["whisper"])
+    adds = pa.schema([field("loudness", pa.float32(), "how loud")])
+    rows = [{"clip_id": clip, "status": "ok", "loudness": 0.0} for clip in ids]
+    add_layer(corpus_uri, "loud", pa.Table.from_pylist(rows, schema=layer_schema(adds)))
+    with pytest.raises(RequestError, match="layer 'loud' has no column 'text'"):
+        clip_texts(Corpus.open(corpus_uri), ["loud"])
