@@ -187,6 +187,7 @@ class _Run:
     def _text_matches(self, bars: Progress) -> Iterator[tuple[int, TextMatch]]:
         texts = RegistryTexts(self._config)
         for registry in self._registries:
+            # All of a registry's texts: what an evaluation set asks must be found, by whichever clip it is named.
             texts.add(zip(_column(registry, REGISTRY_TEXT), _column(registry, "clip.language"), strict=True))
         rows, number = corpus_rows(self._corpus), 0
         bar = bars.task("contamination: texts", len(rows.slices), "slices")
