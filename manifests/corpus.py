@@ -18,7 +18,7 @@ from manifests.commits import Commit
 from manifests.decision_tables import DecisionTable, read_decision_table
 from manifests.errors import RequestError
 from manifests.parts import PartFacts
-from manifests.schema import CLIPS, FAILURES, INPUTS, QUARANTINE, RECORDINGS, SAID, SPANS
+from manifests.schema import CLIPS, FAILURES, INPUTS, OF_WHOLE, QUARANTINE, RECORDINGS, SPANS
 from manifests.snapshots import (
     INGEST,
     Snapshot,
@@ -205,8 +205,8 @@ class UnitView:
 
     def inputs(self, columns: Columns = None) -> pa.Table:
         """INPUTS rows, but for those that a later unit took again; no transcript of what is cut."""
-        says_words = columns is None or not {*SAID}.isdisjoint(columns)
-        if not self.is_cut or not says_words:
+        says_of_whole = columns is None or not {*OF_WHOLE}.isdisjoint(columns)
+        if not self.is_cut or not says_of_whole:
             return self._read(INGEST, "inputs", INPUTS, columns, "input_id", self.hidden_inputs)
         asked = None if columns is None else [*columns, *({"recording_id"} - {*columns})]
         rows = self._read(INGEST, "inputs", INPUTS, asked, "input_id", self.hidden_inputs)

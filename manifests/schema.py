@@ -26,8 +26,9 @@ def required(name: str, kind: pa.DataType, description: str) -> pa.Field:
     return field(name, kind, description, nullable=False)
 
 
-# What inputs say of what is said in them: it says what a span says that was taken down.
+# What inputs say of what is said in them, and all that holds of the whole alone: not of a recording that spans were taken out of.
 SAID = ("text", "translation")
+OF_WHOLE = (*SAID, "pair_id")
 # What a source may say of the consent of those who speak. Whatever else it says is refused: nobody could act on it.
 # Where inputs of the same bytes say different things, the first of these that any of them says holds.
 CONSENTS = ("withheld", "unknown", "granted", "not_needed")

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from manifests.decision_tables import read_decision_table
 from manifests.ids import digest_bytes
-from manifests.schema import ID, SAID, TAKEDOWNS, TOMBSTONES, table_of
+from manifests.schema import ID, OF_WHOLE, TAKEDOWNS, TOMBSTONES, table_of
 from manifests.snapshots import Snapshot
 from manifests.store import Store
 from manifests.tables import open_part
@@ -169,12 +169,12 @@ class Tombstones:
         return table
 
     def unsaid(self, inputs: pa.Table) -> pa.Table:
-        """INPUTS rows (with ``recording_id``), without what a source says of a recording that is cut (SAID).
+        """INPUTS rows (with ``recording_id``), without what a source says of a recording that is cut (OF_WHOLE).
 
         The transcript of the whole says the span that is gone, and is the transcript of nothing that is left.
         """
         is_cut = pc.is_in(inputs["recording_id"], value_set=pa.array([*self.cuts], ID))
-        for name in {*SAID} & {*inputs.column_names}:
+        for name in {*OF_WHOLE} & {*inputs.column_names}:
             left = pc.if_else(is_cut, pa.scalar(None, pa.string()), inputs[name])
             inputs = inputs.set_column(inputs.column_names.index(name), inputs.schema.field(name), left)
         return inputs

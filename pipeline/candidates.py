@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +36,6 @@ class Candidate:
     facts: RecordingFacts
     layers: Mapping[str, Mapping[str, Any]]  # name -> its row
     group: str  # what a split keeps together
-    is_whole: bool  # the only clip of its recording: what the source says of that, it says of the clip
     speaker_label: str | None  # who speaks, local to the recording: by diarization, or of several channels by the channel
     speaker_id: str | None = None  # hex; None unless the recipe takes speakers from the table, and it knows who speaks
     left_out: str | None = None  # what a decision table of the recipe has against it
@@ -131,7 +129,6 @@ def candidates(
     texts, origins = (found.to_pylist() for found in first_texts(_said(clips, facts, tables, recipe), recipe.text_from))
     speakers = clip_speakers(view) if recipe.speakers_from == "speaker_id" else [None] * len(clips)
     reasons = drop_reasons(view, recipe.leave_out)
-    num_clips = Counter(clips["recording_id"].to_pylist())
     channels: dict[bytes, set[int]] = {}
     for recording, channel in zip(clips["recording_id"].to_pylist(), clips["channel"].to_pylist(), strict=True):
         channels.setdefault(recording, set()).add(channel)
@@ -140,9 +137,20 @@ def candidates(
         fact = facts[clip["recording_id"]]
         group = group_of(clip["recording_id"], fact.speakers, groups)
         label = _label(clip, len(channels[clip["recording_id"]]) > 1)
-        is_whole = num_clips[clip["recording_id"]] == 1
         speaker_id = speaker.hex() if speaker else None
-        yield Candidate(view.unit_id, clip, texts[i], origins[i], fact, own, group, is_whole, label, speaker_id, left_out)
+        yield Candidate(view.unit_id, clip, texts[i], origins[i], fact, own, group, label, speaker_id, left_out)
+
+
+def whole_recordings(clips: Sequence[Candidate]) -> list[tuple[int, ...]]:
+    """The numbers of all clips of each recording, in order of time; without recordings that speak on several channels."""
+    found: dict[bytes, list[int]] = {}
+    for number, clip in enumerate(clips):
+        found.setdefault(clip.clip["recording_id"], []).append(number)
+    return [
+        tuple(sorted(numbers, key=lambda number: clips[number].clip["start_sample"]))
+        for numbers in found.values()
+        if len({clips[number].clip["channel"] for number in numbers}) == 1
+    ]
 
 
 def _label(clip: Mapping[str, Any], is_one_of_channels: bool) -> str | None:

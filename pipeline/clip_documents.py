@@ -15,8 +15,9 @@ import numpy as np
 
 from annotators.scripts import SPACELESS
 from manifests.audio import AudioReader, resample
+from manifests.clip_texts import SOURCE
 from manifests.corpus import Corpus, UnitView
-from pipeline.candidates import Candidate, candidates, drop_reason
+from pipeline.candidates import Candidate, candidates, drop_reason, whole_recordings
 from pipeline.document_kinds import ContinuationDocuments, ConversationDocuments, PairDocuments
 from pipeline.documents import MadeTurn, common, document_of, key_of
 from pipeline.facts import Ties, unit_facts, unit_groups
@@ -38,7 +39,8 @@ class PlannedTurn:
 
     clips: tuple[Candidate, ...]
     role: str | None = None
-    is_translation: bool = False  # the text that came with the clip in another language, without its audio
+    is_whole: bool = False  # all of a recording: what the source says of that, it says of the turn
+    is_translation: bool = False  # the text that came with the recording in another language, without its audio
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,10 @@ def plan_documents(
         is_free = [reason is None and (recipe.share_clips or n not in used) for n, reason in enumerate(reasons)]
         free = [n for n in range(len(clips)) if is_free[n]]
         if isinstance(config, PairDocuments):
-            found = [(n, plan) for n in free for plan in pair_plans(clips[n], config, partners)]
-            taken = {n for n in free if pair_plans(clips[n], config, partners, is_own=False)}
+            wholes = [whole for whole in whole_recordings(clips) if all(is_free[n] for n in whole)]
+            pairs = {whole: pair_plans([clips[n] for n in whole], config, partners) for whole in wholes}
+            found = [(whole[0], plan) for whole, (own, _) in pairs.items() for plan in own]
+            taken = {n for whole, (own, others) in pairs.items() if own or others for n in whole}
         elif isinstance(config, ContinuationDocuments):
             groups = continuations(_placed(clips, is_free), config)
             found = [(group[0][0], _plan("continuation", "continuation", group, clips)) for group in groups]
@@ -162,18 +166,18 @@ def _placed(clips: Sequence[Candidate], is_free: Sequence[bool]) -> list[Placed]
     ]
 
 
-def pair_plans(clip: Candidate, config: PairDocuments, partners: Partners, *, is_own: bool = True) -> list[Plan]:
-    """The pairs that the clip is in. ``is_own``: those alone that stand where the clip does, not where its partner does."""
-    if not clip.is_whole:
-        return []
-    plans = []
-    if clip.facts["translation"]:
-        own, other = PlannedTurn((clip,)), PlannedTurn((clip,), is_translation=True)
-        plans += _directed(own, other, clip.language, clip.facts["translation_language"], config)
-    partner = partners.of(clip)
-    if partner is not None and (not is_own or clip.clip["recording_id"] < partner.clip["recording_id"]):
-        plans += _directed(PlannedTurn((clip,)), PlannedTurn((partner,)), clip.language, partner.language, config)
-    return plans
+def pair_plans(clips: Sequence[Candidate], config: PairDocuments, partners: Partners) -> tuple[list[Plan], list[Plan]]:
+    """The pairs that all clips of a recording are in: those that stand where these do, and those that stand where their partner does."""
+    whole, first = PlannedTurn(tuple(clips), is_whole=True), clips[0]
+    own, others = list[Plan](), list[Plan]()
+    if first.facts["translation"]:
+        read = PlannedTurn((first,), is_translation=True)
+        own += _directed(whole, read, first.language, first.facts["translation_language"], config)
+    if partner := partners.of(first):
+        plans = _directed(whole, PlannedTurn(partner, is_whole=True), first.language, partner[0].language, config)
+        is_ours = first.clip["recording_id"] < partner[0].clip["recording_id"]
+        own, others = (own + plans, []) if is_ours else (own, plans)
+    return own, others
 
 
 def _directed(
@@ -201,6 +205,8 @@ class TurnMaker:
             return self._counted(MadeTurn(_translation(turn.clips[0])))
         made = [self._clip(clip) for clip in turn.clips]
         facts = {**_joined([clip.facts for clip in made]), "role": turn.role}
+        if turn.is_whole and len(made) > 1 and self._recipe.text_from[:1] == [SOURCE] and turn.clips[0].facts["text"]:
+            facts |= {"text": turn.clips[0].facts["text"].strip(), "text_source": SOURCE}
         if len(made) == 1:
             return self._counted(replace(made[0], facts=facts))
         audio = [clip.audio for clip in made if clip.audio is not None]
@@ -287,7 +293,7 @@ def _translation(candidate: Candidate) -> dict[str, Any]:
     facts = candidate.facts
     return {
         "text": facts["translation"].strip(),
-        "text_source": "source",
+        "text_source": SOURCE,
         "language": facts["translation_language"],
         "recording_id": candidate.clip["recording_id"].hex(),
         **{name: facts[name] for name in ("uri", "source", "licence", "attribution")},

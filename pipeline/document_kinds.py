@@ -47,7 +47,8 @@ class ConversationDocuments(RecipeModel):
 
 class PairDocuments(RecipeModel):
     """Two turns that say the same in two languages, by what manifests say of their inputs: a ``translation`` in text, or the
-    ``pair_id`` that two inputs of one source share. Recordings of a single clip alone: the words are those of the whole input.
+    ``pair_id`` that two inputs of one source share. A turn is a whole recording of one channel: one of which a clip is left out
+    makes no pair.
     """
 
     kind: Literal["pair"] = "pair"

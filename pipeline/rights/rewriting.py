@@ -23,7 +23,7 @@ from manifests.console import counted, progress, volume
 from manifests.corpus import Corpus
 from manifests.errors import RequestError, WorkError
 from manifests.ids import digest_json, new_attempt_id
-from manifests.schema import SAID
+from manifests.schema import OF_WHOLE
 from manifests.snapshots import Snapshot, latest_snapshot_number, publish_snapshot, read_snapshot
 from manifests.store import Store
 from manifests.tables import TableFile, UnitTables, open_part
@@ -162,8 +162,8 @@ class _Rewriting:
 
 
 def _unsaid(item: Input) -> Input:
-    """The input without what is said in it; it stays the same input."""
-    return replace(item, facts={name: value for name, value in item.facts.items() if name not in SAID})
+    """The input without what holds of the whole of it; it stays the same input."""
+    return replace(item, facts={name: value for name, value in item.facts.items() if name not in OF_WHOLE})
 
 
 def _number(unit: str) -> str:

@@ -50,6 +50,7 @@ VOICES = VoicesRecipe.model_validate(
 RECIPE = {"annotators": {"asr": {"kind": "pocketsphinx"}}, "clip_set": {"turns": None, "max_pause_s": 0.6}}
 ASKED = ("What time is it in London now?", "Where do you want to go today?")
 ANSWERED = ("Ten minutes past three.", "I want to go to the museum.")
+CAT, BOOK = "Die Katze schläft auf dem Sofa.", "Ich lese ein Buch. Es ist sehr gut."
 MONOLOGUE = ["One two three four five.", "Six seven eight nine ten.", "Eleven twelve thirteen."]
 ALL = [{"kind": "pair", "directions": ["en>de", "de>en"]}, {"kind": "conversation"}, {"kind": "continuation"}, {"kind": "clip"}]
 
@@ -67,13 +68,18 @@ def said(folder: Path) -> str:
         {"language": "en", "voice": "ann", "text": "Good morning, how are you?"},
         {"language": "de", "voice": "cem", "text": "Guten Morgen, wie geht es Ihnen?"},
         {"language": "en", "voice": "ann", "text": "The cat sleeps on the sofa."},
+        {
+            "language": "en",
+            "turns": [{"role": "a", "voice": "ann", "text": text} for text in ("I read a book.", "It is very good.")],
+        },
     ]
     facts: list[dict[str, Any]] = [
         {},
         {},
         {"pair_id": "p1"},
         {"pair_id": "p1"},
-        {"translation": "Die Katze schläft auf dem Sofa.", "translation_language": "de"},
+        {"translation": CAT, "translation_language": "de"},
+        {"translation": BOOK, "translation_language": "de"},
     ]
     (folder / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     recipe = VOICES.model_copy(update={"gap_s": 1.0})
@@ -185,31 +191,47 @@ def test_sentences_in_a_row_are_a_continuation(made):
     assert len({turn.facts["uri"] for turn in document.turns}) == 1
 
 
+def ways(found: list[tuple[dict[str, Any], Document]]) -> dict[tuple[str | None, ...], tuple[dict[str, Any], Document]]:
+    """By the languages of the turns."""
+    return {tuple(turn.language for turn in document.turns): (row, document) for row, document in found}
+
+
 def test_pairs_go_in_the_directions_that_were_asked_for(made):
-    ways = {
-        tuple(turn.language for turn in document.turns): (row, document)
-        for row, document in of_kind(made.pack, "pair")
-        if all(turn.audio is not None for turn in document.turns)
-    }
-    assert ways.keys() == {("en", "de"), ("de", "en")}
-    for row, document in ways.values():
-        assert (row["tasks"], row["relation"]) == (["s2tt", "t2st", "s2st"], "translation")
+    pairs = of_kind(made.pack, "pair")
+    assert {row["relation"] for row, _ in pairs} == {"translation"}
+    linked = ways([(row, d) for row, d in pairs if all(turn.audio is not None for turn in d.turns)])
+    assert linked.keys() == {("en", "de"), ("de", "en")}
+    for row, document in linked.values():
+        assert row["tasks"] == ["s2tt", "t2st", "s2st"]
         assert len({turn.facts["recording_id"] for turn in document.turns}) == 2
         assert row["language"] is None
-    assert ways["en", "de"][1].turns[1].text == "Guten Morgen, wie geht es Ihnen?"
-    texts = {
-        tuple(turn.language for turn in d.turns): (row, d)
-        for row, d in of_kind(made.pack, "pair")
-        if any(turn.audio is None for turn in d.turns)
-    }
-    heard, read = texts["en", "de"], texts["de", "en"]
-    assert (heard[0]["tasks"], read[0]["tasks"]) == (["s2tt"], ["t2st"])
-    assert [turn.text for turn in heard[1].turns] == ["The cat sleeps on the sofa.", "Die Katze schläft auf dem Sofa."]
-    assert read[1].turns[0].audio is read[1].turns[0].codes is None
-    one_way = made.folder / "one-way"
-    pack(made.corpus, str(one_way), recipe(documents=[{"kind": "pair", "directions": ["en>de"]}]), made.tokenizer)
-    assert [[turn.language for turn in document.turns] for _, document in documents(str(one_way))] == [["en", "de"]] * 2
-    assert funnel(str(one_way))["no_document"] == funnel(str(one_way))["clips"] - 3
+    assert linked["en", "de"][1].turns[1].text == "Guten Morgen, wie geht es Ihnen?"
+    for said, translation, num_clips in (("The cat sleeps on the sofa.", CAT, 1), ("I read a book. It is very good.", BOOK, 2)):
+        told = ways([(row, d) for row, d in pairs if translation in {turn.text for turn in d.turns}])
+        heard, read = told["en", "de"], told["de", "en"]
+        assert (heard[0]["tasks"], read[0]["tasks"]) == (["s2tt"], ["t2st"])
+        # A turn of several clips is the whole recording, and its text is the source's.
+        assert [turn.text for turn in heard[1].turns] == [said, translation]
+        assert [len(turn["clips"]) for turn in heard[0]["turns"]] == [num_clips, 0]
+        assert read[1].turns[0].audio is read[1].turns[0].codes is None
+
+
+def test_a_direction_that_nobody_asked_for_is_not_made(made, tmp_path):
+    one_way = str(tmp_path / "one-way")
+    pack(made.corpus, one_way, recipe(documents=[{"kind": "pair", "directions": ["en>de"]}]), made.tokenizer)
+    assert [[turn.language for turn in document.turns] for _, document in documents(one_way)] == [["en", "de"]] * 3
+    assert (
+        funnel(one_way)["no_document"] == funnel(one_way)["clips"] - 5
+    )  # two clips of a linked pair, one and two of translations
+
+
+def test_a_recording_that_lost_a_clip_makes_no_pair(made, tmp_path):
+    (book,) = [d for _, d in of_kind(made.pack, "pair") if [turn.text for turn in d.turns][1] == BOOK]
+    shorter, longer = sorted(_length(clip) for clip in book.turns[0].facts["clips"])
+    filters = [{"column": "clip.duration_s", "min": (shorter + longer) / 2}]
+    out = str(tmp_path / "pack")
+    pack(made.corpus, out, recipe(filters=filters), made.tokenizer)
+    assert BOOK not in {turn.text for _, document in documents(out) for turn in document.turns}
 
 
 def test_every_clip_counts_once_and_serves_one_kind_unless_it_is_shared(made, tmp_path):
@@ -224,7 +246,7 @@ def test_every_clip_counts_once_and_serves_one_kind_unless_it_is_shared(made, tm
     assert (funnel(shared)["clips"], funnel(shared)["packed"]) == (total, total)
     assert Pack.open(shared).head["funnel"] == Pack.open(made.pack).head["funnel"]
     found = [row["kind"] for row, _ in documents(shared)]
-    assert (found.count("clip"), found.count("conversation"), found.count("continuation")) == (total, 1, 3)
+    assert (found.count("clip"), found.count("conversation"), found.count("continuation")) == (total, 1, 4)
     with pytest.raises(RequestError, match="kind 'clip' takes every clip; let it stand last"):
         recipe(documents=[{"kind": "clip"}, {"kind": "continuation"}])
 
@@ -350,7 +372,7 @@ def test_exports_have_a_row_a_turn_and_energon_whole_documents(made, tmp_path):
     assert [line["role"] for line in own] == ["human", "assistant"] * 2
     assert all((tmp_path / "lines" / line["audio"]).exists() for line in own)
     silent = [line for line in rows if "audio" not in line]
-    assert [line["text"] for line in silent] == ["Die Katze schläft auf dem Sofa."] * 2
+    assert sorted(line["text"] for line in silent) == [CAT, CAT, BOOK, BOOK]
     export(made.pack, "energon", str(tmp_path / "energon"))
     (shard,) = (tmp_path / "energon" / "shards").glob("*.tar")
     assert shard.read_bytes() == Store(made.pack).read("shards/train-000000.tar")
@@ -358,7 +380,7 @@ def test_exports_have_a_row_a_turn_and_energon_whole_documents(made, tmp_path):
 
 def test_three_recordings_are_no_pair(made, light, tmp_path):
     lines = [json.loads(line) for line in (made.folder / "said" / "pairs.jsonl").read_text().splitlines()]
-    rows = [{"uri": str(made.folder / "said" / line["uri"]), "source": "made", "pair_id": "p1"} for line in lines[2:]]
+    rows = [{"uri": str(made.folder / "said" / line["uri"]), "source": "made", "pair_id": "p1"} for line in lines[2:5]]
     (tmp_path / "three.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     build([str(tmp_path / "three.jsonl")], str(tmp_path / "corpus"), light(annotators={}))
     with pytest.raises(RequestError, match="pair_id 'made:p1' is that of 3 recordings"):
