@@ -22,8 +22,8 @@ MOST_FILTERS = 16  # sets of filters that a clip fails are numbers of so many bi
 NO_TEXT = "no_text"
 
 
-class Step(Protocol):
-    """What leaves out clips before the filters do, and has no threshold to move."""
+class PlainFilter(Protocol):
+    """A filter that has no threshold to move, and comes before those that do."""
 
     @property
     def name(self) -> str: ...
@@ -95,25 +95,25 @@ def _plain(mask: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 @dataclass
 class Funnel:
-    """Tally of filters in their order, behind other steps. ``scales`` are the bins of each filter's column."""
+    """Tally of filters in their order, the plain ones first. ``scales`` are the bins of each filter's column."""
 
     filters: list[Threshold]
     scales: list[Bounds]
-    before: tuple[Step, ...] = ()
+    plain: tuple[PlainFilter, ...] = ()
     sets: dict[int, list[float]] = field(default_factory=dict)  # failed filters as bits -> [clips, seconds]
     curves: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)  # (filter, min | max) -> [2, bins + 3]
 
     @property
     def columns(self) -> Sequence[str]:
-        return [*(f.column for f in self.filters), *(name for step in self.before for name in step.columns)]
+        return [*(f.column for f in self.filters), *(name for f in self.plain for name in f.columns)]
 
     @property
     def names(self) -> list[str]:
         """Of the steps, in their order; the number of a step is its bit."""
-        return [*(step.name for step in self.before), *(f.drop_reason for f in self.filters)]
+        return [*(f.name for f in self.plain), *(f.drop_reason for f in self.filters)]
 
     def add(self, slice_: SliceColumns) -> None:
-        fails = [step.fails(slice_) for step in self.before]
+        fails = [f.fails(slice_) for f in self.plain]
         shift = len(fails)
         fails += [_outside(slice_.floats(f.column), f.min, f.max, f.drop_null) for f in self.filters]
         failed = np.zeros(slice_.num_rows, np.int64)
@@ -173,7 +173,7 @@ class Funnel:
         ]
         return {
             "filters": names,
-            "columns": [None] * len(self.before) + [f.column for f in self.filters],
+            "columns": [None] * len(self.plain) + [f.column for f in self.filters],
             **_hours("all", total),
             **_hours("kept", kept),
             "steps": steps,

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from manifests.audit.distributions import Spread
 from manifests.audit.drift import RECORDING, SOURCE, UNIT, Periods, period_edges
-from manifests.audit.funnel import MOST_FILTERS, CodesNeed, Funnel, LeftOut, Step, TextNeed
+from manifests.audit.funnel import MOST_FILTERS, CodesNeed, Funnel, LeftOut, PlainFilter, TextNeed
 from manifests.audit.outliers import Ends
 from manifests.audit.packs import PACKED, PACKED_TEXT
 from manifests.audit.recipe import AuditRecipe, Band, Distribution, Threshold
@@ -142,18 +142,18 @@ def _is_key(kind: pa.DataType) -> bool:
 
 def _funnel(recipe: AuditRecipe, rows: Rows, there: Callable[[str, str, Sequence[str]], bool]) -> Funnel | None:
     kept = [f for f in recipe.filters if there("filter", f.drop_reason, [f.column])]
-    before: list[Step] = []
-    for step in (LeftOut(table) for table in recipe.leave_out):
-        before += [step] if there("leave_out", step.table, step.columns) else []
+    plain: list[PlainFilter] = []
+    for left_out in (LeftOut(table) for table in recipe.leave_out):
+        plain += [left_out] if there("leave_out", left_out.table, left_out.columns) else []
     if recipe.require_text:
         # Documents of a pack have theirs from wherever its recipe took it.
         texts = [PACKED_TEXT] if rows.table == PACKED else text_columns(recipe.text_from)
-        before.append(TextNeed(tuple(name for name in texts if there("text", name, text_needs([name])))))
+        plain.append(TextNeed(tuple(name for name in texts if there("text", name, text_needs([name])))))
     if recipe.codes_from is not None and there("codes", recipe.codes_from, CodesNeed(recipe.codes_from).columns):
-        before.append(CodesNeed(recipe.codes_from))
-    if (num := len(kept) + len(before)) > MOST_FILTERS:
+        plain.append(CodesNeed(recipe.codes_from))
+    if (num := len(kept) + len(plain)) > MOST_FILTERS:
         raise RequestError(f"recipe {recipe.name!r} has {num} filters; an audit weighs at most {MOST_FILTERS} against each other")
-    return Funnel(kept, [_scale(f, recipe.distributions) for f in kept], tuple(before)) if kept or before else None
+    return Funnel(kept, [_scale(f, recipe.distributions) for f in kept], tuple(plain)) if kept or plain else None
 
 
 def _scale(f: Threshold, distributions: Sequence[Distribution]) -> Bounds:
