@@ -116,8 +116,9 @@ class Decoder(nn.Module):
 
     def compile_blocks(self) -> None:
         """Compile every block, but for the mixing in it."""
-        for layer in self.layers:
-            layer.compile_halves()
+        for module in self.modules():
+            if isinstance(module, DecoderLayer):
+                module.compile_halves()
 
     def forward(
         self, x_BTD: torch.Tensor, positions_BT: torch.Tensor, spans: DocumentSpans, cache: KeyValueCache | None = None

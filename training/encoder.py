@@ -79,7 +79,7 @@ class AudioEncoder(nn.Module):
         those behind them are zero. Raises ContractError past ``num_positions``. The published class does not zero them: where a piece has an odd number of frames,
         its adaptor's last window reads one more, which there depends on the padding (docs/decisions/0004).
         """
-        x_ADP = F.gelu(self.conv1(mels_ACM))
+        x_ADP = F.gelu(self.conv1(mels_ACM.to(self.conv1.weight.dtype)))
         x_APD = F.gelu(self.conv2(x_ADP)).transpose(1, 2)
         positions = x_APD.shape[1]
         if positions > self.positional_embedding.num_embeddings:
