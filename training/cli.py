@@ -1,4 +1,4 @@
-"""``stepwell train``: ``plan`` says what a recipe would do with a pack, ``run`` does it, ``show`` shows an example."""
+"""``stepwell train``: ``plan`` says what a recipe would do, ``run`` does it, ``show`` shows an example, ``export`` writes weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from manifests.console import answer
+from manifests.errors import RequestError
+from training.config import Dtype, Part
 from training.recipe import Task, load_training_recipe
 
 app = typer.Typer(help="Train the model on a pack, stage by stage.", no_args_is_help=True)
@@ -18,13 +20,36 @@ TokenizerUri = Annotated[str, typer.Option("--tokenizer", help="Folder that `ste
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-@app.command(epilog="Example: stepwell train plan --recipe demo --pack ./pack --tokenizer ./tokenizer")
-def plan(recipe: RecipeName, pack: PackUri, tokenizer: TokenizerUri, as_json: AsJson = False) -> None:
-    """Print the stages, what each trains at which rate, and the documents that serve its tasks. Writes nothing."""
-    decoded = load_training_recipe(recipe)
-    from training.plan import make_plan, open_inputs
+@app.command(
+    epilog="Examples: stepwell train plan --recipe demo --pack ./pack --tokenizer ./tokenizer     "
+    "stepwell train plan --recipe step_audio_2 --machine h100x8"
+)
+def plan(
+    recipe: RecipeName,
+    pack: Annotated[str | None, typer.Option("--pack", help="URI of the pack; without one, documents are assumed.")] = None,
+    tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="Folder of its tokenizer.")] = None,
+    machine: Annotated[
+        str | None, typer.Option("--machine", help="h100xN, h200xN, a100xN, cpuN, or a .yaml file of one; this one if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print each stage's mix as it really is, tokens, steps, operations, memory and hours on a machine. Writes nothing.
 
-    made = make_plan(open_inputs(decoded, pack, tokenizer))
+    Without a pack, that of it which needs none. Refuses what cannot work or does not fit, and says what would.
+    """
+    if (pack is None) != (tokenizer is None):
+        raise RequestError("--pack and --tokenizer go together; give both, or neither to plan what needs no pack")
+    decoded = load_training_recipe(recipe)
+    from training.inputs import open_inputs
+    from training.machines import find_machine, this_machine
+    from training.plan import make_plan, make_plan_without_pack
+    from training.workload import Assumptions
+
+    chosen = find_machine(machine) if machine else this_machine(decoded.threads)
+    if pack is None or tokenizer is None:
+        made = make_plan_without_pack(decoded, chosen, Assumptions())
+    else:
+        made = make_plan(open_inputs(decoded, pack, tokenizer), chosen)
     answer(made.to_json(), as_json, made.lines())
 
 
@@ -65,3 +90,21 @@ def show(
 
     shown = show_example(pack, tokenizer, task, index, split, decoded, stage)
     answer(shown.to_json(), as_json, shown.lines())
+
+
+@app.command(epilog="Example: stepwell train export --run ./run --out ./exported     or, for transformers: --part decoder")
+def export(
+    run_dir: Annotated[str, typer.Option("--run", help="Folder of the run.")],
+    out: Annotated[str, typer.Option("--out", help="Folder to write; it must not be there yet.")],
+    part: Annotated[
+        Part, typer.Option("--part", help="The model in the published layout, or its decoder as Qwen2 for transformers.")
+    ] = Part.MODEL,
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="Type of the weights written.")] = Dtype.BFLOAT16,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Name of one; the newest if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's weights as safetensors with their config.json, under the published names."""
+    from training.export import export_run
+
+    result = export_run(run_dir, out, part, dtype, checkpoint)
+    answer(asdict(result), as_json, result.lines())

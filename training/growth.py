@@ -17,7 +17,7 @@ from manifests.errors import ContractError
 from tokenization.vocabulary import Vocabulary
 
 MATRICES = ("model.embed_tokens.weight", "lm_head.weight")  # that have a row a token
-CHUNK_ROWS = 8192
+ROWS_AT_ONCE = 8192
 JITTER = 1e-6  # of the mean variance, on the covariance's diagonal: fewer rows than columns leave it singular
 
 
@@ -50,8 +50,8 @@ def draw_new_rows(weight_VD: torch.Tensor, is_known_V: np.ndarray, seed: int, na
 
 
 def row_statistics(rows_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean ``[D]`` and covariance ``[D, D]`` (over N - 1) of the rows, float64 on the CPU; a chunk in memory at a time."""
-    chunks = rows_ND.split(CHUNK_ROWS)
+    """Mean ``[D]`` and covariance ``[D, D]`` (over N - 1) of the rows, float64 on the CPU; some rows in memory at a time."""
+    chunks = rows_ND.split(ROWS_AT_ONCE)
     mean_D = torch.stack([chunk.to("cpu", torch.float64).sum(0) for chunk in chunks]).sum(0) / len(rows_ND)
     covariance_DD = torch.zeros(rows_ND.shape[1], rows_ND.shape[1], dtype=torch.float64)
     for chunk in chunks:

@@ -1,151 +1,210 @@
-"""What a run would do, before it does it: stages, what each trains at which rate, and the examples that it can draw on."""
+"""Makes plans: what each stage of a recipe asks of a machine, of a pack's own documents or without a pack.
+
+Refuses what cannot work or cannot fit, and says what would.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 
-from manifests.console import counted
-from manifests.errors import MismatchError, RequestError
-from manifests.packs import Pack
-from tokenization.artifact import Tokenizer
-from training.config import model_config
-from training.documents import Split, read_split
-from training.layouts import Layouts
-from training.recipe import CtcStage, PretrainStage, Task, TrainingRecipe
+import torch
 
+from manifests.console import volume
+from manifests.errors import RequestError
+from tokenization.interleave import Ratio
+from tokenization.vocabulary import Vocabulary
+from training.config import QWEN2_AUDIO, model_config
+from training.cost import Work, stage_flops
+from training.figures import Plan, StagePlan, TaskPlan
+from training.held_out import held_out_splits
+from training.inputs import Inputs, check_curriculum, growing_stage, mix_of, swap_splits
+from training.machines import Machine, this_machine
+from training.memory import Placement, StepMemory, step_memory
+from training.model import StepAudio2
+from training.recipe import CtcStage, Group, Stage, Task, TrainingRecipe
+from training.start import loaded_groups
+from training.trainer import masked_ids, trained_names
+from training.workload import Assumptions, assumed_work, measured_work
 
-@dataclass(frozen=True)
-class Inputs:
-    """A recipe with the pack and tokenizer that it runs on, opened and checked against each other."""
-
-    recipe: TrainingRecipe
-    pack: Pack
-    tokenizer: Tokenizer
-    layouts: Layouts
-    train: Split
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage in figures."""
-
-    name: str
-    steps: int
-    trainable_parameters: int
-    examples: dict[str, int]  # documents that serve each task of the stage
-    refused: dict[str, dict[str, int]]  # task -> reason -> documents
-    tails: dict[str, int]  # task -> audio of which the end is too short to be heard, and dropped
-    epochs: dict[str, float]  # task -> passes over its documents
-    rates: dict[str, list[float]]  # group -> learning rate after warm-up and at the end
+MOST_DEVICES = 4096  # that a remedy proposes
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A run in figures."""
+class TaskDraft:
+    """A task's place in the mix, and the mean work of an example of it."""
 
-    model: str
-    parameters: int
-    stages: tuple[StagePlan, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        lines = [f"model {self.model}: {self.parameters:,} parameters"]
-        for stage in self.stages:
-            rates = ", ".join(f"{group} {begin:g} → {end:g}" for group, (begin, end) in stage.rates.items())
-            lines.append(f"{stage.name}: {stage.steps} steps, {stage.trainable_parameters:,} parameters trained ({rates})")
-            for task, count in stage.examples.items():
-                refused = ", ".join(f"{reason} {number}" for reason, number in sorted(stage.refused[task].items()))
-                behind = f"; refused: {refused}" if refused else ""
-                behind += (
-                    f"; dropped: {counted(stage.tails[task], 'tail of audio', 'tails of audio')}" if stage.tails[task] else ""
-                )
-                lines.append(f"  {task}: {count} documents, {stage.epochs[task]:.1f} passes{behind}")
-        return lines
+    plan: TaskPlan
+    work: Work
 
 
-def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> Inputs:
-    """Raises RequestError where one is missing, MismatchError when the pack was made with another tokenizer or codec."""
-    pack, tokenizer = Pack.open(pack_uri), Tokenizer.open(tokenizer_uri)
-    check_belongs(pack, tokenizer)
-    longest = model_config(recipe.model).decoder.max_positions
-    if recipe.longest_sequence > longest:
-        raise RequestError(f"sequence_length {recipe.longest_sequence} is past the {longest} positions of model {recipe.model!r}")
-    layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, recipe.prompts)
-    # ASR whatever the stages do: the swap is measured on it. In the order of Task, so that parts have the same places always.
-    tasks = [task for task in Task if task is Task.ASR or any(task in stage.tasks for stage in recipe.stages)]
-    train = read_split(pack, recipe.data.train_split, layouts, tasks, recipe.longest_sequence)
-    for stage in recipe.stages:
-        for task in stage.tasks:
-            if not train.eligible[task]:
-                raise RequestError(
-                    f"stage {stage.name!r}: none of the {train.num_documents} documents of split {train.name!r} serves task "
-                    f"{task.value!r} (refused: {dict(train.refused[task])}); pack documents for it or take the task out of the recipe"
-                )
-    return Inputs(recipe, pack, tokenizer, layouts, train)
+def make_plan(inputs: Inputs, machine: Machine | None = None) -> Plan:
+    """The plan of checked inputs on a machine; on this one where none is given.
 
-
-def check_belongs(pack: Pack, tokenizer: Tokenizer) -> None:
-    """Raises MismatchError when the pack was made with another tokenizer or codec."""
-    own = {  # its parts first: the id differs with each of them, and says of none
-        "codec_fingerprint": tokenizer.codec_fingerprint,
-        "vocabulary_hash": tokenizer.vocabulary.layout_hash,
-        "tokenizer_id": tokenizer.tokenizer_id,
-    }
-    for name, value in own.items():
-        # A pack without a tokenizer (text, or audio without codes) says null: it fits any.
-        if pack.head.get(name) not in (None, value):
-            raise MismatchError(
-                f"pack {pack.store.uri!r} has {name} {pack.head[name]}, tokenizer {tokenizer.uri!r} {value}; "
-                "give the tokenizer it was packed with"
-            )
-
-
-def make_plan(inputs: Inputs) -> Plan:
-    """The plan of checked inputs. Builds the model without memory, to count it. Raises as ``swap_splits``."""
-    import torch
-
-    from training.model import StepAudio2
-
+    Raises RequestError as ``swap_splits`` and ``held_out_splits``, and where a stage does not fit the machine, with what would make it fit.
+    """
     swap_splits(inputs)
-    recipe, vocabulary = inputs.recipe, inputs.tokenizer.vocabulary
-    with torch.device("meta"):
-        model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
-    sizes = {group: sum(p.numel() for _, p in parameters) for group, parameters in model.groups().items()}
-    stages = []
+    held_out_splits(inputs.recipe, inputs.pack, inputs.layouts)
+    drafts = [_drafts_of_pack(inputs, stage) for stage in inputs.recipe.stages]
+    planner = Planner(inputs.recipe, inputs.tokenizer.vocabulary, machine or this_machine(inputs.recipe.threads))
+    return planner.plan(drafts, growing_stage(inputs.recipe, inputs.start.loaded), None)
+
+
+def make_plan_without_pack(recipe: TrainingRecipe, machine: Machine, assumed: Assumptions) -> Plan:
+    """What needs no pack: tokens, steps, operations, memory and hours, with assumed documents and tokenizer.
+
+    The vocabulary is the published one where the size is one of Qwen2.5's. Weights that the recipe starts from are taken to
+    be there. Raises RequestError for a curriculum that cannot work, and where a stage does not fit the machine.
+    """
+    loaded = loaded_groups(recipe.start)
+    check_curriculum(recipe, loaded)
+    drafts = []
     for stage in recipe.stages:
         total = sum(given.share for given in stage.tasks.values())
-        drawn = stage.num_steps * (stage.batch_documents if isinstance(stage, CtcStage) else stage.sequences_per_step)
-        examples = {task.value: len(inputs.train.eligible[task]) for task in stage.tasks}
-        stages.append(
-            StagePlan(
-                name=stage.name,
-                steps=stage.num_steps,
-                trainable_parameters=sum(sizes[group] for group in stage.train),
-                examples=examples,
-                refused={task.value: dict(inputs.train.refused[task]) for task in stage.tasks},
-                tails={task.value: inputs.train.tails[task] for task in stage.tasks},
-                epochs={task.value: drawn * given.share / total / examples[task] for task, given in stage.tasks.items()},
-                rates={g.value: [r.lr, r.lr if r.lr_end is None else r.lr_end] for g, r in stage.train.items()},
-            )
+        drafts.append(
+            {
+                task: TaskDraft(TaskPlan(share=given.share / total), assumed_work(task, Ratio(), assumed))
+                for task, given in stage.tasks.items()
+            }
         )
-    return Plan(recipe.model, sum(sizes.values()), tuple(stages))
+    is_small = model_config(recipe.model).encoder != QWEN2_AUDIO
+    vocabulary = Vocabulary.small(assumed.text_ids) if is_small else Vocabulary.published()
+    return Planner(recipe, vocabulary, machine).plan(drafts, growing_stage(recipe, loaded), assumed)
 
 
-def swap_splits(inputs: Inputs) -> list[Split]:
-    """The splits that the swap is measured on. Raises RequestError when it cannot be measured on one of them."""
-    from training.evaluation import swap_pairs
+def _drafts_of_pack(inputs: Inputs, stage: Stage) -> dict[Task, TaskDraft]:
+    split = inputs.split(stage)
+    shares = mix_of(stage, split)
+    return {
+        task: TaskDraft(
+            TaskPlan(
+                share=part / sum(shares.values()),
+                documents=len(split.eligible[task]),
+                available_tokens=int(split.num_tokens[task].sum()),
+                refused=dict(split.refused[task]),
+                tails=split.tails[task],
+            ),
+            measured_work(task, split, inputs.layouts),
+        )
+        for task, part in shares.items()
+    }
 
-    recipe = inputs.recipe
-    if not any(isinstance(stage, PretrainStage) and stage.measure_swap for stage in recipe.stages):
-        return []
-    splits = []
-    for name in recipe.data.swap_splits:
-        is_train = name == inputs.train.name
-        found = inputs.train if is_train else read_split(inputs.pack, name, inputs.layouts, [Task.ASR], recipe.longest_sequence)
-        swap_pairs(found, recipe.data.swap_documents)
-        splits.append(found)
-    return splits
+
+class Planner:
+    """One recipe on one machine. Builds the model without memory, to count it."""
+
+    def __init__(self, recipe: TrainingRecipe, vocabulary: Vocabulary, machine: Machine) -> None:
+        self.recipe, self.vocabulary, self.machine = recipe, vocabulary, machine
+        self.config = model_config(recipe.model)
+        with torch.device("meta"):
+            model = StepAudio2(self.config, vocabulary.num_rows, vocabulary.text_size)
+        self._weights = {group: {name: p.numel() for name, p in found} for group, found in model.groups().items()}
+        self.sizes = {Group(group): sum(found.values()) for group, found in self._weights.items()}
+
+    def plan(self, drafts: list[dict[Task, TaskDraft]], grows_at: int | None, assumed: Assumptions | None) -> Plan:
+        """The plan of all stages. Raises RequestError for the first that does not fit."""
+        stages = [
+            self.stage(stage, tasks, is_growing=number == grows_at)
+            for number, (stage, tasks) in enumerate(zip(self.recipe.stages, drafts, strict=True))
+        ]
+        return Plan(self.recipe.model, sum(self.sizes.values()), self.machine, assumed, tuple(stages))
+
+    def stage(self, stage: Stage, drafts: Mapping[Task, TaskDraft], *, is_growing: bool) -> StagePlan:
+        """One stage in figures. Raises RequestError as ``trained_names``, and where it does not fit."""
+        trained = trained_names({group: list(found) for group, found in self._weights.items()}, stage)
+        tokens = 0 if isinstance(stage, CtcStage) else stage.num_steps * stage.tokens_per_step
+        work, tasks = Work(), {}
+        for task, draft in drafts.items():
+            drawn = tokens * draft.plan.share
+            examples = stage.num_steps * stage.batch_documents if isinstance(stage, CtcStage) else drawn / draft.work.positions
+            work += draft.work * examples
+            tasks[task.value] = replace(draft.plan, examples=examples, tokens=drawn, mean_tokens=draft.work.positions)
+        masked = masked_ids(stage, self.vocabulary)
+        flops = stage_flops(
+            self.config,
+            self.vocabulary.num_rows if masked is None else masked.start,
+            self.vocabulary.text_size + 1,
+            work,
+            stage.train,
+            is_ctc=isinstance(stage, CtcStage),
+            recomputes=self.recipe.recompute,
+        )
+        total = sum(part.total for part in flops.values())
+        wall_hours = self.machine.hours(total)
+        return StagePlan(
+            name=stage.name,
+            steps=stage.num_steps,
+            tokens=tokens,
+            trainable_parameters=sum(self._weights[group][name] for group, names in trained.items() for name in names),
+            rates={g.value: (r.lr, r.lr if r.lr_end is None else r.lr_end) for g, r in stage.train.items()},
+            tasks=tasks,
+            skipped=tuple(task.value for task in stage.tasks if task not in drafts),
+            new_rows=int((~self.vocabulary.known_rows(wrappers=True)).sum()) if is_growing else 0,
+            flops={part: found.total for part, found in flops.items()},
+            memory=self._fitting_memory(stage, [draft.work for draft in drafts.values()]),
+            device_hours=wall_hours * self.machine.num_devices,
+            wall_hours=wall_hours,
+        )
+
+    def _fitting_memory(self, stage: Stage, works: list[Work]) -> StepMemory:
+        """Memory of a step on a device. Raises RequestError where it does not fit, with what would."""
+        devices, parts = self.machine.num_devices, stage.micro_batches
+        size = stage.batch_documents if isinstance(stage, CtcStage) else stage.sequences_per_step
+        if size % (devices * parts):
+            raise RequestError(
+                f"stage {stage.name!r}: {size} sequences a step cannot be dealt to {devices} devices in {parts} micro-batches; "
+                "change sequences_per_step or micro_batches so that it divides, or choose another machine"
+            )
+        memory = self._memory(stage, works, devices, parts, recomputes=self.recipe.recompute)
+        if memory.peak <= self.machine.memory_bytes:
+            return memory
+        remedy = next(
+            self._remedies(stage, works, size), "choose a smaller model, shorter sequences or a machine with more memory"
+        )
+        raise RequestError(
+            f"stage {stage.name!r} needs {volume(memory.peak)} on a device, and machine {self.machine.name!r} has "
+            f"{volume(self.machine.memory_bytes)}: {remedy}"
+        )
+
+    def _remedies(self, stage: Stage, works: list[Work], size: int) -> Iterator[str]:
+        """What would make the stage fit, the cheapest first."""
+        devices = self.machine.num_devices
+        most = min(size, MOST_DEVICES) if self.machine.kind == "cuda" else devices
+        while devices <= most:
+            for recomputes in sorted({self.recipe.recompute, True}):
+                for parts in range(stage.micro_batches, size // devices + 1):
+                    if size % (devices * parts):
+                        continue
+                    found = self._memory(stage, works, devices, parts, recomputes=recomputes)
+                    if found.peak <= self.machine.memory_bytes:
+                        changes = [
+                            "recompute: true" if recomputes and not self.recipe.recompute else "",
+                            f"micro_batches: {parts}" if parts != stage.micro_batches else "",
+                        ]
+                        asked = " and ".join(change for change in changes if change)
+                        more = f"take {devices} devices" if devices != self.machine.num_devices else ""
+                        yield ", ".join(part for part in (more, f"say {asked}" if asked else "") if part)
+            devices *= 2
+
+    def _memory(self, stage: Stage, works: list[Work], devices: int, parts: int, *, recomputes: bool) -> StepMemory:
+        is_ctc = isinstance(stage, CtcStage)
+        if isinstance(stage, CtcStage):
+            batch = works[0] * (stage.batch_documents / (devices * parts))
+        else:
+            positions = stage.sequence_length * stage.sequences_per_step / (devices * parts)
+            batch = widest([work * (positions / work.positions) for work in works])
+        return step_memory(
+            self.config,
+            self.sizes,
+            self.vocabulary.num_rows,
+            batch,
+            stage.train,
+            Placement(devices, self.machine.activation_bytes, is_cuda=self.machine.kind == "cuda", recomputes=recomputes),
+            is_ctc=is_ctc,
+            is_accumulating=parts > 1,
+        )
+
+
+def widest(works: list[Work]) -> Work:
+    """Of every quantity the largest: a micro-batch may hold documents of one task alone."""
+    return Work(*(max(getattr(work, entry.name) for work in works) for entry in fields(Work)))

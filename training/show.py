@@ -17,8 +17,8 @@ from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 from training.documents import read_split
 from training.examples import Example, ExampleMaker
+from training.inputs import check_belongs
 from training.layouts import WITHOUT_READING, Layouts
-from training.plan import check_belongs
 from training.prompts import Prompts
 from training.recipe import LossWeights, PretrainStage, Task, TrainingRecipe
 

@@ -33,22 +33,40 @@ def test_plan_says_what_each_stage_trains_and_on_how_much(chord_pack: Any, recip
     options = ("--recipe", recipe_file, "--pack", chord_pack.pack, "--tokenizer", chord_pack.tokenizer)
     plan = json.loads(invoke("plan", *options, "--json").stdout)
     stages = {stage["name"]: stage for stage in plan["stages"]}
-    assert stages["align"]["examples"] == {"asr": 12}
-    assert stages["align"]["epochs"] == {"asr": 2.0}
+    (asr,) = stages["align"]["tasks"].values()
+    assert (asr["share"], asr["documents"], asr["refused"]) == (1.0, 12, {})
+    assert asr["passes"] == pytest.approx(stages["align"]["tokens"] / asr["available_tokens"], rel=0.01)
     assert stages["align"]["rates"] == {"adaptor": [3e-3, 3e-4]}
     assert 0 < stages["align"]["trainable_parameters"] < stages["tts"]["trainable_parameters"] < plan["parameters"]
+    assert all(stage["wall_hours"] > 0 and stage["memory"]["peak"] > 0 for stage in stages.values())
+    shown = invoke("plan", *options, "--machine", "h100x1").stdout
+    assert "GPU-hours" in shown
     for stage in stages:
-        assert stage in invoke("plan", *options).stdout
+        assert stage in shown
+
+
+def test_plan_without_a_pack_says_what_needs_none() -> None:
+    plan = json.loads(invoke("plan", "--recipe", "step_audio_2", "--machine", "h100x8", "--json").stdout)
+    assert plan["assumed"]["utterance_s"] == 10
+    assert [stage["steps"] for stage in plan["stages"]] == [11_921, 30_518, 95_368, 23_842]
+    with pytest.raises(RequestError, match="--pack and --tokenizer go together"):
+        invoke("plan", "--recipe", "step_audio_2", "--pack", "./pack")
+    with pytest.raises(RequestError, match="machine 'abacus' is unknown"):
+        invoke("plan", "--recipe", "step_audio_2", "--machine", "abacus")
 
 
 def test_plan_says_that_a_tail_is_not_heard(make_pack: Any, recipe_file: str, demo_recipe: TrainingRecipe) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 400_100).astype(np.float32)
     spoken = [("a", "so la", noise[:8000]), ("b", "la mi", noise[:8000]), ("long", "so", noise)]
     pack = make_pack({"train": spoken})
+    value = resolved(demo_recipe)
+    for stage in value["stages"][1:]:  # long enough for 25 s
+        stage["sequence_length"] = 1024
+    Path(recipe_file).write_text(yaml.safe_dump(value))
     options = ("--recipe", recipe_file, "--pack", pack.pack, "--tokenizer", pack.tokenizer)
     stages = {stage["name"]: stage for stage in json.loads(invoke("plan", *options, "--json").stdout)["stages"]}
-    assert stages["align"]["tails"] == {"asr": 1}
-    assert "asr: 3 documents, 8.0 passes; dropped: 1 tail of audio" in invoke("plan", *options).stdout
+    assert stages["align"]["tasks"]["asr"]["tails"] == 1
+    assert "asr dropped: 1 tail of audio" in invoke("plan", *options).stdout
 
 
 def test_plan_refuses_a_task_that_no_document_serves(

@@ -15,9 +15,10 @@ from tests.training.made_documents import Made, turn
 from tokenization.artifact import Tokenizer
 from training.documents import read_split
 from training.examples import ExampleMaker
+from training.inputs import open_inputs
 from training.journal import read_rows
 from training.layouts import Layouts
-from training.plan import make_plan, open_inputs
+from training.plan import make_plan
 from training.prompts import Prompts
 from training.recipe import LossWeights, Task, TrainingRecipe
 from training.run import train
@@ -66,7 +67,7 @@ def test_a_stage_of_all_tasks_trains(mixed_pack: Any, make_recipe: Callable[...,
     }
     recipe = make_recipe([stage], prompts={})
     plan = make_plan(open_inputs(recipe, mixed_pack.pack, mixed_pack.tokenizer))
-    assert plan.stages[0].examples["captioning"] == 2
+    assert plan.stages[0].tasks["captioning"].documents == 2
     result = train(recipe, mixed_pack.pack, mixed_pack.tokenizer, str(tmp_path / "run"))
     assert result.is_finished
     rows = list(read_rows(str(tmp_path / "run")))
@@ -80,10 +81,10 @@ def test_audio_of_several_pieces_trains(make_pack: Any, make_recipe: Callable[..
     long = [documents.clip(text, 420_000 + seed, 0, key=f"long{seed}") for seed, text in enumerate(("so la", "mi re"))]
     pack = make_pack({"train": [made.tarred for made in long]})
     stage = {
-        "name": "align",
+        "name": "hear",
         "kind": "pretrain",
         "tasks": {"asr": 1.0},
-        "train": {"adaptor": {"lr": 1e-3}},
+        "train": {"adaptor": {"lr": 1e-3}, "decoder": {"lr": 1e-3}},
         "sequence_length": 400,
         "sequences_per_step": 1,
         "steps": 2,
