@@ -149,11 +149,12 @@ class Planner:
     def _fitting_memory(self, stage: Stage, works: list[Work]) -> StepMemory:
         """Memory of a step on a device. Raises RequestError where it does not fit, with what would."""
         devices, parts = self.machine.num_devices, stage.micro_batches
-        size = stage.batch_documents if isinstance(stage, CtcStage) else stage.sequences_per_step
+        key = "batch_documents" if isinstance(stage, CtcStage) else "sequences_per_step"
+        size = getattr(stage, key)
         if size % (devices * parts):
             raise RequestError(
-                f"stage {stage.name!r}: {size} sequences a step cannot be dealt to {devices} devices in {parts} micro-batches; "
-                "change sequences_per_step or micro_batches so that it divides, or choose another machine"
+                f"stage {stage.name!r}: {key} {size} cannot be dealt to {devices} devices in {parts} micro-batches; "
+                f"change {key} or micro_batches so that it divides, or choose another machine"
             )
         memory = self._memory(stage, works, devices, parts, recomputes=self.recipe.recompute)
         if memory.peak <= self.machine.memory_bytes:

@@ -115,7 +115,7 @@ def test_what_does_not_fit_is_refused_and_the_remedy_fits() -> None:
         make_plan_without_pack(kept, find_machine("h100x8"), Assumptions())
     with pytest.raises(RequestError, match="choose a smaller model, shorter sequences or a machine with more memory"):
         make_plan_without_pack(main, find_machine("cpu2").model_copy(update={"memory_bytes": 16 * 2**30}), Assumptions())
-    with pytest.raises(RequestError, match="1024 sequences a step cannot be dealt to 7 devices in 16 micro-batches"):
+    with pytest.raises(RequestError, match="sequences_per_step 1024 cannot be dealt to 7 devices in 16 micro-batches"):
         make_plan_without_pack(recipe, find_machine("h100x7"), Assumptions())
 
 
