@@ -1,47 +1,29 @@
-# ruff: noqa: N815 (fields that hold tensors carry shape suffixes too)
-"""Batches in an order that is a pure function of (seed, stage, step), so that a run resumes where it stopped, exactly.
+"""The batches of a stage, step by step, in an order that is a pure function of (seed, stage, step).
 
-Shapes: B examples, T positions, A audio pieces (row-major order of their examples), C mel bands, M mel frames, L labels.
+What a step reads depends neither on how many processes train nor on where a run was stopped: every process works out the
+whole order, which needs lengths only, and reads its own documents.
 """
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from manifests.errors import MismatchError
+from manifests.errors import MismatchError, RequestError
 from manifests.packs import Document, Pack
-from tokenization.stretches import TokenKind
+from training.batches import Batch, CtcBatch, collate, collate_ctc
 from training.documents import Split
 from training.entries import Entry
 from training.examples import Example, ExampleMaker, recombine
-from training.features import log_mel
 from training.layouts import WITHOUT_READING
-from training.lengths import num_patches, num_valid_frames
-from training.recipe import CtcStage, Stage, Task, TrainingRecipe
-
-CYCLE = 1000  # slots in which the tasks' shares come out exactly (to 1/1000)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Examples of one micro-batch, padded on the right. Everything lies on the model's device."""
-
-    keys: tuple[str, ...]
-    ids_BT: torch.Tensor  # int64
-    lengths_B: torch.Tensor  # int64
-    kinds_BT: torch.Tensor  # int64 of TokenKind
-    weights_BT: torch.Tensor  # float32, 0 = no loss
-    heard_BT: torch.Tensor  # bool
-    mels_ACM: torch.Tensor | None = None  # float32, zero-padded
-    num_valid_A: torch.Tensor | None = None  # int64, mel frames that count
-    num_patches_A: torch.Tensor | None = None  # int64
+from training.order import Order, generator
+from training.packing import PackedSequence, Packer
+from training.recipe import CtcStage, PretrainStage, Stage, Task, TrainingRecipe
 
 
 class DocumentReader:
@@ -62,117 +44,213 @@ class DocumentReader:
         return self._cache[where]
 
 
-class StageData:
-    """The examples of one stage, whose tasks the split serves (``plan.open_inputs`` checks it).
+class StageData(Protocol):
+    """What the loop asks for. Iterating is ``next_step``; ``load_state_dict`` goes on from any step."""
 
-    Iterating is ``next_step``; ``load_state_dict`` goes to any step at once.
-    """
-
-    def __init__(self, split: Split, reader: DocumentReader, maker: ExampleMaker, recipe: TrainingRecipe, stage: Stage) -> None:
-        self._split, self._reader, self._maker, self._recipe, self._stage = split, reader, maker, recipe, stage
-        self._stage_seed = zlib.crc32(stage.name.encode())
-        self._pattern = task_pattern({task: given.share for task, given in stage.tasks.items()})
-        documents = split.entries[: split.num_documents]
-        self._texts = [turn.text_ids for entry in documents for turn in entry.turns if turn.text_ids]
-        self._orders: dict[tuple[Task, int], np.ndarray] = {}
-        self.step = 0
-
-    def next_step(self) -> list[Example]:
-        """The examples of the current step; moves on to the next."""
-        examples = self.examples(self.step)
-        self.step += 1
-        return examples
-
-    def examples(self, step: int) -> list[Example]:
-        """The ``batch_documents`` examples of a step (from 0)."""
-        size = self._stage.batch_documents if isinstance(self._stage, CtcStage) else self._stage.sequences_per_step
-        return [self._example(slot) for slot in range(step * size, (step + 1) * size)]
+    def next_step(self) -> Sequence[Batch] | Sequence[CtcBatch]:
+        """The micro-batches of the step, on the CPU; moves on to the next."""
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stage": self._stage.name, "seed": self._recipe.seed, "step": self.step}
+        """What is needed to go on, as JSON values."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises MismatchError when the state is another stage's or seed's."""
-        own = self.state_dict()
-        if (state["stage"], state["seed"]) != (own["stage"], own["seed"]):
-            raise MismatchError(f"data order of {state} cannot go on as {own}; resume with the recipe that began the run")
-        self.step = int(state["step"])
-
-    def _example(self, slot: int) -> Example:
-        task, count = self._task(slot)
-        entry = self._entry(task, count)
-        if task is Task.REPEAT:
-            return self._repeat(entry, self._rng("stretch", slot))
-        return self._maker.make(task, entry, None if task in WITHOUT_READING else self._reader.read(entry))
-
-    def _repeat(self, entry: Entry, rng: np.random.Generator) -> Example:
-        recipe = self._recipe.repeat
-        ids = recombine(self._texts, recipe, rng) if rng.random() < recipe.recombined_share else entry.turns[0].text_ids
-        stretch = rng.uniform(1.0, recipe.max_patches_per_token)
-        room = self._recipe.longest_sequence - len(ids) - 3
-        return self._maker.repeat(entry, ids, max(len(ids), min(room, round(stretch * len(ids)))), rng)
-
-    def _task(self, slot: int) -> tuple[Task, int]:
-        """The slot's task, and how many slots before it had the same."""
-        cycle, place = divmod(slot, len(self._pattern))
-        task = self._pattern[place]
-        return task, cycle * self._pattern.count(task) + self._pattern[:place].count(task)
-
-    def _entry(self, task: Task, count: int) -> Entry:
-        """The document of the ``count``-th example of a task: every epoch is a new permutation of all that serve it."""
-        eligible = self._split.eligible[task]
-        epoch, place = divmod(count, len(eligible))
-        if (task, epoch) not in self._orders:
-            self._orders = {
-                known: order for known, order in self._orders.items() if known[0] is not task or known[1] == epoch - 1
-            }
-            self._orders[task, epoch] = self._rng(f"order {task.value}", epoch).permutation(len(eligible))
-        return self._split.entries[eligible[int(self._orders[task, epoch][place])]]
-
-    def _rng(self, purpose: str, number: int) -> np.random.Generator:
-        """A stream for each purpose and number; two uses under one purpose would draw the same numbers."""
-        return np.random.default_rng([self._recipe.seed, self._stage_seed, zlib.crc32(purpose.encode()), number])
 
 
-def task_pattern(shares: dict[Task, float]) -> tuple[Task, ...]:
-    """Tasks of one cycle of slots, in the given shares and spread evenly: at each slot the task furthest behind its share."""
-    total = sum(shares.values())
-    if len(shares) == 1:
-        return tuple(shares)
-    given = dict.fromkeys(shares, 0)
-    pattern = []
-    for slot in range(1, CYCLE + 1):
-        task = max(shares, key=lambda task: slot * shares[task] / total - given[task])
-        given[task] += 1
-        pattern.append(task)
-    return tuple(pattern)
+@dataclass(frozen=True)
+class Batching:
+    """What turns examples into tensors besides the examples."""
+
+    num_mels: int
+    pad_id: int
 
 
-def collate(examples: Sequence[Example], num_mels: int, pad_id: int, device: torch.device) -> Batch:
-    """One padded batch. Padding has no weight, and causal attention keeps it from being seen."""
-    longest = max(len(example.ids) for example in examples)
-
-    def padded(name: str, fill: int) -> torch.Tensor:
-        rows = [np.pad(getattr(example, name), (0, longest - len(example.ids)), constant_values=fill) for example in examples]
-        return torch.from_numpy(np.stack(rows)).to(device)
-
-    heard = [audio for example in examples for audio in example.audio]
-    mels = [log_mel(torch.from_numpy(audio), num_mels) for audio in heard]
-    return Batch(
-        keys=tuple(example.document_id for example in examples),
-        ids_BT=padded("ids", pad_id),
-        lengths_B=torch.tensor([len(example.ids) for example in examples], device=device),
-        kinds_BT=padded("kinds", TokenKind.SPECIAL).long(),
-        weights_BT=padded("weights", 0),
-        heard_BT=padded("is_heard", 0),
-        mels_ACM=torch.stack([_to_length(mel, max(m.shape[1] for m in mels)) for mel in mels]).to(device) if mels else None,
-        num_valid_A=torch.tensor([num_valid_frames(mel.shape[1]) for mel in mels], device=device) if mels else None,
-        num_patches_A=torch.tensor([num_patches(len(audio)) for audio in heard], device=device) if mels else None,
-    )
+def stage_data(
+    split: Split, reader: DocumentReader, maker: ExampleMaker, recipe: TrainingRecipe, stage: Stage, batching: Batching
+) -> StageData:
+    """The data of a stage over the documents that ``split`` says serve its tasks. Raises as ``served_shares``."""
+    if isinstance(stage, CtcStage):
+        return CtcData(TaskDocuments(Task.CTC, split, reader, maker, recipe.seed, stage.name), recipe, stage, batching)
+    return PackedData(task_documents(split, reader, maker, recipe, stage), recipe, stage, batching)
 
 
-def _to_length(mel_CM: torch.Tensor, frames: int) -> torch.Tensor:
-    return torch.nn.functional.pad(mel_CM, (0, frames - mel_CM.shape[1]))
+def served_shares(split: Split, stage: PretrainStage) -> dict[Task, float]:
+    """Shares of the tasks that documents serve within the stage's sequences; a task that is absent may be skipped.
+
+    Raises RequestError when one is absent that may not be, and when none is left.
+    """
+    shares = {}
+    for task, given in stage.tasks.items():
+        if len(split.eligible[task]):
+            shares[task] = given.share
+        elif given.absent == "refuse":
+            raise RequestError(
+                f"stage {stage.name!r}: none of the {split.num_documents} documents of split {split.name!r} serves task "
+                f"{task.value!r} in sequences of {stage.sequence_length} (refused: {dict(split.refused[task])}); pack documents for it, "
+                "take the task out of the recipe, or say absent: skip"
+            )
+    if not shares:
+        raise RequestError(f"stage {stage.name!r}: no document of split {split.name!r} serves any of its tasks; pack some for it")
+    return shares
+
+
+class TaskDocuments:
+    """Documents that serve one task, in their order, epoch after epoch."""
+
+    def __init__(self, task: Task, split: Split, reader: DocumentReader, maker: ExampleMaker, seed: int, stage: str) -> None:
+        self.task, self.maker = task, maker
+        self._split, self._reader, self._places = split, reader, split.eligible[task]
+        self._lengths = split.num_tokens[task]
+        shards = np.array([split.entries[place].shard for place in self._places])
+        self._order = Order(seed, f"{stage} {task.value}", shards)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return int(self._lengths.max())
+
+    def num_tokens(self, position: int) -> int:
+        return int(self._lengths[self._order.document(position)])
+
+    def entry(self, position: int) -> Entry:
+        return self._split.entries[self._places[self._order.document(position)]]
+
+    def example(self, position: int) -> Example:
+        entry = self.entry(position)
+        return self.maker.make(self.task, entry, None if self.task in WITHOUT_READING else self._reader.read(entry))
+
+
+class RepeatDocuments(TaskDocuments):
+    """Repeat examples: the text of each document, or spans of all texts, at a random pace. Which, its position decides."""
+
+    def __init__(
+        self, split: Split, reader: DocumentReader, maker: ExampleMaker, recipe: TrainingRecipe, stage: PretrainStage
+    ) -> None:
+        super().__init__(Task.REPEAT, split, reader, maker, recipe.seed, stage.name)
+        self._recipe, self._name, self._most = recipe.repeat, f"{recipe.seed} {stage.name} repeat", stage.sequence_length
+        documents = split.entries[: split.num_documents]
+        self._texts = [turn.text_ids for entry in documents for turn in entry.turns if turn.text_ids]
+        self._made: dict[int, Example] = {}  # of positions whose length was asked for, until they are taken
+
+    @property
+    def longest(self) -> int:
+        """At most."""
+        spans = self._recipe.max_spans * self._recipe.max_span_tokens
+        longest = max(spans, max(len(self._split.entries[place].turns[0].text_ids) for place in self._places))
+        return min(self._most, super().longest + math.ceil(longest * (1.0 + self._recipe.max_patches_per_token)))
+
+    def num_tokens(self, position: int) -> int:
+        if position not in self._made:
+            self._made[position] = self._make(position)
+        return len(self._made[position].ids)
+
+    def example(self, position: int) -> Example:
+        return self._made.pop(position, None) or self._make(position)
+
+    def _make(self, position: int) -> Example:
+        entry, rng = self.entry(position), generator(f"{self._name} {position}")
+        own = entry.turns[0].text_ids
+        ids = recombine(self._texts, self._recipe, rng) if rng.random() < self._recipe.recombined_share else own
+        stretch = rng.uniform(1.0, self._recipe.max_patches_per_token)
+        around = super().num_tokens(position) - 2 * len(own)  # prompt, wrappers and stop
+        ids = own if around + 2 * len(ids) > self._most else ids
+        room = self._most - around - len(ids)
+        return self.maker.repeat(entry, ids, max(len(ids), min(room, round(stretch * len(ids)))), rng)
+
+
+def task_documents(
+    split: Split, reader: DocumentReader, maker: ExampleMaker, recipe: TrainingRecipe, stage: PretrainStage
+) -> dict[Task, TaskDocuments]:
+    """Of the tasks that the split serves, in the recipe's order."""
+    return {
+        task: RepeatDocuments(split, reader, maker, recipe, stage)
+        if task is Task.REPEAT
+        else TaskDocuments(task, split, reader, maker, recipe.seed, stage.name)
+        for task in served_shares(split, stage)
+    }
+
+
+class PackedData:
+    """Micro-batches of packed sequences. Of ``world`` processes, ``rank`` gets the sequences of its share of every step."""
+
+    def __init__(
+        self,
+        documents: Mapping[Task, TaskDocuments],
+        recipe: TrainingRecipe,
+        stage: PretrainStage,
+        batching: Batching,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if stage.sequences_per_step % (world * stage.micro_batches):
+            raise RequestError(
+                f"stage {stage.name!r}: sequences_per_step {stage.sequences_per_step} must be a multiple of {world} processes times "
+                f"micro_batches {stage.micro_batches}; change one of them"
+            )
+        self.documents, self._stage, self._batching = documents, stage, batching
+        self._identity = {"stage": stage.name, "seed": recipe.seed}
+        self._rank, self._world = rank, world
+        longest = max(source.longest for source in documents.values())
+        sources = {task.value: source for task, source in documents.items()}
+        shares = {task.value: stage.tasks[task].share for task in documents}
+        self._packer = Packer(sources, shares, stage.sequence_length, longest)
+
+    def next_step(self) -> list[Batch]:
+        sequences = [self._packer.next_sequence() for _ in range(self._stage.sequences_per_step)]
+        size = len(sequences) // self._world
+        own = sequences[self._rank * size : (self._rank + 1) * size]
+        rows = [self._examples(sequence) for sequence in own]
+        part = size // self._stage.micro_batches
+        return [
+            collate(rows[start : start + part], self._stage.sequence_length, self._batching.num_mels, self._batching.pad_id)
+            for start in range(0, size, part)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._identity, "packer": self._packer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        _check_identity(self._identity, state)
+        self._packer.load_state_dict(state["packer"])
+
+    def _examples(self, sequence: PackedSequence) -> list[Example]:
+        return [self.documents[Task(placed.task)].example(placed.position) for placed in sequence.documents]
+
+
+class CtcData:
+    """Micro-batches of audio and labels; within each, audio of like lengths lies together."""
+
+    def __init__(self, documents: TaskDocuments, recipe: TrainingRecipe, stage: CtcStage, batching: Batching) -> None:
+        self._documents, self._stage, self._batching = documents, stage, batching
+        self._identity = {"stage": stage.name, "seed": recipe.seed}
+        self._position = 0
+
+    def next_step(self) -> list[CtcBatch]:
+        size = self._stage.batch_documents
+        examples = [self._documents.example(self._position + place) for place in range(size)]
+        self._position += size
+        part = size // self._stage.micro_batches
+        return [
+            batch
+            for start in range(0, size, part)
+            for batch in collate_ctc(examples[start : start + part], self._batching.num_mels)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._identity, "position": self._position}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        _check_identity(self._identity, state)
+        self._position = int(state["position"])
+
+
+def _check_identity(own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    found = {name: state[name] for name in own}
+    if found != own:
+        raise MismatchError(f"data order of {found} cannot go on as {own}; resume with the recipe that began the run")
 
 
 def _audio_bytes(document: Document) -> int:

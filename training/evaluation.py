@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from manifests.errors import RequestError
-from training.data import DocumentReader, collate
+from training.batches import collate, on_device
+from training.data import DocumentReader
 from training.documents import Split
 from training.entries import Entry
 from training.examples import Example, ExampleMaker
@@ -36,9 +37,15 @@ class SwapResult:
 
 
 def measure_swap(
-    model: StepAudio2, split: Split, reader: DocumentReader, maker: ExampleMaker, max_documents: int, device: torch.device
+    model: StepAudio2,
+    split: Split,
+    reader: DocumentReader,
+    maker: ExampleMaker,
+    max_documents: int,
+    masked: slice | None,
+    device: torch.device,
 ) -> SwapResult:
-    """Matched and swapped loss over the split's first ``max_documents`` ASR documents.
+    """Matched and swapped loss over the split's first ``max_documents`` ASR documents, without the ids that are masked.
 
     The audio of the swapped side is another document's, cut or repeated to the length of the document's own: the number
     of patches alone tells clips apart, and a model that counts them must not pass for one that listens. Raises as
@@ -47,7 +54,8 @@ def measure_swap(
     pairs = swap_pairs(split, max_documents)
     own = [asr_example(maker, reader, entry, entry) for entry, _ in pairs]
     other = [asr_example(maker, reader, entry, donor) for entry, donor in pairs]
-    return SwapResult(split.name, len(pairs), _mean_loss(model, own, maker, device), _mean_loss(model, other, maker, device))
+    losses = [mean_loss(model, examples, maker, masked, device) for examples in (own, other)]
+    return SwapResult(split.name, len(pairs), *losses)
 
 
 def swap_pairs(split: Split, max_documents: int) -> list[tuple[Entry, Entry]]:
@@ -91,11 +99,15 @@ def asr_example(maker: ExampleMaker, reader: DocumentReader, text_of: Entry, aud
 
 
 @torch.no_grad()
-def _mean_loss(model: StepAudio2, examples: Sequence[Example], maker: ExampleMaker, device: torch.device) -> float:
-    loss, count = 0.0, 0.0
+def mean_loss(
+    model: StepAudio2, examples: Sequence[Example], maker: ExampleMaker, masked: slice | None, device: torch.device
+) -> float:
+    """In nats a target, over the examples one a row, without the ids that are masked."""
+    loss, weight = 0.0, 0.0
     for start in range(0, len(examples), BATCH_DOCUMENTS):
-        part = examples[start : start + BATCH_DOCUMENTS]
-        batch = collate(part, model.config.encoder.num_mels, maker.vocabulary.pad, device)
-        loss += float(token_sums(model, batch).loss)
-        count += float(batch.weights_BT.sum())
-    return loss / count
+        rows = [[example] for example in examples[start : start + BATCH_DOCUMENTS]]
+        width = max(len(example.ids) for (example,) in rows)
+        batch = collate(rows, width, model.config.encoder.num_mels, maker.vocabulary.pad)
+        loss += float(token_sums(model, on_device(batch, device), masked).loss)
+        weight += batch.weight
+    return loss / weight

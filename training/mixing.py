@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from math import lcm
 
-
-CLOSING_PART = 4  # of a longest document, one part is what may be given out of turn
+CLOSING_PART = 3  # of a longest document, one part is what may be given out of turn
 
 
 class Mixer:
@@ -46,7 +45,7 @@ class Mixer:
     def allows(self, task: str, num_tokens: int) -> bool:
         """Whether the task may be given so many tokens although it is not its turn.
 
-        Every task must stay within a quarter of a longest document of its share: the rest is what the turns that follow
+        Every task must stay within a third of a longest document of its share: the rest is what the turns that follow
         may need. (With a half, one in a hundred thousand sequences of the worst made mixes ends beyond one document.)
         """
         total = sum(self.given.values()) + num_tokens

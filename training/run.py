@@ -1,6 +1,6 @@
 """A run: the stages of a recipe one after the other, with checkpoints, in one loop.
 
-    recipe.json  metrics.jsonl  tensorboard/  checkpoints/  evaluation.json  summary.json
+    recipe.json  vocabulary.json  metrics.jsonl  tensorboard/  checkpoints/  evaluation.json  summary.json
 
 ``summary.json`` says how far the run is; ``finished`` is true when every stage is done.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,20 +21,22 @@ from manifests.recipes import recipe_digest, resolved
 from training import checkpoint
 from training.checkpoint import CheckpointState, Identity
 from training.config import model_config
-from training.data import DocumentReader, StageData
+from training.data import Batching, DocumentReader, StageData, stage_data
 from training.device import exact_arithmetic, pick_device
 from training.documents import Split
 from training.evaluation import SwapResult, measure_swap
 from training.examples import ExampleMaker
+from training.growth import grow
+from training.inputs import Inputs, growing_stage, open_inputs, swap_splits
 from training.journal import METRICS, Journal
 from training.model import StepAudio2
-from training.plan import Inputs, open_inputs, swap_splits
 from training.recipe import LossWeights, PretrainStage, Stage, TrainingRecipe
-from training.trainer import StageTrainer
+from training.trainer import StageTrainer, masked_ids
 
 SUMMARY = "summary.json"
 EVALUATION = "evaluation.json"
 RECIPE = "recipe.json"
+VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True)
@@ -137,16 +140,25 @@ class Run:
         vocabulary = self.inputs.tokenizer.vocabulary
         torch.manual_seed(self.recipe.seed)
         model = StepAudio2(model_config(self.recipe.model), vocabulary.num_rows, vocabulary.text_size).to(device)
+        model.model.recomputes = self.recipe.recompute
+        if self.recipe.compile:
+            model.model.compile_blocks()
         self._stages = list(held.finished_stages) if held else []
         global_step = begun = held.global_step if held else 0
         first = held.stage_number if held else 0
+        if held is None:
+            self.inputs.start.load(model, self.recipe.seed)
+        grows_at = growing_stage(self.recipe, self.inputs.start.loaded)
         with Journal(self.run_path, global_step) as journal, progress() as bars:
             for number in range(first, last_stage + 1):
                 stage = self.recipe.stages[number]
-                trainer = StageTrainer(model, stage, vocabulary.pad, device)
-                maker = ExampleMaker(self.inputs.layouts, stage.loss_weights)
-                data = StageData(self.inputs.train, self._reader, maker, self.recipe, stage)
                 continued = held if held is not None and number == first else None
+                if number == grows_at and continued is None:
+                    grow(model, vocabulary, self.recipe.seed, wrappers=True)
+                trainer = StageTrainer(model, stage, vocabulary, device)
+                maker = ExampleMaker(self.inputs.layouts, stage.loss_weights)
+                batching = Batching(model.config.encoder.num_mels, vocabulary.pad)
+                data = stage_data(self.inputs.split(stage), self._reader, maker, self.recipe, stage, batching)
                 loop = StageLoop(self, number, model, trainer, data, continued)
                 bar = bars.task(f"train {stage.name}", stage.num_steps, "steps")
                 global_step = loop.go(journal, bar, global_step)
@@ -195,7 +207,8 @@ class Run:
         if isinstance(stage, PretrainStage) and stage.measure_swap:
             most = self.recipe.data.swap_documents
             maker = ExampleMaker(self.inputs.layouts, LossWeights())
-            found = [measure_swap(model, split, self._reader, maker, most, device) for split in self.measured]
+            masked = masked_ids(stage, self.inputs.tokenizer.vocabulary)
+            found = [measure_swap(model, split, self._reader, maker, most, masked, device) for split in self.measured]
             self._write(EVALUATION, swap_report(stage.name, found))
         self._stages = [*self._stages, loop.summary()] if len(self._stages) == loop.number else self._stages
         evaluation = self._read(EVALUATION)
@@ -217,6 +230,7 @@ class Run:
         try:
             os.makedirs(self.run_path, exist_ok=True)
             self._write(RECIPE, resolved(self.recipe))
+            self._write(VOCABULARY, self.inputs.tokenizer.vocabulary.to_json(with_hash=True))
         except OSError as error:
             raise RequestError(f"run {self.run_path!r} cannot be written: {error.strerror}; choose another --run") from error
 
@@ -257,12 +271,17 @@ class StageLoop:
         stage, every = self.trainer.stage, self.run.recipe.checkpoint_every
         bar.advance(self.trainer.step)
         while self.trainer.step < stage.num_steps:
-            row = self.trainer.train_step(self.data.next_step())
+            began = time.perf_counter()
+            batches = self.data.next_step()
+            waited = time.perf_counter() - began
+            row = self.trainer.train_step(batches)
+            wall_s = time.perf_counter() - began
+            clock = {"wall_s": wall_s, "data_wait_s": waited, "tokens_per_s": row["tokens"] / wall_s}
             global_step += 1
-            journal.write({**row, "global_step": global_step})
+            journal.write({**row, **clock, "global_step": global_step})
             self.last_loss = row["loss"]
             self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
-            self.wall_s += row["wall_s"]
+            self.wall_s += wall_s
             bar.advance(1, f"loss {row['loss']:.3f}")
             if self.trainer.step % every == 0 or self.trainer.step == stage.num_steps:
                 self.run.save(self, global_step)

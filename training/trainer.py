@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,24 +11,24 @@ import torch
 
 from manifests.errors import RequestError, WorkError
 from tokenization.stretches import TokenKind
-from training.data import collate
-from training.examples import Example
+from tokenization.vocabulary import Vocabulary
+from training.batches import Batch, CtcBatch, on_device
 from training.model import StepAudio2
 from training.objectives import Sums, ctc_sums, token_sums
-from training.recipe import CtcStage, Group, GroupRate, Schedule, Stage
+from training.recipe import Group, GroupRate, Logits, PretrainStage, Schedule, Stage
 
 # What moves with the clock and not with the run: left out wherever two runs are compared.
-CLOCK_COLUMNS = ("wall_s", "tokens_per_s")
+CLOCK_COLUMNS = ("wall_s", "data_wait_s", "tokens_per_s")
 
 
 class StageTrainer:
     """The model under one stage's rules: what is frozen, the optimizer over the rest, and how far it has come."""
 
-    def __init__(self, model: StepAudio2, stage: Stage, pad_id: int, device: torch.device) -> None:
+    def __init__(self, model: StepAudio2, stage: Stage, vocabulary: Vocabulary, device: torch.device) -> None:
         self.model, self.stage, self.device = model, stage, device
         self.step = 0
-        self._pad_id = pad_id
-        self._sums = ctc_sums if isinstance(stage, CtcStage) else token_sums
+        self.vocabulary = vocabulary
+        self._masked = masked_ids(stage, vocabulary)
         self._trained = freeze_all_but(model, stage)
         self.optimizer = torch.optim.AdamW(optimizer_groups(model, stage), betas=stage.betas, fused=True)
 
@@ -43,35 +42,54 @@ class StageTrainer:
         """Trained parameters by name."""
         return self._trained
 
-    def train_step(self, examples: Sequence[Example]) -> dict[str, Any]:
-        """One step over the examples; returns its row of metrics, ``step`` counted from 1.
+    def train_step(self, batches: Sequence[Batch] | Sequence[CtcBatch]) -> dict[str, Any]:
+        """One step over its micro-batches; returns its row of metrics, ``step`` counted from 1.
 
-        The loss is the weighted sum over all micro-batches by the weighted count over all of them. Raises WorkError
-        before the optimizer moves when loss or gradient is not finite.
+        The loss is the weighted sum over all micro-batches by the weight of all of them. Raises WorkError before the
+        optimizer moves when loss or gradient is not finite.
         """
-        began = time.perf_counter()
-        size = len(examples) // self.stage.micro_batches
-        parts = [examples[start : start + size] for start in range(0, len(examples), size)]
-        batches = [collate(part, self.model.config.encoder.num_mels, self._pad_id, self.device) for part in parts]
-        weight = torch.stack([batch.weights_BT.sum() for batch in batches]).sum()
+        weight = sum(batch.weight for batch in batches)
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
         sums = []
         for batch in batches:
-            part = self._sums(self.model, batch)
-            self._refuse_unless_finite(part.loss, "loss", batch.keys)
+            part = self._sums(batch)
+            self._refuse_unless_finite(part.loss, "loss", batch.document_ids)
             (part.loss / weight).backward()
             sums.append(part)
-        norm = torch.nn.utils.clip_grad_norm_(self._trained.values(), self.stage.clip_grad_norm)
-        self._refuse_unless_finite(norm, "gradient norm", [example.document_id for example in examples])
+        norms = self._clip()
+        self._refuse_unless_finite(norms["grad_norm"], "gradient norm", [key for batch in batches for key in batch.document_ids])
         self.optimizer.step()
         self.step += 1
-        tokens = sum(len(example.ids) for example in examples)
-        wall_s = time.perf_counter() - began
-        clock = {"wall_s": wall_s, "tokens_per_s": tokens / wall_s}
         loss = float(sum(part.loss.detach() for part in sums) / weight)
-        row = {"stage": self.stage.name, "step": self.step, "loss": loss, **by_kind(sums)}
-        return {**row, "lr": max(rates.values()), **_named("lr", rates), "grad_norm": float(norm), "tokens": tokens, **clock}
+        return {
+            "stage": self.stage.name,
+            "step": self.step,
+            "loss": loss,
+            **by_kind(sums),
+            "lr": max(rates.values()),
+            **{f"lr_{group}": rate for group, rate in rates.items()},
+            **{name: float(norm) for name, norm in norms.items()},
+            "tokens": sum(batch.num_tokens for batch in batches),
+            "padding": sum(batch.padding for batch in batches) / len(batches),
+        }
+
+    def _sums(self, batch: Batch | CtcBatch) -> Sums:
+        if isinstance(batch, CtcBatch):
+            return ctc_sums(self.model, on_device(batch, self.device))
+        return token_sums(self.model, on_device(batch, self.device), self._masked)
+
+    def _clip(self) -> dict[str, torch.Tensor]:
+        """Scale all gradients so that their joint norm is at most the stage's; the norms before, of all and by group."""
+        norms = {}
+        for group in self.stage.train:
+            owned = [p for part in self.optimizer.param_groups if part["name"] == group.value for p in part["params"]]
+            norms[f"grad_norm_{group.value}"] = torch.nn.utils.get_total_norm(
+                [p.grad if p.grad is not None else torch.zeros(1, device=self.device) for p in owned]
+            )
+        whole = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+        torch.nn.utils.clip_grads_with_norm_(self._trained.values(), self.stage.clip_grad_norm, whole)
+        return {"grad_norm": whole, **norms}
 
     def _set_rates(self) -> dict[str, float]:
         rates = {group.value: rate_at(rate, self.step, self.stage) for group, rate in self.stage.train.items()}
@@ -85,6 +103,12 @@ class StageTrainer:
                 f"stage {self.stage.name!r} step {self.step + 1}: {what} is {float(value)}; it must be finite. Nothing was updated. "
                 f"Lower the learning rate, or look at documents {', '.join(dict.fromkeys(keys))[:200]}"
             )
+
+
+def masked_ids(stage: Stage, vocabulary: Vocabulary) -> slice | None:
+    """Ids that the stage's head cannot emit: the audio ids, and the padding rows behind them."""
+    is_text = isinstance(stage, PretrainStage) and stage.vocabulary is Logits.TEXT
+    return slice(vocabulary.audio_base, None) if is_text else None
 
 
 def freeze_all_but(model: StepAudio2, stage: Stage) -> dict[str, torch.nn.Parameter]:
@@ -153,10 +177,12 @@ def rate_at(rate: GroupRate, step: int, stage: Stage) -> float:
 
 
 def by_kind(sums: Sequence[Sums]) -> dict[str, float]:
-    """``loss_<kind>``, ``accuracy_<kind>`` and ``count_<kind>`` over micro-batches, for the kinds that had targets."""
-    loss_K = torch.stack([part.loss_K for part in sums]).sum(0).tolist()
-    correct_K = torch.stack([part.correct_K for part in sums]).sum(0).tolist()
-    count_K = torch.stack([part.count_K for part in sums]).sum(0).tolist()
+    """``loss_<kind>``, ``accuracy_<kind>``, ``entropy_<kind>`` and ``count_<kind>`` over micro-batches, for the kinds that
+    had targets."""
+    loss_K, correct_K, entropy_K, count_K = (
+        torch.stack([getattr(part, name) for part in sums]).sum(0).tolist()
+        for name in ("loss_K", "correct_K", "entropy_K", "count_K")
+    )
     columns: dict[str, float] = {}
     for kind in TokenKind:
         if count := count_K[kind]:
@@ -164,10 +190,7 @@ def by_kind(sums: Sequence[Sums]) -> dict[str, float]:
             columns |= {
                 f"loss_{name}": loss_K[kind] / count,
                 f"accuracy_{name}": correct_K[kind] / count,
+                f"entropy_{name}": entropy_K[kind] / count,
                 f"count_{name}": int(count),
             }
     return columns
-
-
-def _named(prefix: str, values: dict[str, float]) -> dict[str, float]:
-    return {f"{prefix}_{name}": value for name, value in values.items()}

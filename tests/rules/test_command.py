@@ -113,6 +113,7 @@ from manifests.packs import Document, Turn
 from tokenization.interleave import Ratio
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
+from training.batches import collate
 from training.config import model_config
 from training.entries import entry_of
 from training.examples import ExampleMaker
@@ -128,13 +129,14 @@ rate = {{"lr": 1e-3}}
 shape = dict(steps=1, sequence_length=256, sequences_per_step=2)
 stage = PretrainStage(kind="pretrain", name="tts", tasks={{"tts": 1, "asr": 1}}, train={{"adaptor": rate, "decoder": rate}}, **shape)
 model = StepAudio2(model_config("micro"), vocabulary.num_rows, vocabulary.text_size)
-trainer = StageTrainer(model, stage, vocabulary.pad, torch.device("cpu"))
+trainer = StageTrainer(model, stage, vocabulary, torch.device("cpu"))
 maker = ExampleMaker(Layouts(text, vocabulary, Ratio(), Prompts()), LossWeights())
 heard = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
-turn = dict(role=None, text="hi", language=None, num_samples=8000, num_codes=9, caption_en=None, caption_zh=None)
+turn = dict(role=None, text="hi", language=None, num_samples=8000, num_codes=9, num_text_tokens=None, caption_en=None, caption_zh=None)
 entry = entry_of(dict(key="a", shard="s", relation=None, tasks=["asr", "tts"], turns=[turn]), text)
 document = Document("a", {{}}, (Turn(None, "hi", None, None, heard, np.arange(9), {{}}),), None)
-row = trainer.train_step([maker.make(task, entry, document) for task in (Task.ASR, Task.TTS)])
+row_of = [maker.make(task, entry, document) for task in (Task.ASR, Task.TTS)]
+row = trainer.train_step([collate([row_of], 128, 40, vocabulary.pad)])
 assert row["step"] == 1 and row["loss"] > 0
 """
     loaded = loaded_after(program, repository)

@@ -159,7 +159,7 @@ def curriculum(steps: int = 6) -> list[dict[str, Any]]:
     rate = {"lr": 3e-3, "lr_end": 3e-4}
     decoder = {"decoder": rate, "embedding": rate, "head": rate}
     every = {"steps": steps, "warmup_steps": 1}
-    packed = {"kind": "pretrain", "sequence_length": 1024, "sequences_per_step": 4, **every}
+    packed = {"kind": "pretrain", "sequence_length": 256, "sequences_per_step": 4, **every}
     return [
         {"name": "encoder_ctc", "kind": "ctc", "train": {"encoder": rate, "ctc_head": rate}, "batch_documents": 4, **every},
         {"name": "decoder_text", "tasks": {"text": 1, "repeat": 2}, "train": decoder, **packed},

@@ -1,41 +1,62 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from manifests.errors import MismatchError
+from manifests.errors import MismatchError, RequestError
 from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
-from training.data import CYCLE, DocumentReader, StageData, collate, task_pattern
-from training.documents import read_split
+from training.batches import Batch, CtcBatch
+from training.data import Batching, DocumentReader, PackedData, StageData, served_shares, stage_data, task_documents
+from training.documents import Split, read_split
 from training.examples import ExampleMaker
 from training.layouts import Layouts
 from training.prompts import Prompts
-from training.recipe import LossWeights, Task, TrainingRecipe
+from training.recipe import LossWeights, PretrainStage, Task, TrainingRecipe
 
 MakeData = Callable[..., StageData]
+BATCHING = Batching(num_mels=40, pad_id=1)
+
+
+class Opened:
+    """The chords' pack with all that data is made from."""
+
+    def __init__(self, made: Any) -> None:
+        self.pack, tokenizer = Pack.open(made.pack), Tokenizer.open(made.tokenizer)
+        self.layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, Prompts())
+        self.maker = ExampleMaker(self.layouts, LossWeights())
+
+    @property
+    def reader(self) -> DocumentReader:
+        return DocumentReader(self.pack, 1 << 20)
+
+    def split(self, max_tokens: int) -> Split:
+        return read_split(self.pack, "train", self.layouts, list(Task), max_tokens)
 
 
 @pytest.fixture
-def make_data(chord_pack: Any) -> MakeData:
-    pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, Prompts())
+def opened(chord_pack: Any) -> Opened:
+    return Opened(chord_pack)
 
+
+@pytest.fixture
+def make_data(opened: Opened) -> MakeData:
     def make(recipe: TrainingRecipe, stage: int) -> StageData:
-        split = read_split(pack, "train", layouts, list(Task), recipe.longest_sequence)
-        maker = ExampleMaker(layouts, LossWeights())
-        return StageData(split, DocumentReader(pack, 1 << 20), maker, recipe, recipe.stages[stage])
+        split = opened.split(recipe.longest_sequence)
+        return stage_data(split, opened.reader, opened.maker, recipe, recipe.stages[stage], BATCHING)
 
     return make
 
 
-def content(data: StageData) -> list[tuple[str, str, bytes]]:
-    return [(example.task.value, example.document_id, example.ids.tobytes()) for example in data.next_step()]
+def content(data: StageData) -> list[tuple[tuple[str, ...], bytes]]:
+    """Document ids and token ids of a step's micro-batches."""
+    return [(b.document_ids, (b.ids_BT if isinstance(b, Batch) else b.labels_AL).numpy().tobytes()) for b in data.next_step()]
 
 
 @pytest.mark.parametrize("stage", range(4))
@@ -49,15 +70,50 @@ def test_the_order_goes_on_from_any_step_as_if_it_had_never_stopped(
         for _ in range(stop):
             first.next_step()
         second = make_data(demo_recipe, stage)
-        second.load_state_dict(first.state_dict())
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         assert [content(second) for _ in range(7 - stop)] == steps[stop:]
 
 
-def test_every_epoch_reads_every_document_once_in_another_order(make_data: MakeData, demo_recipe: TrainingRecipe) -> None:
-    data = make_data(demo_recipe, 2)  # asr, 4 documents a step, 12 in the split
-    epochs = [[key for _ in range(3) for _, key, _ in content(data)] for _ in range(3)]
+@pytest.mark.parametrize("stage", [0, 2])  # ctc, asr
+def test_every_epoch_reads_every_document_once_in_another_order(
+    make_data: MakeData, demo_recipe: TrainingRecipe, stage: int
+) -> None:
+    data = make_data(demo_recipe, stage)
+    keys: list[str] = []
+    while len(keys) < 36:
+        keys += [key for batch in data.next_step() for key in batch.document_ids]
+    epochs = [keys[start : start + 12] for start in (0, 12, 24)]
     assert all(Counter(epoch) == Counter(epochs[0]) and len(set(epoch)) == 12 for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
+    if stage:  # batches of audio have their documents by length
+        assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize("stage", [1, 3])  # text and repeat, tts and asr
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_together_read_what_one_reads_alone(
+    opened: Opened, demo_recipe: TrainingRecipe, stage: int, world: int
+) -> None:
+    chosen = demo_recipe.stages[stage].model_copy(update={"micro_batches": 1})
+    split = opened.split(demo_recipe.longest_sequence)
+
+    def data(rank: int, world: int) -> PackedData:
+        documents = task_documents(split, opened.reader, opened.maker, demo_recipe, chosen)
+        return PackedData(documents, demo_recipe, chosen, BATCHING, rank, world)
+
+    alone, ranks = data(0, 1), [data(rank, world) for rank in range(world)]
+    for _ in range(3):
+        (whole,) = alone.next_step()
+        parts = [batch for rank in ranks for batch in rank.next_step()]
+        assert torch.equal(torch.cat([part.ids_BT for part in parts]), whole.ids_BT)
+        assert tuple(key for part in parts for key in part.document_ids) == whole.document_ids
+    assert all(rank.state_dict() == alone.state_dict() for rank in ranks)
+
+
+def test_a_step_must_have_a_sequence_for_every_process_and_micro_batch(opened: Opened, demo_recipe: TrainingRecipe) -> None:
+    stage = demo_recipe.stages[3]
+    documents = task_documents(opened.split(1024), opened.reader, opened.maker, demo_recipe, stage)
+    with pytest.raises(RequestError, match="multiple of 4 processes times micro_batches 2"):
+        PackedData(documents, demo_recipe, stage, BATCHING, 0, 4)
 
 
 def test_another_seed_or_stage_is_another_order(make_data: MakeData, demo_recipe: TrainingRecipe) -> None:
@@ -69,38 +125,57 @@ def test_another_seed_or_stage_is_another_order(make_data: MakeData, demo_recipe
         make_data(demo_recipe, 1).load_state_dict(make_data(demo_recipe, 2).state_dict())
 
 
-def test_tasks_come_in_their_shares_and_evenly() -> None:
-    pattern = task_pattern({Task.TEXT: 1.0, Task.REPEAT: 3.0, Task.ASR: 0.5})
-    counts = Counter(pattern)
-    for task, share in ((Task.TEXT, 1 / 4.5), (Task.REPEAT, 3 / 4.5), (Task.ASR, 0.5 / 4.5)):
-        assert abs(counts[task] - share * CYCLE) <= 1
-        for end in (10, 100, 500):
-            assert abs(pattern[:end].count(task) - share * end) <= 1.5
+def tokens_by_task(batches: Sequence[Batch | CtcBatch], of_text: set[int]) -> Counter[str]:
+    """Tokens of documents that begin with one of these ids, and of the others."""
+    found: Counter[str] = Counter()
+    for batch in batches:
+        assert isinstance(batch, Batch)
+        for row, lengths in zip(batch.ids_BT.tolist(), batch.spans.rows, strict=True):
+            start = 0
+            for length in lengths:
+                found["text" if row[start] in of_text else "other"] += length
+                start += length
+    return found
 
 
-def test_a_small_cache_changes_nothing_that_is_read(chord_pack: Any) -> None:
-    pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    split = read_split(pack, "train", Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, Prompts()), [Task.ASR], 512)
-    small, large = DocumentReader(pack, 1), DocumentReader(pack, 1 << 24)
-    for entry in [*split.entries, *split.entries]:
+def test_tasks_get_their_shares_of_tokens(make_data: MakeData, opened: Opened, demo_recipe: TrainingRecipe) -> None:
+    """The chords' stage of text and repeat, 1 to 2: repeats begin with the prompt of ASR, texts with a word."""
+    split, data, given = opened.split(1024), make_data(demo_recipe, 1), Counter[str]()
+    words = {split.entries[place].turns[0].text_ids[0] for place in split.eligible[Task.TEXT]}
+    for _ in range(6):
+        given += tokens_by_task(data.next_step(), words)
+        assert abs(given["text"] - given.total() / 3) <= 1024
+
+
+def test_a_task_that_no_document_serves_is_refused_or_skipped(opened: Opened, demo_recipe: TrainingRecipe) -> None:
+    def stage(absent: str, **more: Any) -> PretrainStage:
+        tasks = {"s2tt": {"share": 2.0, "absent": absent}, **more}
+        return PretrainStage.model_validate({**demo_recipe.stages[2].model_dump(), "tasks": tasks})
+
+    split = opened.split(1024)
+    assert served_shares(split, stage("skip", asr=1.0)) == {Task.ASR: 1.0}
+    with pytest.raises(RequestError, match=r"'s2tt' in sequences of 256 \(refused.*or say absent: skip"):
+        served_shares(split, stage("refuse", asr=1.0))
+    with pytest.raises(RequestError, match="serves any of its tasks"):
+        served_shares(split, stage("skip"))
+
+
+def test_a_small_cache_changes_nothing_that_is_read(opened: Opened) -> None:
+    split = opened.split(512)
+    small, large = DocumentReader(opened.pack, 1), DocumentReader(opened.pack, 1 << 24)
+    documents = split.entries[: split.num_documents]
+    for entry in [*documents, *documents]:
         for one, other in zip(small.read(entry).turns, large.read(entry).turns, strict=True):
             assert np.array_equal(one.audio, other.audio)  # type: ignore[arg-type]
     assert len(small._cache) == 1
     assert len(large._cache) == 12
 
 
-def test_padding_is_no_target_and_features_keep_the_order_of_their_examples(
-    make_data: MakeData, demo_recipe: TrainingRecipe
-) -> None:
-    data = make_data(demo_recipe, 3)
-    examples = data.next_step()
-    batch = collate(examples, 40, pad_id=1, device=torch.device("cpu"))
-    for row, example in enumerate(examples):
-        length = len(example.ids)
-        assert batch.ids_BT[row, :length].tolist() == example.ids.tolist()
-        assert not batch.weights_BT[row, length:].any()
-        assert not batch.weights_BT[row, 0]
-    heard = [example for example in examples if example.audio]
-    assert batch.num_patches_A is not None
-    assert batch.num_patches_A.tolist() == [int(example.is_heard.sum()) for example in heard]
-    assert int(batch.heard_BT.sum()) == int(batch.num_patches_A.sum())
+def test_repeats_are_as_long_as_they_say_and_fit_their_sequences(opened: Opened, demo_recipe: TrainingRecipe) -> None:
+    stage = demo_recipe.stages[1].model_copy(update={"sequence_length": 80})
+    repeats = task_documents(opened.split(80), opened.reader, opened.maker, demo_recipe, stage)[Task.REPEAT]
+    lengths = [repeats.num_tokens(position) for position in range(200)]
+    assert [len(repeats.example(position).ids) for position in range(200)] == lengths
+    assert max(lengths) <= min(repeats.longest, 80)
+    assert [repeats.num_tokens(position) for position in range(200)] == lengths  # drawn again, not remembered
+    assert len(set(lengths)) > 5

@@ -9,14 +9,16 @@ from manifests.errors import ContractError, RequestError
 from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
 from tokenization.stretches import TokenKind
+from tokenization.vocabulary import Vocabulary
+from training.batches import collate
 from training.config import model_config
-from training.data import DocumentReader, StageData, collate
+from training.data import Batching, DocumentReader, StageData, stage_data
 from training.documents import read_split
-from training.examples import ExampleMaker
+from training.examples import Example, ExampleMaker
 from training.layouts import Layouts
 from training.model import GROUP_PREFIXES, StepAudio2
 from training.objectives import token_sums
-from training.recipe import Group, GroupRate, LossWeights, Schedule, Stage, TrainingRecipe
+from training.recipe import Group, GroupRate, Logits, LossWeights, Schedule, Stage, Task, TrainingRecipe
 from training.trainer import StageTrainer, rate_at, trained_names
 
 CPU = torch.device("cpu")
@@ -34,8 +36,8 @@ def bench(chord_pack: Any) -> Any:
         layouts = Layouts(tokenizer.text, vocabulary, tokenizer.ratio, recipe.prompts)
         split = read_split(pack, "train", layouts, stage.tasks, recipe.longest_sequence)
         maker = ExampleMaker(layouts, stage.loss_weights)
-        data = StageData(split, DocumentReader(pack, 1 << 24), maker, recipe, stage)
-        return StageTrainer(model, stage, vocabulary.pad, CPU), data
+        data = stage_data(split, DocumentReader(pack, 1 << 24), maker, recipe, stage, Batching(40, vocabulary.pad))
+        return StageTrainer(model, stage, vocabulary, CPU), data
 
     return make
 
@@ -61,7 +63,7 @@ def test_gradients_of_what_the_next_stage_freezes_are_freed(bench: Any, demo_rec
     first, data = bench(demo_recipe, demo_recipe.stages[0])
     first.train_step(data.next_step())
     assert any(parameter.grad is not None for parameter in first.model.parameters())
-    StageTrainer(first.model, demo_recipe.stages[1], 0, CPU)
+    StageTrainer(first.model, demo_recipe.stages[1], Vocabulary.small(300), CPU)
     assert all(parameter.grad is None for parameter in first.model.parameters())
 
 
@@ -75,11 +77,7 @@ def test_micro_batches_change_nothing_but_rounding(bench: Any, demo_recipe: Trai
         trainer, data = bench(demo_recipe, chosen)
         row = trainer.train_step(data.next_step())
         rows.append(
-            {
-                k: v
-                for k, v in row.items()
-                if k.startswith(("loss", "accuracy", "count", "grad_norm", "tokens")) and k != "tokens_per_s"
-            }
+            {k: v for k, v in row.items() if k.startswith(("loss", "accuracy", "entropy", "count", "grad_norm", "tokens"))}
         )
         grads.append({name: p.grad.clone() for name, p in trainer.trained.items() if p.grad is not None})
     for row, grad in zip(rows[1:], grads[1:], strict=True):
@@ -89,25 +87,67 @@ def test_micro_batches_change_nothing_but_rounding(bench: Any, demo_recipe: Trai
 
 
 def test_loss_is_the_weighted_mean_over_targets(bench: Any, demo_recipe: TrainingRecipe) -> None:
-    weights = {"text": 1.0, "audio_code": 0.5, "tts_pad": 0.0, "audio_pad": 0.25, "special": 2.0}
+    weights = {"text": 1.0, "audio_code": 0.0, "tts_pad": 0.5, "audio_pad": 0.25, "special": 2.0}
     stage = demo_recipe.stages[3].model_copy(update={"loss_weights": LossWeights(**weights)})
     trainer, data = bench(demo_recipe, stage)
-    row = trainer.train_step(data.examples(0))
+    batches = data.next_step()
+    row = trainer.train_step(batches)
     counts = {kind: row.get(f"count_{kind}", 0) for kind in weights}
     expected = sum(weights[kind] * counts[kind] * row.get(f"loss_{kind}", 0.0) for kind in weights)
     assert row["loss"] == pytest.approx(expected / sum(weights[kind] * counts[kind] for kind in weights), rel=1e-5)
-    assert counts["tts_pad"] == 0  # what has no weight is not worked out
-    assert sum(counts.values()) == sum(int((example.weights > 0).sum()) for example in data.examples(0))
+    assert counts["audio_code"] == 0  # what has no weight is not worked out
+    assert sum(counts.values()) == sum(len(batch.targets_N) for batch in batches)
 
 
-def test_a_step_over_padded_examples_is_that_over_each_alone(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_packed_documents_have_the_losses_and_gradients_of_each_alone(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    """Whatever stands before a document in its row, behind it, or in other rows."""
     trainer, data = bench(demo_recipe, demo_recipe.stages[3])
-    examples = data.examples(0)
+    documents = [data.documents[task].example(position) for task in (Task.TTS, Task.ASR) for position in range(4)]
 
-    def losses(chosen: Any) -> float:
-        return float(token_sums(trainer.model, collate(chosen, 40, 1, CPU)).loss)
+    def step(rows: list[list[Example]], width: int) -> tuple[float, dict[str, torch.Tensor]]:
+        trainer.model.zero_grad()
+        loss = token_sums(trainer.model, collate(rows, width, 40, 1)).loss
+        loss.backward()
+        return float(loss), {
+            name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in trainer.trained.items()
+        }
 
-    assert losses(examples) == pytest.approx(sum(losses([example]) for example in examples), rel=1e-5)
+    alone = [step([[document]], len(document.ids)) for document in documents]
+    loss, gradients = step([documents[:1], documents[1:6], documents[6:], []], 1024)
+    assert loss == pytest.approx(sum(loss for loss, _ in alone), rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, sum(found[name] for _, found in alone), atol=1e-4, rtol=1e-3)
+
+
+def test_a_step_without_audio_leaves_the_adaptor_where_it_is(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    trainer, data = bench(demo_recipe, demo_recipe.stages[3])
+    before = {name: p.detach().clone() for name, p in trainer.trained.items() if name.startswith("adapter.")}
+    row = trainer.train_step([collate([[data.documents[Task.TTS].example(0)]], 512, 40, 1)])
+    assert row["grad_norm_adaptor"] == 0.0 < row["grad_norm_decoder"]
+    assert all(torch.equal(value, trainer.trained[name]) for name, value in before.items())
+
+
+def test_norms_by_group_make_up_the_whole_and_are_taken_before_clipping(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    stage = demo_recipe.stages[3].model_copy(update={"clip_grad_norm": 1e-3, "micro_batches": 1})
+    trainer, data = bench(demo_recipe, stage)
+    row = trainer.train_step(data.next_step())
+    parts = {group.value: row[f"grad_norm_{group.value}"] for group in stage.train}
+    assert row["grad_norm"] == pytest.approx(sum(part**2 for part in parts.values()) ** 0.5)
+    clipped = {group: float(sum(p.grad.square().sum() for _, p in trainer.model.groups()[group])) ** 0.5 for group in parts}
+    for group, norm in parts.items():
+        assert clipped[group] == pytest.approx(norm * 1e-3 / row["grad_norm"], rel=1e-3)
+
+
+def test_audio_ids_are_out_of_the_softmax_until_the_vocabulary_is_full(bench: Any, demo_recipe: TrainingRecipe) -> None:
+    stage = demo_recipe.stages[1]
+    full, data = bench(demo_recipe, stage)
+    batches = data.next_step()
+    text, _ = bench(demo_recipe, stage.model_copy(update={"vocabulary": Logits.TEXT}))
+    rows = [trainer.train_step(batches) for trainer in (full, text)]
+    audio = slice(full.vocabulary.audio_base, None)
+    assert rows[1]["loss"] < rows[0]["loss"] - 1.0  # most of an untrained model's probability lies on audio ids
+    assert full.model.lm_head.weight.grad[audio].any()
+    assert not text.model.lm_head.weight.grad[audio].any()
 
 
 def test_rates_warm_up_and_follow_a_cosine_to_their_end(demo_recipe: TrainingRecipe) -> None:
