@@ -41,7 +41,8 @@ class TaskDraft:
 def make_plan(inputs: Inputs, machine: Machine | None = None) -> Plan:
     """The plan of checked inputs on a machine; on this one where none is given.
 
-    Raises RequestError as ``swap_splits`` and ``held_out_splits``, and where a stage does not fit the machine, with what would make it fit.
+    Raises RequestError as ``swap_splits`` and ``held_out_splits``, and where a stage does not fit the machine, with what
+    would make it fit.
     """
     swap_splits(inputs)
     held_out_splits(inputs.recipe, inputs.pack, inputs.layouts)
