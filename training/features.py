@@ -1,49 +1,25 @@
-# ruff: noqa: N815 (fields that hold tensors carry shape suffixes too)
 """What the encoder hears: Whisper's log-mel over 16 kHz audio, and how many patches come out of it.
 
-Shapes: A audio pieces, S audio samples, C mel bands, M mel frames. Source of every formula: reference, section 1.5 (the published
+Shapes: S audio samples, C mel bands, M mel frames. Source of every formula: reference, section 1.5 (the published
 inference code).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 
 from manifests.contracts import MODEL_RATE_HZ
 from manifests.errors import ContractError
 from manifests.mel import slaney_filters
-from training.lengths import num_mel_frames, num_patches, num_valid_frames
+from training.lengths import num_mel_frames
 
 FFT_SAMPLES = 400
 HOP_SAMPLES = 160
 RIGHT_PAD_SAMPLES = 479
 FLOOR = 1e-10
 DYNAMIC_RANGE = 8.0  # decades below the loudest bin of the piece
-
-
-@dataclass(frozen=True)
-class Mels:
-    """Pieces of audio as the encoder takes them."""
-
-    mels_ACM: torch.Tensor  # float32, zeros behind each piece's end
-    num_valid_A: torch.Tensor  # int64: mel frames that count
-    num_patches_A: torch.Tensor  # int64
-
-
-def mels_of(pieces: Sequence[np.ndarray], num_mels: int, device: torch.device) -> Mels:
-    """Log-mels of pieces (float32 ``[S]`` at 16 kHz each, at least one), padded to the longest. Raises as ``log_mel``."""
-    mels = [log_mel(torch.from_numpy(piece), num_mels) for piece in pieces]
-    longest = max(mel.shape[1] for mel in mels)
-    return Mels(
-        mels_ACM=torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels]).to(device),
-        num_valid_A=torch.tensor([num_valid_frames(mel.shape[1]) for mel in mels], device=device),
-        num_patches_A=torch.tensor([num_patches(len(piece)) for piece in pieces], device=device),
-    )
 
 
 def log_mel(audio_S: torch.Tensor, num_mels: int) -> torch.Tensor:

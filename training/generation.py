@@ -14,10 +14,11 @@ import torch
 
 from manifests.errors import RequestError
 from training.attention import DocumentSpans
+from training.batches import hear, on_device
 from training.cache import KeyValueCache
-from training.features import mels_of
 from training.grammar import SPEECH, Grammar, State
 from training.model import StepAudio2
+from training.objectives import features
 from training.sampling import Sampling, draw
 
 if TYPE_CHECKING:
@@ -156,17 +157,15 @@ def _read(model: StepAudio2, prompts: Sequence[Prompt], sampling: Sampling) -> t
     ids_BT = torch.stack([torch.from_numpy(np.pad(prompt.ids, (0, width - len(prompt.ids)))) for prompt in prompts])
     heard_BT = torch.stack([torch.from_numpy(np.pad(prompt.is_heard, (0, width - len(prompt.ids)))) for prompt in prompts])
     pieces = [piece for prompt in prompts for piece in prompt.audio]
-    features_ND = None
-    if pieces:
-        mels = mels_of(pieces, model.config.encoder.num_mels, weight.device)
-        features_ND = model.hear(mels.mels_ACM.to(weight.dtype), mels.num_valid_A, mels.num_patches_A)
+    heard, places_P = hear(pieces, model.config.encoder.num_mels)
+    features_PD = features(model, [on_device(batch, weight.device) for batch in heard], places_P.to(weight.device))
     cache = KeyValueCache(model.config.decoder, len(prompts), width + sampling.max_new_tokens, weight.device, weight.dtype)
     hidden_BTD = model.hidden(
         ids_BT.to(weight.device),
         spans.positions(width).to(weight.device),
         spans,
         heard_BT.to(weight.device),
-        features_ND,
+        features_PD,
         cache,
     )
     return cache, hidden_BTD[torch.arange(len(prompts)), torch.tensor(lengths) - 1]

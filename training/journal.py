@@ -12,13 +12,17 @@ BOARD = "tensorboard"
 
 
 class Journal:
-    """Appends rows to a run's folder, one a step. Rows after ``global_step`` belong to a part of the run that was lost: they are removed."""
+    """Appends rows to a run's folder: one a step, and one of figures on held-out splits (``measured``) behind a stage.
+
+    Rows after ``global_step`` belong to a part of the run that was lost: they are removed. So are figures of that very step, which
+    the end of the stage that goes on there writes again.
+    """
 
     def __init__(self, run_path: str, global_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         path = os.path.join(run_path, METRICS)
-        kept = [row for row in read_rows(run_path) if row["global_step"] <= global_step]
+        kept = [row for row in read_rows(run_path) if row["global_step"] < global_step + ("measured" not in row)]
         draft = f"{path}.draft"
         with open(draft, "w", encoding="utf-8") as file:
             file.writelines(_line(row) for row in kept)

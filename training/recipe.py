@@ -62,6 +62,13 @@ class Logits(StrEnum):
     FULL = "full"
 
 
+class Measure(StrEnum):
+    """What is measured on held-out splits after a stage; ``training.held_out``."""
+
+    ASR = "asr"  # word and character errors of what the model writes down of audio, decoding freely
+    TEXT = "text"  # loss of plain text: does the stage make the model forget how to write?
+
+
 class GroupRate(RecipeModel):
     """Learning rate after warm-up, and where the stage's schedule ends (the same rate when left out)."""
 
@@ -82,14 +89,17 @@ def _share_alone(value: Any) -> Any:
 
 
 class LossWeights(RecipeModel):
-    """Weight of a target by the kind of its token; 0 leaves the kind out."""
+    """Weight of a target by the kind of its token; 0 leaves the kind out.
+
+    Paddings and specials cannot be left out: generation has to emit them, or an answer never ends.
+    """
 
     text: float = Field(default=1.0, ge=0.0)
     audio_code: float = Field(default=1.0, ge=0.0)
-    tts_pad: float = Field(default=1.0, ge=0.0)
-    audio_pad: float = Field(default=1.0, ge=0.0)
+    tts_pad: PositiveFloat = 1.0
+    audio_pad: PositiveFloat = 1.0
     thinking: float = Field(default=1.0, ge=0.0)
-    special: float = Field(default=1.0, ge=0.0)
+    special: PositiveFloat = 1.0
 
 
 class StageBase(RecipeModel):
@@ -152,6 +162,7 @@ class PretrainStage(StageBase):
     tokens: PositiveInt | None = None  # instead of steps; a step counts as full sequences
     vocabulary: Logits = Logits.FULL
     measure_swap: bool = False  # after the stage: ASR loss with matched audio and with audio of another text
+    measures: tuple[Measure, ...] = ()  # after the stage, on data.held_out_splits
 
     @property
     def tokens_per_step(self) -> int:
@@ -194,6 +205,8 @@ class DataRecipe(RecipeModel):
     train_split: str = "train"
     swap_splits: tuple[str, ...] = ("train",)  # measured after a stage with measure_swap; the first is the run's figure
     swap_documents: PositiveInt = 256  # at most so many of a split, from its start
+    held_out_splits: tuple[str, ...] = ("test",)  # what the stages' measures are taken on
+    held_out_documents: PositiveInt = 256  # at most so many of a split and measure, from its start
     cached_audio_bytes: PositiveInt = 256 << 20
 
 

@@ -27,6 +27,7 @@ from training.documents import Split
 from training.evaluation import SwapResult, measure_swap
 from training.examples import ExampleMaker
 from training.growth import grow
+from training.held_out import HeldOut, held_out_splits
 from training.inputs import Inputs, growing_stage, open_inputs, swap_splits
 from training.journal import METRICS, Journal
 from training.model import StepAudio2
@@ -107,6 +108,8 @@ class Run:
             pack_id=inputs.pack.pack_id,
         )
         self._reader = DocumentReader(inputs.pack, inputs.recipe.data.cached_audio_bytes)
+        splits = held_out_splits(inputs.recipe, inputs.pack, inputs.layouts)
+        self._held_out = HeldOut(splits, self._reader, inputs.layouts, inputs.recipe.data.held_out_documents)
         self._stages: list[dict[str, Any]] = []
         self._parent: str | None = None
 
@@ -162,6 +165,7 @@ class Run:
                 loop = StageLoop(self, number, model, trainer, data, continued)
                 bar = bars.task(f"train {stage.name}", stage.num_steps, "steps")
                 global_step = loop.go(journal, bar, global_step)
+                self._measure(journal, stage, model, loop.trainer.step, global_step)
                 self._finish(loop, stage, model, device)
         return self.result(global_step - begun)
 
@@ -201,6 +205,13 @@ class Run:
             steps=steps,
             is_finished=summary["finished"],
         )
+
+    def _measure(self, journal: Journal, stage: Stage, model: StepAudio2, step: int, global_step: int) -> None:
+        """Write down what the stage's measures find on the held-out splits."""
+        if isinstance(stage, PretrainStage) and stage.measures:
+            found = self._held_out.row(model, stage.measures, masked_ids(stage, self.inputs.tokenizer.vocabulary))
+            row = {"stage": stage.name, "step": step, "measured": list(stage.measures), **found}
+            journal.write({**row, "global_step": global_step})
 
     def _finish(self, loop: StageLoop, stage: Stage, model: StepAudio2, device: torch.device) -> None:
         """Measure what the stage asks for and write the summary so far."""

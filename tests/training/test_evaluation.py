@@ -16,8 +16,9 @@ from training.data import DocumentReader
 from training.documents import read_split
 from training.evaluation import asr_example, other_texts, swap_pairs
 from training.examples import ExampleMaker
+from training.inputs import open_inputs
 from training.layouts import Layouts
-from training.plan import make_plan, open_inputs
+from training.plan import make_plan
 from training.prompts import Prompts
 from training.recipe import LossWeights, Task, TrainingRecipe
 from training.run import train

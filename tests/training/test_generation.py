@@ -12,13 +12,14 @@ from manifests.errors import RequestError
 from tokenization.interleave import Ratio
 from tokenization.vocabulary import Vocabulary
 from training.attention import DocumentSpans
+from training.batches import hear
 from training.config import AdaptorConfig, DecoderConfig, EncoderConfig, ModelConfig
-from training.features import mels_of
 from training.generation import Answer, Prompt, generate
 from training.grammar import Grammar
 from training.head import head_losses
 from training.lengths import num_patches
 from training.model import StepAudio2
+from training.objectives import features
 from training.sampling import Sampling
 
 VOCABULARY = Vocabulary.small(40, num_codes=11)
@@ -70,12 +71,9 @@ def trainer_log_probs(model: StepAudio2, prompt: Prompt, answer: Answer, masked:
     """What the loss says of the answer behind its prompt, in one pass over the whole."""
     ids = torch.from_numpy(np.concatenate([prompt.ids, answer.ids]))
     heard = torch.from_numpy(np.pad(prompt.is_heard, (0, len(answer.ids))))
-    features = None
-    if prompt.audio:
-        mels = mels_of(prompt.audio, CONFIG.encoder.num_mels, torch.device("cpu"))
-        features = model.hear(mels.mels_ACM, mels.num_valid_A, mels.num_patches_A)
+    heard_features = features(model, *hear(prompt.audio, CONFIG.encoder.num_mels))
     whole = DocumentSpans.one_a_row([len(ids)])
-    hidden = model.hidden(ids[None], whole.positions(len(ids)), whole, heard[None], features)[0]
+    hidden = model.hidden(ids[None], whole.positions(len(ids)), whole, heard[None], heard_features)[0]
     begin = len(prompt.ids)
     losses, _, _ = head_losses(hidden[begin - 1 : -1], model.lm_head.weight, ids[begin:], masked=masked)
     return -losses.detach().numpy()
