@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.errors import ContractError
+from tokenization.interleave import DEFAULT_RATIO
+from training.lengths import num_heard_tokens
 from training.mixing import Mixer
 from training.packing import PackedSequence, Packer
 
@@ -123,6 +126,18 @@ def test_shares_are_met_to_a_thousandth_once_a_thousand_longest_documents_are_th
     total = sum(packer.mixer.given.values())
     for task, share in (("tts", 0.6), ("asr", 0.05), ("text", 0.35)):
         assert abs(packer.mixer.given[task] / total - share) < 0.001
+
+
+def test_little_of_a_sequence_is_padding_at_the_lengths_of_real_speech(shared: Path) -> None:
+    """Read English of ../shared/speech at 8,192: heard and spoken, in the shares of the report's main stage."""
+    with open(shared / "speech" / "manifest.jsonl", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    clips = [(row["num_samples"], len(row["transcript"]) // 4 + 1) for row in rows if row["path"].startswith("read/")]
+    asr = Lengths(tuple(num_heard_tokens(samples) + text + 1 for samples, text in clips))
+    tts = Lengths(tuple(text + 3 + 5 * DEFAULT_RATIO.num_groups(text, samples // 640) for samples, text in clips))
+    packer = Packer({"asr": asr, "tts": tts}, {"asr": 42, "tts": 120}, 8192, max(*asr.values, *tts.values))
+    padding = [8192 - sequence.num_tokens for sequence in taken(packer, 200)]
+    assert sum(padding) < 0.02 * 8192 * len(padding)
 
 
 def test_a_document_that_no_sequence_holds_is_a_mistake_of_the_caller() -> None:
