@@ -1,8 +1,8 @@
 """The output head with its loss, a chunk of tokens at a time: logits of all tokens never stand in memory together.
 
 Shapes: N tokens, C tokens of a chunk, D width, V vocabulary rows. At 16,384 tokens and 158,720 rows the logits alone would be
-10 GB in float32, and automatic differentiation keeps two or three such tables. Here the backward computes each
-chunk's logits again, which costs a third more of the head's arithmetic.
+10 GB in float32, and automatic differentiation keeps two or three such tables. ``head_losses`` computes each chunk's logits again in
+the backward pass, which costs a third more of the head's arithmetic; ``weighted_loss`` need not, and gives one sum only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 IGNORED = -100  # a target that has no loss
 # Large enough to keep a GPU busy; small enough for a CPU's caches.
-CHUNK_TOKENS, CPU_CHUNK_TOKENS = 1024, 256
+TOKENS_AT_ONCE, CPU_TOKENS_AT_ONCE = 1024, 256
 
 Losses = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -25,7 +25,7 @@ def head_losses(
     targets_N: torch.Tensor,
     *,
     masked: slice | torch.Tensor | None = None,
-    chunk_tokens: int | None = None,
+    tokens_at_once: int | None = None,
 ) -> Losses:
     """(negative log-likelihood, entropy, whether the target is the likeliest id) of each token: wide, wide, bool ``[N]``.
 
@@ -34,16 +34,85 @@ def head_losses(
     ids, or bool ``[V]``) leaves ids out of the softmax: they have no probability, get no gradient, and a target among
     them has an infinite loss. Where the target is ``IGNORED`` all three are zero and no gradient flows.
     """
-    if isinstance(masked, slice):
-        start, stop, _ = masked.indices(len(weight_VD))
-        if stop == len(weight_VD):  # nothing lies behind the masked ids, so their rows need not be multiplied at all
-            weight_VD, masked = weight_VD[:start], None
-        else:
-            masked = torch.zeros(len(weight_VD), dtype=torch.bool, device=weight_VD.device)
-            masked[start:stop] = True
-    size = chunk_tokens or (CHUNK_TOKENS if hidden_ND.is_cuda else CPU_CHUNK_TOKENS)
-    nll_N, entropy_N, is_right_N = _HeadLosses.apply(hidden_ND, weight_VD, targets_N, masked, size)
+    weight_VD, masked_V = _without(weight_VD, masked)
+    size = tokens_at_once or (TOKENS_AT_ONCE if hidden_ND.is_cuda else CPU_TOKENS_AT_ONCE)
+    nll_N, entropy_N, is_right_N = _HeadLosses.apply(hidden_ND, weight_VD, targets_N, masked_V, size)
     return nll_N, entropy_N, is_right_N
+
+
+def weighted_loss(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    weights_N: torch.Tensor,
+    *,
+    masked: slice | torch.Tensor | None = None,
+    tokens_at_once: int | None = None,
+) -> tuple[torch.Tensor, Losses]:
+    """(sum of ``weights_N`` times the negative log-likelihoods, wide scalar with gradient; ``head_losses`` without gradient).
+
+    Where the weights are known beforehand, gradients are made while a chunk's logits are there, and none is computed again
+    (as in Liger Kernel, arXiv 2410.10989).
+    """
+    if not torch.is_grad_enabled():
+        hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
+    weight_VD, masked_V = _without(weight_VD, masked)
+    size = tokens_at_once or (TOKENS_AT_ONCE if hidden_ND.is_cuda else CPU_TOKENS_AT_ONCE)
+    loss, *losses = _WeightedLoss.apply(hidden_ND, weight_VD, targets_N, weights_N, masked_V, size)
+    return loss, tuple(losses)
+
+
+class _WeightedLoss(torch.autograd.Function):
+    """With q the weight of a token, the rest as in ``_HeadLosses``: d loss / dz = q (p - onehot(y))."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        weight_VD: torch.Tensor,
+        targets_N: torch.Tensor,
+        weights_N: torch.Tensor,
+        masked_V: torch.Tensor | None,
+        tokens_at_once: int,
+    ) -> tuple[torch.Tensor, ...]:
+        wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        nll_N, entropy_N = (hidden_ND.new_zeros(len(targets_N), dtype=wide) for _ in range(2))
+        is_right_N = torch.zeros_like(targets_N, dtype=torch.bool)
+        hidden_grad_ND = torch.zeros_like(hidden_ND) if needs_hidden else None
+        weight_grad_VD = torch.zeros_like(weight_VD, dtype=wide) if needs_weight else None
+        is_ignored_N = targets_N == IGNORED
+        weights_N = weights_N.to(wide).masked_fill(is_ignored_N, 0.0)
+        for chunk in _chunks(len(targets_N), tokens_at_once):
+            log_probs_CV = _logits(hidden_ND[chunk], weight_VD, masked_V).log_softmax(-1)
+            nll_N[chunk] = -_at_targets(log_probs_CV, targets_N[chunk], masked_V)
+            is_right_N[chunk] = log_probs_CV.argmax(-1) == targets_N[chunk]
+            probs_CV = log_probs_CV.exp()
+            entropy_N[chunk] = -log_probs_CV.mul_(probs_CV).sum(-1)
+            if hidden_grad_ND is None and weight_grad_VD is None:
+                continue
+            places_C1 = targets_N[chunk, None].clamp(0, len(weight_VD) - 1)
+            weights_C1 = weights_N[chunk, None]
+            grad_CV = probs_CV.mul_(weights_C1).scatter_add_(1, places_C1, -weights_C1).to(hidden_ND.dtype)
+            if hidden_grad_ND is not None:
+                hidden_grad_ND[chunk] = grad_CV @ weight_VD
+            if weight_grad_VD is not None:
+                weight_grad_VD += grad_CV.T @ hidden_ND[chunk]
+        nll_N.masked_fill_(is_ignored_N, 0.0)
+        entropy_N.masked_fill_(is_ignored_N, 0.0)
+        ctx.save_for_backward(hidden_grad_ND, weight_grad_VD)
+        ctx.weight_dtype = weight_VD.dtype
+        ctx.mark_non_differentiable(nll_N, entropy_N, is_right_N)
+        ctx.set_materialize_grads(False)
+        return (nll_N * weights_N).sum(), nll_N, entropy_N, is_right_N
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: torch.Tensor, *_: None) -> tuple[Any, ...]:
+        hidden_grad_ND, weight_grad_VD = ctx.saved_tensors
+        hidden = None if hidden_grad_ND is None else hidden_grad_ND * grad.to(hidden_grad_ND.dtype)
+        weight = None if weight_grad_VD is None else (weight_grad_VD * grad).to(ctx.weight_dtype)
+        return hidden, weight, None, None, None, None
 
 
 class _HeadLosses(torch.autograd.Function):
@@ -59,12 +128,12 @@ class _HeadLosses(torch.autograd.Function):
         weight_VD: torch.Tensor,
         targets_N: torch.Tensor,
         masked_V: torch.Tensor | None,
-        chunk_tokens: int,
+        tokens_at_once: int,
     ) -> Losses:
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         nll_N, entropy_N, norm_N = (hidden_ND.new_zeros(len(targets_N), dtype=wide) for _ in range(3))
         is_right_N = torch.zeros_like(targets_N, dtype=torch.bool)
-        for chunk in _chunks(len(targets_N), chunk_tokens):
+        for chunk in _chunks(len(targets_N), tokens_at_once):
             logits_CV = _logits(hidden_ND[chunk], weight_VD, masked_V)
             norm_N[chunk] = logits_CV.logsumexp(-1)
             nll_N[chunk] = norm_N[chunk] - _at_targets(logits_CV, targets_N[chunk], masked_V)
@@ -75,7 +144,7 @@ class _HeadLosses(torch.autograd.Function):
         nll_N.masked_fill_(is_ignored_N, 0.0)
         entropy_N.masked_fill_(is_ignored_N, 0.0)
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N, masked_V, norm_N, entropy_N)
-        ctx.chunk_tokens = chunk_tokens
+        ctx.tokens_at_once = tokens_at_once
         ctx.mark_non_differentiable(is_right_N)
         ctx.set_materialize_grads(False)
         return nll_N, entropy_N, is_right_N
@@ -89,7 +158,7 @@ class _HeadLosses(torch.autograd.Function):
         # Sums over many chunks in a narrow type would lose what single tokens add.
         weight_grad_VD = torch.zeros_like(weight_VD, dtype=norm_N.dtype) if needs_weight else None
         is_ignored_N = targets_N == IGNORED
-        for chunk in _chunks(len(targets_N), ctx.chunk_tokens):
+        for chunk in _chunks(len(targets_N), ctx.tokens_at_once):
             is_ignored_C1 = is_ignored_N[chunk, None]
             log_probs_CV = _logits(hidden_ND[chunk], weight_VD, masked_V).sub_(norm_N[chunk, None])
             probs_CV = log_probs_CV.exp()
@@ -110,6 +179,18 @@ class _HeadLosses(torch.autograd.Function):
 
 def _chunks(length: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _without(weight_VD: torch.Tensor, masked: slice | torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The rows that have to be multiplied, and bool ``[V]`` of those among them that are masked."""
+    if not isinstance(masked, slice):
+        return weight_VD, masked
+    start, stop, _ = masked.indices(len(weight_VD))
+    if stop == len(weight_VD):  # nothing lies behind the masked ids, so their rows need not be multiplied at all
+        return weight_VD[:start], None
+    masked_V = torch.zeros(len(weight_VD), dtype=torch.bool, device=weight_VD.device)
+    masked_V[start:stop] = True
+    return weight_VD, masked_V
 
 
 def _logits(hidden_CD: torch.Tensor, weight_VD: torch.Tensor, masked_V: torch.Tensor | None) -> torch.Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from training.config import ModelConfig
 from training.cost import Work
-from training.head import CHUNK_TOKENS, CPU_CHUNK_TOKENS
+from training.head import CPU_TOKENS_AT_ONCE, TOKENS_AT_ONCE
 from training.recipe import Group
 
 MASTER_BYTES = 4  # of a weight, of its gradient, and of each of AdamW's two moments
@@ -133,5 +133,5 @@ def _block_at_work(config: ModelConfig, batch: Work, trained: Collection[Group],
 
 def _head(sizes: Mapping[Group, int], num_rows: int, batch: Work, trained: Collection[Group], placement: Placement) -> float:
     """A chunk's tables, and the gradient of the head's weights in float32."""
-    chunk = min(batch.targets, CHUNK_TOKENS if placement.is_cuda else CPU_CHUNK_TOKENS)
+    chunk = min(batch.targets, TOKENS_AT_ONCE if placement.is_cuda else CPU_TOKENS_AT_ONCE)
     return MASTER_BYTES * (HEAD_TABLES * num_rows * chunk + (sizes[Group.HEAD] if Group.HEAD in trained else 0))

@@ -43,7 +43,7 @@ def gradients(losses: Any, hidden: torch.Tensor, weight: torch.Tensor, loss_weig
 def assert_equal_to_naive(hidden: Any, weight: Any, targets: Any, chunk: int, masked: Any = None, is_masked: Any = None) -> None:
     loss_weights = torch.linspace(0.0, 2.0, len(targets), dtype=hidden.dtype)
     ours, theirs = (
-        head_losses(hidden, weight, targets, masked=masked, chunk_tokens=chunk),
+        head_losses(hidden, weight, targets, masked=masked, tokens_at_once=chunk),
         naive(hidden, weight, targets, is_masked),
     )
     torch.testing.assert_close(ours[:2], theirs[:2])
@@ -63,7 +63,7 @@ def test_a_chunk_without_targets_and_a_batch_without_any_have_no_loss_and_no_gra
     hidden, weight, targets = inputs(9)
     targets[3:6] = IGNORED
     assert_equal_to_naive(hidden, weight, targets, chunk=3)
-    nll, entropy, is_right = head_losses(hidden, weight, torch.full((9,), IGNORED), chunk_tokens=3)
+    nll, entropy, is_right = head_losses(hidden, weight, torch.full((9,), IGNORED), tokens_at_once=3)
     assert not any(bool(found.any()) for found in (nll, entropy, is_right))
     for gradient in torch.autograd.grad(nll.sum() + entropy.sum(), (hidden, weight)):
         assert torch.equal(gradient, torch.zeros_like(gradient))
@@ -99,7 +99,7 @@ def test_masked_ids_have_no_probability_and_no_gradient(masked: Any) -> None:
 def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_the_same() -> None:
     hidden, weight, targets = inputs(7)
     (expected,) = torch.autograd.grad(naive(hidden, weight, targets)[0].sum(), hidden)
-    nll, _, _ = head_losses(hidden, weight.detach(), targets, chunk_tokens=3)
+    nll, _, _ = head_losses(hidden, weight.detach(), targets, tokens_at_once=3)
     nll.sum().backward()
     torch.testing.assert_close(hidden.grad, expected)
     assert weight.grad is None
@@ -108,7 +108,7 @@ def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_the_same() -> None
 def test_half_precision_gives_wide_losses_near_the_exact_ones() -> None:
     hidden, weight, targets = inputs(64, dtype=torch.bfloat16)
     exact = naive(hidden.double(), weight.double(), targets)
-    nll, entropy, _ = head_losses(hidden, weight, targets, chunk_tokens=16)
+    nll, entropy, _ = head_losses(hidden, weight, targets, tokens_at_once=16)
     assert nll.dtype == entropy.dtype == torch.float32
     torch.testing.assert_close(nll.double(), exact[0], atol=0.05, rtol=0.02)
     nll.sum().backward()
