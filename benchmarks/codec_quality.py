@@ -47,7 +47,7 @@ STABILITY_CLIPS = 15
 
 @dataclass(frozen=True)
 class Material:
-    """Clips of one kind; ``letters``: words are spelled letter by letter, else each is a label of its own."""
+    """Clips of one kind; ``spells``: words are spelled letter by letter, else each is a label of its own."""
 
     name: str
     learnt: list[SpokenClip]
