@@ -90,8 +90,15 @@ class Tombstones:
         return {recording: tuple(sorted(set(cuts))) for recording, cuts in found.items()}
 
     def ids(self, kind: str) -> frozenset[bytes]:
-        """Ids of the rows of a kind."""
-        return frozenset(self.rows.filter(pc.equal(self.rows["kind"], kind))["id"].to_pylist())
+        """Ids of the rows of a kind; asked for once a unit, found once."""
+        return self._ids.get(kind, frozenset())
+
+    @cached_property
+    def _ids(self) -> Mapping[str, frozenset[bytes]]:
+        found: dict[str, set[bytes]] = {}
+        for kind, identity in zip(self.rows["kind"].to_pylist(), self.rows["id"].to_pylist(), strict=True):
+            found.setdefault(kind, set()).add(identity)
+        return {kind: frozenset(ids) for kind, ids in found.items()}
 
     def refuses(self, identity: bytes, uri: str, source: str, speaker_label: str | None) -> bool:
         """Whether an input may not come in, whatever bytes it has: by its id, or by a rule on names."""

@@ -21,7 +21,6 @@ from functools import cached_property
 from typing import IO, Any, BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests.audio import decode_flac
@@ -52,10 +51,6 @@ class Needles:
     def ids(self) -> dict[bytes, str]:
         """Id -> what it is."""
         return {identity: kind for kind in ID_KINDS for identity in self.tombstones.ids(kind)}
-
-    @cached_property
-    def id_array(self) -> pa.Array:
-        return pa.array(sorted(self.ids), ID)
 
     @cached_property
     def audio(self) -> frozenset[bytes]:
@@ -216,7 +211,8 @@ class _ObjectScan:
         elif pa.types.is_dictionary(kind):
             self._look_at_column(values.dictionary)
         elif kind == ID:
-            for identity in values.filter(pc.is_in(values, value_set=self._needles.id_array)).to_pylist():
+            # A set of our own: `pc.is_in` would hash all needles again for each of the thousands of small columns.
+            for identity in filter(self._needles.ids.__contains__, values.to_pylist()):
                 self._found(f"{self._needles.ids[identity]} id")
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
             for text in values.unique().drop_null().to_pylist():
