@@ -27,8 +27,14 @@ def test_recomputing_changes_no_bit_of_a_run(
 
 @pytest.mark.slow
 def test_compiled_blocks_learn_the_same(
-    chord_pack: Any, make_recipe: Callable[..., TrainingRecipe], curriculum_of: Callable[..., Any], tmp_path: Path
+    chord_pack: Any,
+    make_recipe: Callable[..., TrainingRecipe],
+    curriculum_of: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A compiler that was killed leaves half a library in the shared cache, and every later run would load it.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     plain = losses(make_recipe(curriculum_of(2)), chord_pack, tmp_path / "plain")
     compiled = losses(make_recipe(curriculum_of(2), compile=True), chord_pack, tmp_path / "compiled")
     assert compiled == pytest.approx(plain, rel=1e-4)
