@@ -93,6 +93,16 @@ class Tombstones:
         """Ids of the rows of a kind; asked for once a unit, found once."""
         return self._ids.get(kind, frozenset())
 
+    def id_array(self, *kinds: str) -> pa.Array:
+        """Ids of the rows of some kinds, each once, in order; made once."""
+        if kinds not in self._id_arrays:
+            self._id_arrays[kinds] = pa.array(sorted(set[bytes]().union(*map(self.ids, kinds))), ID)
+        return self._id_arrays[kinds]
+
+    @cached_property
+    def _id_arrays(self) -> dict[tuple[str, ...], pa.Array]:
+        return {}
+
     @cached_property
     def _ids(self) -> Mapping[str, frozenset[bytes]]:
         found: dict[str, set[bytes]] = {}
@@ -171,8 +181,7 @@ class Tombstones:
     def without(self, table: pa.Table, keys: Mapping[str, str]) -> pa.Table:
         """The rows of nothing that was taken down, by whichever of ``keys`` (column -> kind of tombstone) the table has."""
         for name in keys.keys() & {*table.column_names} if self.rows.num_rows else ():
-            gone = pa.array(sorted(self.ids(keys[name])), ID)
-            table = table.filter(pc.invert(pc.is_in(table[name], value_set=gone)))
+            table = table.filter(pc.invert(pc.is_in(table[name], value_set=self.id_array(keys[name]))))
         return table
 
     def unsaid(self, inputs: pa.Table) -> pa.Table:

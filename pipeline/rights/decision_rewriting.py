@@ -46,7 +46,7 @@ def rewrite_head(store: Store, path: str, successors: Mapping[str, str], tombsto
 def without_tombstones(table: pa.Table, tombstones: Tombstones, keys: Mapping[str, str]) -> pa.Table:
     """The rows that are of nothing that was taken down; what others say of such a thing becomes null."""
     table = tombstones.without(table, keys)
-    every = pa.array(sorted(set[bytes]().union(*(tombstones.ids(kind) for kind in keys.values()))), ID)
+    every = tombstones.id_array(*keys.values())
     for place, column in enumerate(table.schema):
         if column.type == ID and column.nullable:
             values = table[column.name]
