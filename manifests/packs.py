@@ -92,7 +92,7 @@ class Pack:
     def __init__(self, store: Store, head: dict[str, Any], taken: Sequence[TakenDocuments] = ()) -> None:
         self.store, self.head, self.taken = store, head, list(taken)
         self.taken_keys = frozenset(key for taken in self.taken for key in taken.keys)
-        self._members: dict[str, dict[str, Member]] = {}
+        self._members: dict[str, dict[str, list[Member]]] = {}  # of the shards that were opened, by key
 
     @staticmethod
     def open(uri: str) -> Pack:
@@ -143,31 +143,58 @@ class Pack:
         """One document by shard and key, as ``documents`` lists them. Raises RequestError for one that was taken down."""
         if key in self.taken_keys:
             raise RequestError(f"document {key!r} of pack {self.store.uri!r} was taken down; leave it out")
-        facts = json.loads(self.member(shard, f"{key}.json"))
-        turns = tuple(self._turn(shard, f"{key}.{number}", turn) for number, turn in enumerate(facts["turns"]))
+        members = self._data(shard, key)
+        facts = json.loads(members[f"{key}.json"])
+        turns = tuple(_turn(members, f"{key}.{number}", turn) for number, turn in enumerate(facts["turns"]))
         return Document(key, facts, turns, facts["relation"])
-
-    def _turn(self, shard: str, name: str, facts: Mapping[str, Any]) -> Turn:
-        """The turn whose members begin with ``name``."""
-        audio, codes, members = None, None, self._index(shard)
-        if f"{name}.flac" in members:
-            audio = decode_flac(self.member(shard, f"{name}.flac"))[0]
-        if f"{name}.codes.npy" in members:
-            codes = np.load(io.BytesIO(self.member(shard, f"{name}.codes.npy")))
-        role, text, language, speaker = (facts.get(fact) for fact in ("role", "text", "language", "speaker_label"))
-        return Turn(role, text, language, speaker, audio, codes, facts)
 
     def members(self, shard: str, key: str) -> list[str]:
         """Names of a document's members."""
-        return [name for name in self._index(shard) if name.partition(".")[0] == key]
+        return [member.name for member in self._index(shard).get(key, ())]
 
     def member(self, shard: str, name: str) -> bytes:
         """The bytes of a member, by range read."""
-        return read_member(self.store, f"shards/{shard}", self._index(shard)[name])
+        places = {member.name: member for member in self._index(shard)[name.partition(".")[0]]}
+        return read_member(self.store, f"shards/{shard}", places[name])
 
-    def _index(self, shard: str) -> dict[str, Member]:
+    def _data(self, shard: str, key: str) -> dict[str, bytes]:
+        """Members of a document by name. They lie side by side: one read for all takes half as long as one for each."""
+        places = self._index(shard)[key]
+        start, stop = places[0].offset, places[-1].offset + places[-1].num_bytes
+        data = self.store.read(f"shards/{shard}", start, stop - start)
+        return {name: data[offset - start : offset - start + num_bytes] for name, offset, num_bytes in places}
+
+    def _index(self, shard: str) -> dict[str, list[Member]]:
+        """The shard's members by key, in the order of the tar."""
         if shard not in self._members:
             # Where documents have to go, a rewriting may have been killed between a shard and its index.
             read = read_true_index if self.taken else read_index
-            self._members[shard] = {m.name: m for m in read(self.store, f"shards/{shard}")}
+            found: dict[str, list[Member]] = {}
+            for member in read(self.store, f"shards/{shard}"):
+                found.setdefault(member.name.partition(".")[0], []).append(member)
+            self._members[shard] = found
         return self._members[shard]
+
+
+def _turn(members: Mapping[str, bytes], name: str, facts: Mapping[str, Any]) -> Turn:
+    """The turn whose members begin with ``name``."""
+    audio, codes = members.get(f"{name}.flac"), members.get(f"{name}.codes.npy")
+    role, text, language, speaker = (facts.get(fact) for fact in ("role", "text", "language", "speaker_label"))
+    return Turn(
+        role,
+        text,
+        language,
+        speaker,
+        None if audio is None else decode_flac(audio)[0],
+        None if codes is None else parse_codes(codes),
+        facts,
+    )
+
+
+def parse_codes(data: bytes) -> np.ndarray:
+    """Of an .npy file, read-only where it holds uint16 ``[frames]`` as ``np.save`` writes it, which takes NumPy 40 µs to find out."""
+    end = 10 + int.from_bytes(data[8:10], "little")  # of the header of version 1
+    codes = np.frombuffer(data, "<u2", offset=end) if len(data) % 2 == 0 and data[6:7] == b"\x01" else np.zeros(0, "<u2")
+    if data[10:end].rstrip() == b"{'descr': '<u2', 'fortran_order': False, 'shape': (%d,), }" % len(codes):
+        return codes
+    return np.load(io.BytesIO(data))

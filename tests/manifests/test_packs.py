@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from manifests.errors import RequestError
-from manifests.packs import Pack
+from manifests.packs import Pack, parse_codes
 from manifests.store import Store
 
 
@@ -22,6 +23,25 @@ def test_documents_are_read_by_shard_and_key(tiny_pack: str) -> None:
     np.testing.assert_allclose(heard.audio, np.arange(1600) / 3200, atol=1e-4)
     assert (heard.codes.dtype, heard.codes.tolist()) == (np.uint16, [0, 1, 2])
     assert read.audio is read.codes is None
+
+
+@pytest.mark.parametrize(
+    "codes", [np.arange(n, dtype=np.uint16) for n in (0, 1, 92, 30_000)] + [np.arange(7), np.zeros((2, 3), "<u2")]
+)
+def test_codes_are_read_as_numpy_reads_them(codes: np.ndarray) -> None:
+    sink = io.BytesIO()
+    np.save(sink, codes)
+    found = parse_codes(sink.getvalue())
+    assert (found.dtype, found.shape) == (codes.dtype, codes.shape)
+    assert np.array_equal(found, codes)
+
+
+def test_damaged_codes_are_refused() -> None:
+    sink = io.BytesIO()
+    np.save(sink, np.arange(92, dtype=np.uint16))
+    for length in (0, 5, 100, 130, 311):
+        with pytest.raises((ValueError, EOFError)):
+            parse_codes(sink.getvalue()[:length])
 
 
 def test_offsets_span_all_members_of_a_document(tiny_pack: str) -> None:
