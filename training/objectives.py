@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from tokenization.stretches import TokenKind
 from training.batches import Batch, CtcBatch, HeardBatch
-from training.head import head_losses
+from training.head import weighted_loss
 from training.model import StepAudio2
 
 NUM_KINDS = len(TokenKind)
@@ -39,8 +39,8 @@ def token_sums(model: StepAudio2, batch: Batch, masked: slice | None = None) -> 
     # The state at t - 1 predicts position t; the first position of a document has no weight.
     hidden_ND = hidden_BTD.flatten(0, 1)[batch.targets_N - 1]
     ids_N, kinds_N, weights_N = (x.flatten()[batch.targets_N] for x in (batch.ids_BT, batch.kinds_BT, batch.weights_BT))
-    nll_N, entropy_N, is_right_N = head_losses(hidden_ND, model.lm_head.weight, ids_N, masked=masked)
-    return Sums((nll_N * weights_N).sum(), *_by_kind(kinds_N, nll_N.detach(), entropy_N.detach(), is_right_N.float()))
+    loss, (nll_N, entropy_N, is_right_N) = weighted_loss(hidden_ND, model.lm_head.weight, ids_N, weights_N, masked=masked)
+    return Sums(loss, *_by_kind(kinds_N, nll_N, entropy_N, is_right_N.float()))
 
 
 def features(model: StepAudio2, heard: Sequence[HeardBatch], places_P: torch.Tensor) -> torch.Tensor | None:

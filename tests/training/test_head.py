@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.head import IGNORED, head_losses
+from training.head import IGNORED, head_losses, weighted_loss
 
 WIDTH, ROWS = 8, 23
 
@@ -49,6 +49,22 @@ def assert_equal_to_naive(hidden: Any, weight: Any, targets: Any, chunk: int, ma
     torch.testing.assert_close(ours[:2], theirs[:2])
     assert torch.equal(ours[2], theirs[2])
     torch.testing.assert_close(gradients(ours, hidden, weight, loss_weights), gradients(theirs, hidden, weight, loss_weights))
+    loss, losses = weighted_loss(hidden, weight, targets, loss_weights, masked=masked, tokens_at_once=chunk)
+    theirs = naive(hidden, weight, targets, is_masked)
+    summed = (theirs[0] * loss_weights).sum()
+    torch.testing.assert_close((loss, *losses), (summed, *theirs))
+    # A sum that is scaled behind, as a step's is by its weight.
+    torch.testing.assert_close(torch.autograd.grad(loss / 7, (hidden, weight)), torch.autograd.grad(summed / 7, (hidden, weight)))
+
+
+def test_a_weighted_loss_without_gradient_makes_none() -> None:
+    hidden, weight, targets = inputs(5)
+    with torch.no_grad():
+        loss, _ = weighted_loss(hidden, weight, targets, torch.ones(5))
+    assert not loss.requires_grad
+    weight.requires_grad_(False)
+    (gradient,) = torch.autograd.grad(weighted_loss(hidden, weight, targets, torch.ones(5))[0], [hidden])
+    torch.testing.assert_close(gradient, torch.autograd.grad(naive(hidden, weight, targets)[0].sum(), [hidden])[0])
 
 
 @settings(max_examples=40, deadline=None)
