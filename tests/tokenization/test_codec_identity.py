@@ -22,7 +22,7 @@ from tokenization.build import build_tokenizer
 from tokenization.codes import CodesConfig
 from tokenization.recipe import TokenizerRecipe
 from training.checkpoint import Identity
-from training.plan import check_belongs
+from training.inputs import check_belongs
 
 
 class TwoCodecs(NamedTuple):
