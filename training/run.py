@@ -31,6 +31,7 @@ from training.held_out import HeldOut, held_out_splits
 from training.inputs import Inputs, growing_stage, open_inputs, swap_splits
 from training.journal import METRICS, Journal
 from training.model import StepAudio2
+from training.prefetch import Prefetcher
 from training.recipe import LossWeights, PretrainStage, Stage, TrainingRecipe
 from training.trainer import StageTrainer, masked_ids
 
@@ -269,33 +270,35 @@ class StageLoop:
     def __init__(
         self, run: Run, number: int, model: StepAudio2, trainer: StageTrainer, data: StageData, held: CheckpointState | None
     ) -> None:
-        self.run, self.number, self.model, self.trainer, self.data = run, number, model, trainer, data
+        self.run, self.number, self.model, self.trainer = run, number, model, trainer
         self.first_loss = self.last_loss = self.wall_s = 0.0
         if held is not None:
             path = os.path.join(run.run_path, checkpoint.FOLDER, held.name)
             checkpoint.load_trainer(path, model, trainer, held.step)
             data.load_state_dict(held.data)
             self.first_loss, self.last_loss, self.wall_s = held.first_loss, held.last_loss, held.stage_wall_s
+        self.data = Prefetcher(data, trainer.stage.num_steps - trainer.step)
 
     def go(self, journal: Journal, bar: ProgressBar, global_step: int) -> int:
         """Work through what is left of the stage; returns the run's steps so far."""
         stage, every = self.trainer.stage, self.run.recipe.checkpoint_every
         bar.advance(self.trainer.step)
-        while self.trainer.step < stage.num_steps:
-            began = time.perf_counter()
-            batches = self.data.next_step()
-            waited = time.perf_counter() - began
-            row = self.trainer.train_step(batches)
-            wall_s = time.perf_counter() - began
-            clock = {"wall_s": wall_s, "data_wait_s": waited, "tokens_per_s": row["tokens"] / wall_s}
-            global_step += 1
-            journal.write({**row, **clock, "global_step": global_step})
-            self.last_loss = row["loss"]
-            self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
-            self.wall_s += wall_s
-            bar.advance(1, f"loss {row['loss']:.3f}")
-            if self.trainer.step % every == 0 or self.trainer.step == stage.num_steps:
-                self.run.save(self, global_step)
+        with self.data:
+            while self.trainer.step < stage.num_steps:
+                began = time.perf_counter()
+                batches = self.data.next_step()
+                waited = time.perf_counter() - began
+                row = self.trainer.train_step(batches)
+                wall_s = time.perf_counter() - began
+                clock = {"wall_s": wall_s, "data_wait_s": waited, "tokens_per_s": row["tokens"] / wall_s}
+                global_step += 1
+                journal.write({**row, **clock, "global_step": global_step})
+                self.last_loss = row["loss"]
+                self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
+                self.wall_s += wall_s
+                bar.advance(1, f"loss {row['loss']:.3f}")
+                if self.trainer.step % every == 0 or self.trainer.step == stage.num_steps:
+                    self.run.save(self, global_step)
         return global_step
 
     def summary(self) -> dict[str, Any]:
