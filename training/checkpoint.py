@@ -11,22 +11,29 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 
-from manifests.errors import MismatchError
+from manifests.errors import MismatchError, WorkError
 from manifests.ids import new_attempt_id
+from manifests.recipes import recipe_digest
 from manifests.store import json_bytes
+from training.device import Arithmetic
 from training.model import StepAudio2
+from training.recipe import TrainingRecipe
 from training.trainer import StageTrainer
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FOLDER = "checkpoints"
 STATE = "state.json"
 WEIGHTS = "weights"
@@ -37,7 +44,7 @@ NAME = re.compile(r"^(\d{2})-([a-z][a-z0-9_]*)-(\d{7})$")
 class Identity:
     """What a run rests on; a checkpoint goes on only under the same."""
 
-    recipe_digest: str
+    recipe_digest: str  # learned_digest
     tokenizer_id: str
     vocabulary_hash: str
     codec_fingerprint: str
@@ -58,6 +65,7 @@ class CheckpointState:
     """Everything of a checkpoint that is no tensor."""
 
     identity: Identity
+    arithmetic: Arithmetic
     stage_number: int  # from 0
     stage: str
     step: int  # steps of the stage that are done
@@ -75,43 +83,60 @@ class CheckpointState:
         return f"{self.stage_number:02d}-{self.stage}-{self.step:07d}"
 
 
+def learned_digest(recipe: TrainingRecipe) -> str:
+    """Digest of what a recipe learns: all of it but how that is computed, which ``Arithmetic`` records."""
+    return recipe_digest(recipe.model_copy(update={"threads": 1, "recompute": False, "compile": False}))
+
+
 def save(run_path: str, model: StepAudio2, trainer: StageTrainer, state: CheckpointState) -> str:
-    """Publish a checkpoint; returns its path."""
+    """Publish a checkpoint; returns its path. Raises WorkError where it cannot be written: nothing of it is left then."""
     final = os.path.join(run_path, FOLDER, state.name)
     draft = os.path.join(run_path, FOLDER, f".{state.name}.{new_attempt_id()}")
-    os.makedirs(draft)
-    with warnings.catch_warnings():
-        # torch tells at every save that one process saves by itself, which is meant here.
-        warnings.simplefilter("ignore", UserWarning)
-        state_dict_saver.save(_tensors(model, trainer), checkpoint_id=os.path.join(draft, WEIGHTS), no_dist=True)
-    with open(os.path.join(draft, STATE), "wb") as file:
-        file.write(json_bytes(asdict(state)))
-    _sync(draft)
-    os.rename(draft, final)
-    _sync_folder(os.path.dirname(final))
+    try:
+        os.makedirs(draft)
+        with _plain_errors():
+            state_dict_saver.save(_tensors(model, trainer), checkpoint_id=os.path.join(draft, WEIGHTS), no_dist=True)
+        with open(os.path.join(draft, STATE), "wb") as file:
+            file.write(json_bytes(asdict(state)))
+        _sync(draft)
+        os.rename(draft, final)
+        _sync_folder(os.path.dirname(final))
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        left = f"the last good one is {state.parent}" if state.parent else "there is none before it"
+        raise WorkError(
+            f"checkpoint {state.name!r} of run {run_path!r} cannot be written ({error.strerror or error}); {left}: "
+            "free or mend the disk and go on with --resume"
+        ) from error
     return final
 
 
 def load_state(path: str) -> CheckpointState:
-    """Everything but the tensors. Raises MismatchError for a format of another version."""
-    with open(os.path.join(path, STATE), encoding="utf-8") as file:
-        value = json.load(file)
+    """Everything but the tensors. Raises MismatchError for a format of another version, WorkError where it is damaged."""
+    with _reading(path), open(os.path.join(path, STATE), encoding="utf-8") as file:
+        value = dict(json.load(file))
     if value.get("format_version") != FORMAT_VERSION:
         raise MismatchError(
             f"checkpoint {path!r} has format {value.get('format_version')!r}; this version reads {FORMAT_VERSION}: choose another --run"
         )
-    return CheckpointState(**{**value, "identity": Identity(**value["identity"])})
+    with _reading(path):
+        parts = {"identity": Identity(**value["identity"]), "arithmetic": Arithmetic(**value["arithmetic"])}
+        return CheckpointState(**{**value, **parts})
 
 
 def load_weights(path: str, model: StepAudio2) -> None:
-    """The model's weights out of a checkpoint, in place."""
+    """The model's weights out of a checkpoint, in place. Raises WorkError where they are damaged or of other shapes."""
     _load({f"model.{name}": tensor for name, tensor in model.state_dict().items()}, path)
 
 
 def load_trainer(path: str, model: StepAudio2, trainer: StageTrainer, step: int) -> None:
-    """Weights, optimizer moments and the random state, in place; the trainer goes on after ``step`` steps."""
+    """Weights, optimizer moments and the random state, in place; the trainer goes on after ``step`` steps.
+
+    Raises as ``load_weights``.
+    """
     load_weights(path, model)
-    held = filesystem.FileSystemReader(os.path.join(path, WEIGHTS)).read_metadata().state_dict_metadata
+    with _reading(path):
+        held = filesystem.FileSystemReader(os.path.join(path, WEIGHTS)).read_metadata().state_dict_metadata
     rest: dict[str, Any] = {"rng.torch": torch.get_rng_state()}
     for name, parameter in trainer.trained.items():
         # Parameters that no example has reached yet (the adaptor in a stage of text) have no moments.
@@ -149,9 +174,39 @@ def drop_old(run_path: str, keep: int, last_steps: dict[str, int]) -> None:
 
 
 def _load(tensors: dict[str, Any], path: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    with _reading(path), _plain_errors():
         state_dict_loader.load(tensors, checkpoint_id=os.path.join(path, WEIGHTS), no_dist=True)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Raises WorkError where a checkpoint, read in the block, is not whole."""
+    try:
+        yield
+    except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError, KeyError) as error:
+        raise WorkError(
+            f"checkpoint {path!r} cannot be read ({type(error).__name__}: {error}); bring it back whole, "
+            "or take it away to go on from the one before it"
+        ) from error
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What torch.distributed.checkpoint wraps in an exception that no handler of Exception sees, as what it was."""
+    try:
+        with warnings.catch_warnings():
+            # torch tells at every save and load that one process works by itself, which is meant here.
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    except CheckpointException as error:
+        found: BaseException | None = next(cause for cause, _ in error.failures.values())
+        failure = found
+        # A writer that fails while it closes says what it counted; the disk's own word lies behind.
+        while found is not None and not isinstance(found, OSError | KeyboardInterrupt):
+            found = found.__cause__ or found.__context__
+        if isinstance(found, OSError | KeyboardInterrupt):
+            raise found from error
+        raise ValueError(" ".join(str(failure).split())) from error
 
 
 def _tensors(model: StepAudio2, trainer: StageTrainer) -> dict[str, Any]:

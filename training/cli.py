@@ -61,13 +61,16 @@ def run(
     run_dir: Annotated[str, typer.Option("--run", help="Folder of the run: checkpoints, metrics, summary.")],
     until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")] = False,
+    allow_inexact: Annotated[
+        bool, typer.Option("--allow-inexact", help="Also with other threads, torch, device or compile: last bits will differ.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the recipe's stages one after the other; ``--resume`` goes on exactly where a run stopped."""
     decoded = load_training_recipe(recipe)
     from training.run import train
 
-    result = train(decoded, pack, tokenizer, run_dir, until=until, resume=resume)
+    result = train(decoded, pack, tokenizer, run_dir, until=until, resume=resume, allow_inexact=allow_inexact)
     answer(asdict(result), as_json, result.lines())
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 
 import torch
+
+from manifests.console import say
+from manifests.errors import MismatchError
+from training.recipe import TrainingRecipe
 
 # What cuBLAS asks for before its sums come out the same (CUDA toolkit, "Results reproducibility").
 CUBLAS_WORKSPACE = ":4096:8"
@@ -15,6 +20,43 @@ CUBLAS_WORKSPACE = ":4096:8"
 def pick_device() -> torch.device:
     """CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What decides the bits of a run besides what it learns from: equal ones go on exactly, others only nearly."""
+
+    torch_version: str
+    device: str  # name of the CUDA device, or the instructions that torch takes of a CPU
+    dtype: str
+    threads: int
+    recompute: bool
+    compile: bool
+
+    @staticmethod
+    def of(recipe: TrainingRecipe, device: torch.device) -> Arithmetic:
+        """Of a run of the recipe in this process."""
+        on_cuda = device.type == "cuda"
+        return Arithmetic(
+            torch_version=torch.__version__,
+            device=torch.cuda.get_device_name(device) if on_cuda else f"CPU {torch.backends.cpu.get_cpu_capability()}",
+            dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+            threads=recipe.threads,
+            recompute=recipe.recompute,
+            compile=recipe.compile,
+        )
+
+    def check(self, other: Arithmetic, what: str, allow_inexact: bool) -> None:
+        """Raises MismatchError naming every difference, or with ``allow_inexact`` says them and goes on."""
+        pairs = [(entry.name, getattr(other, entry.name), getattr(self, entry.name)) for entry in fields(self)]
+        differing = ", ".join(f"{name} {there} (here {here})" for name, there, here in pairs if here != there)
+        if differing and not allow_inexact:
+            raise MismatchError(
+                f"{what} was computed with {differing}: what follows would differ in last bits from a run that was never stopped; "
+                "go on as it began, or add --allow-inexact"
+            )
+        if differing:
+            say(f"{what} was computed with {differing}: from here on the run is not bit for bit one that was never stopped")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from manifests.recipes import RecipeModel, load_recipe
 from training.config import SIZES, StartRecipe
@@ -83,6 +83,11 @@ class TaskShare(RecipeModel):
     absent: Literal["refuse", "skip"] = "refuse"
 
 
+def _in_order(kind: type[StrEnum]) -> AfterValidator:
+    """Keys in the order of their enumeration: sums go over them, and the order of a recipe's lines is not to move a bit."""
+    return AfterValidator(lambda given: {key: given[key] for key in kind if key in given})
+
+
 def _share_alone(value: Any) -> Any:
     """A share without anything else may be written as a number."""
     return {"share": value} if isinstance(value, int | float) else value
@@ -106,7 +111,7 @@ class StageBase(RecipeModel):
     """What every kind of stage says. Its optimizer starts anew; the weights come from the stage before."""
 
     name: Name
-    train: dict[Group, GroupRate] = Field(min_length=1)  # groups that are not named are frozen
+    train: Annotated[dict[Group, GroupRate], Field(min_length=1), _in_order(Group)]  # groups that are not named are frozen
     frozen: tuple[str, ...] = ()  # patterns of weights' names that stay as they are although their group is trained
     schedule: Schedule = Schedule.COSINE
     warmup_steps: int = Field(default=0, ge=0)
@@ -155,7 +160,7 @@ class PretrainStage(StageBase):
 
     kind: Literal["pretrain"]
     # A bare number is the share. Shares are of tokens: every position counts but a sequence's padding.
-    tasks: dict[Task, Annotated[TaskShare, BeforeValidator(_share_alone)]] = Field(min_length=1)
+    tasks: Annotated[dict[Task, Annotated[TaskShare, BeforeValidator(_share_alone)]], Field(min_length=1), _in_order(Task)]
     sequence_length: PositiveInt  # a longer document is refused and counted, never cut
     sequences_per_step: PositiveInt
     steps: PositiveInt | None = None

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from manifests.console import ProgressBar, progress, say
-from manifests.errors import RequestError
-from manifests.recipes import recipe_digest, resolved
+from manifests.errors import MismatchError, RequestError
+from manifests.recipes import resolved
 from training import checkpoint
-from training.checkpoint import CheckpointState, Identity
+from training.checkpoint import CheckpointState, Identity, learned_digest
 from training.config import model_config
 from training.data import Batching, DocumentReader, StageData, stage_data
-from training.device import exact_arithmetic, pick_device
+from training.device import Arithmetic, exact_arithmetic, pick_device
 from training.documents import Split
 from training.evaluation import SwapResult, measure_swap
 from training.examples import ExampleMaker
@@ -65,13 +65,22 @@ class TrainResult:
 
 
 def train(
-    recipe: TrainingRecipe, pack: str, tokenizer: str, run: str, *, until: str | None = None, resume: bool = False
+    recipe: TrainingRecipe,
+    pack: str,
+    tokenizer: str,
+    run: str,
+    *,
+    until: str | None = None,
+    resume: bool = False,
+    allow_inexact: bool = False,
 ) -> TrainResult:
     """Run the recipe's stages, or those up to ``until``, in the local folder ``run``.
 
+    What goes on from a checkpoint is computed as that was, or with ``allow_inexact`` in another way.
+
     A finished run of the same recipe, pack and tokenizer is left as it is. Raises RequestError for a request that cannot
-    be met (nothing is written then), MismatchError when the folder's checkpoints rest on something else, WorkError when
-    a loss is not finite.
+    be met (nothing is written then), MismatchError when the folder's checkpoints rest on something else or are not there,
+    WorkError when a loss is not finite or a checkpoint cannot be written or read.
     """
     names = [stage.name for stage in recipe.stages]
     if until is not None and until not in names:
@@ -92,6 +101,8 @@ def train(
     ):
         say(f"run {run!r} is finished already; nothing to do. Choose another --run to train again")
         return work.result(0)
+    if held is not None:
+        work.arithmetic.check(held.arithmetic, f"checkpoint {held.name!r}", allow_inexact)
     with exact_arithmetic(recipe.threads):
         return work.go(held, names.index(until) if until else len(names) - 1)
 
@@ -102,12 +113,14 @@ class Run:
     def __init__(self, inputs: Inputs, run_path: str, measured: list[Split]) -> None:
         self.inputs, self.recipe, self.run_path, self.measured = inputs, inputs.recipe, run_path, measured
         self.identity = Identity(
-            recipe_digest=recipe_digest(inputs.recipe),
+            recipe_digest=learned_digest(inputs.recipe),
             tokenizer_id=inputs.tokenizer.tokenizer_id,
             vocabulary_hash=inputs.tokenizer.vocabulary.layout_hash,
             codec_fingerprint=inputs.tokenizer.codec_fingerprint,
             pack_id=inputs.pack.pack_id,
         )
+        self.device = pick_device()
+        self.arithmetic = Arithmetic.of(inputs.recipe, self.device)
         self._reader = DocumentReader(inputs.pack, inputs.recipe.data.cached_audio_bytes)
         splits = held_out_splits(inputs.recipe, inputs.pack, inputs.layouts)
         self._held_out = HeldOut(splits, self._reader, inputs.layouts, inputs.recipe.data.held_out_documents)
@@ -117,9 +130,16 @@ class Run:
     def held(self, resume: bool) -> CheckpointState | None:
         """The folder's newest checkpoint, checked against this run; None in a new folder.
 
-        Raises RequestError when ``resume`` and the folder do not go together, unless the run there is finished.
+        Raises RequestError when ``resume`` and the folder do not go together, unless the run there is finished, MismatchError
+        when the newest one that the summary names is gone and none is newer: the run would begin anew, or further back.
         """
         names = checkpoint.complete(self.run_path)
+        named = self._read(SUMMARY).get("checkpoint")
+        if named is not None and (not names or names[-1] < named):
+            raise MismatchError(
+                f"run {self.run_path!r} has no checkpoint {named!r}, which its {SUMMARY} names; bring it back, or take {SUMMARY} away "
+                f"to go on from {names[-1] if names else 'the start'}"
+            )
         if not names:
             if resume:
                 raise RequestError(f"run {self.run_path!r} has no checkpoint to resume from; leave --resume out to begin it")
@@ -140,7 +160,7 @@ class Run:
     def go(self, held: CheckpointState | None, last_stage: int) -> TrainResult:
         """From the checkpoint (or the start) to the end of the stage with that number."""
         self._open()
-        device = pick_device()
+        device = self.device
         vocabulary = self.inputs.tokenizer.vocabulary
         torch.manual_seed(self.recipe.seed)
         model = StepAudio2(model_config(self.recipe.model), vocabulary.num_rows, vocabulary.text_size).to(device)
@@ -175,6 +195,7 @@ class Run:
         trainer = loop.trainer
         state = CheckpointState(
             identity=self.identity,
+            arithmetic=self.arithmetic,
             stage_number=loop.number,
             stage=trainer.stage.name,
             step=trainer.step,
@@ -228,7 +249,9 @@ class Run:
             SUMMARY,
             {
                 "finished": len(self._stages) == len(self.recipe.stages),
+                "checkpoint": self._parent,
                 "identity": asdict(self.identity),
+                "arithmetic": asdict(self.arithmetic),
                 "model": self.recipe.model,
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "stages": self._stages,

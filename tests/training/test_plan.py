@@ -30,7 +30,7 @@ def test_a_stage_of_a_pack_costs_what_its_examples_cost(chord_pack: Any, demo_re
     for stage, planned in zip(demo_recipe.stages, plan.stages, strict=True):
         assert planned.steps == stage.num_steps
     align, tts = demo_recipe.stages[2], plan.stages[3]
-    assert [*tts.tasks] == ["tts", "asr"]
+    assert [*tts.tasks] == ["asr", "tts"]
     assert tts.tasks["tts"].share == pytest.approx(0.75)
     assert sum(task.tokens for task in tts.tasks.values()) == pytest.approx(tts.tokens)
     assert tts.tasks["asr"].documents == 12

@@ -78,6 +78,16 @@ def test_a_share_may_stand_alone_and_says_what_happens_where_it_is_absent(make_r
     }
 
 
+def test_the_order_of_a_recipes_lines_changes_nothing(make_recipe: Callable[..., TrainingRecipe]) -> None:
+    rate, tasks = {"lr": 1e-3}, {"asr": 1, "tts": 2, "text": 3}
+    stage = {**ASR, "vocabulary": "full", "tasks": tasks, "train": {"adaptor": rate, "decoder": rate, "head": rate}}
+    turned = {**stage, **{name: dict(reversed(stage[name].items())) for name in ("tasks", "train")}}
+    # Sums go over groups and tasks: the same bits need the same order, not equal tables alone.
+    stages = [make_recipe([given]).stages[0] for given in (stage, turned)]
+    assert [*stages[0].train] == [*stages[1].train]
+    assert [*stages[0].tasks] == [*stages[1].tasks]
+
+
 def test_a_budget_of_tokens_is_as_many_steps_as_hold_it(make_recipe: Callable[..., TrainingRecipe]) -> None:
     budgeted = {key: value for key, value in ASR.items() if key != "steps"}
     steps = [make_recipe([{**budgeted, "tokens": tokens}]).stages[0].num_steps for tokens in (1, 1024, 1025)]

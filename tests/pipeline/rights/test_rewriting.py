@@ -32,6 +32,7 @@ from pipeline.rights.proof import prove
 from pipeline.rights.rewriting import rewrite
 from pipeline.rights.takedown import take_down
 from training.checkpoint import STATE, CheckpointState, Identity
+from training.device import Arithmetic
 
 RECIPE = {"clip_set": {"turns": None, "max_s": 2.0}, "units": {"max_inputs": 2}}
 ANN, BOB, TALK = "BAC009S0764W0121.wav", "BAC009S0764W0122.wav", "conversation.wav"
@@ -258,7 +259,8 @@ def make_run(path, pack_id: str, steps=(10, 20)) -> str:
     """A training run, as far as its checkpoints' JSON goes."""
     for step in steps:
         identity = Identity("recipe", "tokenizer", "vocabulary", "codec", pack_id)
-        state = CheckpointState(identity, 0, "align", step, step, {}, None, [], 2.0, 1.0, 0.5)
+        arithmetic = Arithmetic("2.8", "CPU", "float32", 1, False, False)
+        state = CheckpointState(identity, arithmetic, 0, "align", step, step, {}, None, [], 2.0, 1.0, 0.5)
         folder = path / "checkpoints" / state.name
         folder.mkdir(parents=True)
         (folder / STATE).write_text(json.dumps(asdict(state)))
