@@ -43,6 +43,7 @@ from training.head import IGNORED
 from training.layouts import Layouts
 from training.model import StepAudio2
 from training.packing import Packer
+from training.prefetch import Prefetcher
 from training.recipe import PretrainStage, Task, TrainingRecipe
 from training.trainer import StageTrainer
 
@@ -171,18 +172,20 @@ def theirs_full(setting: Setting, tokenizer_uri: str) -> Measured:
 
 
 def ours_ragged(setting: Setting, pack_uri: str, tokenizer_uri: str, tasks: Mapping[str, float] = SPOKEN) -> Measured:
-    """Steps over packed sequences, read from the pack."""
+    """Steps over packed sequences, read from the pack by a thread beside them, as in a run."""
     tokenizer = Tokenizer.open(tokenizer_uri)
     recipe = recipe_of(setting.model, tasks, setting.tokens, 1, setting.steps + 1)
     with exact_arithmetic(recipe.threads):
         trainer, data = trainer_of(recipe, tokenizer, setting.compiles), data_of(recipe, pack_uri, tokenizer)
-        trainer.train_step(data.next_step())
-        clock, targets, tokens = Clock(), 0, 0
-        for _ in range(setting.steps):
-            batches = clock.waiting(data.next_step)
-            row = trainer.train_step(batches)
-            targets += sum(len(batch.targets_N) for batch in batches)
-            tokens += row["tokens"]
+        targets = tokens = 0
+        with Prefetcher(data, setting.steps + 1) as ahead:
+            trainer.train_step(ahead.next_step())
+            clock = Clock()
+            for _ in range(setting.steps):
+                batches = clock.waiting(ahead.next_step)
+                row = trainer.train_step(batches)
+                targets += sum(len(batch.targets_N) for batch in batches)
+                tokens += row["tokens"]
         return clock.measured(targets, tokens, setting.steps * setting.tokens)
 
 
