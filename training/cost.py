@@ -86,7 +86,7 @@ def stage_flops(
 
     ``num_rows``: of the vocabulary, or as many as are multiplied where audio ids are masked. ``num_labels``: outputs of the
     CTC head. ``recomputes``: the decoder's blocks run again in the backward pass, up to the product in front of their last
-    matrix, where torch stops early. The head's logits always do (``head``).
+    matrix, where torch stops early. The head's logits never do (``head.weighted_loss``).
     """
     if is_ctc:
         return _ctc_flops(config, num_labels, work, trained)
@@ -109,7 +109,7 @@ def stage_flops(
         "encoder": PartFlops(_encoder_forward(config, work), 0.0),
         "adaptor": _adaptor_flops(config, work, is_trained=hears),
         "decoder": PartFlops(forward, backward, recomputed),
-        "head": PartFlops(head, head_backward, head if head_backward else 0.0),
+        "head": PartFlops(head, head_backward),
     }
 
 

@@ -11,7 +11,7 @@ from training.attention import DocumentSpans
 from training.config import model_config
 from training.cost import Work, stage_flops
 from training.features import log_mel
-from training.head import head_losses
+from training.head import weighted_loss
 from training.lengths import num_patches, num_valid_frames
 from training.model import StepAudio2
 from training.recipe import Group
@@ -57,8 +57,9 @@ def test_operations_of_a_step_are_those_that_torch_counts(trained: set[Group], r
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         features = model.hear(mels, valid, torch.full((2,), patches))
         hidden = model.hidden(torch.zeros(2, TOKENS).long(), spans.positions(TOKENS), spans, heard, features)
-        nll, _, _ = head_losses(hidden[:, :TARGETS].flatten(0, 1), model.lm_head.weight, torch.zeros(2 * TARGETS).long())
-        nll.sum().backward()
+        targets, weights = torch.zeros(2 * TARGETS).long(), torch.ones(2 * TARGETS)
+        loss, _ = weighted_loss(hidden[:, :TARGETS].flatten(0, 1), model.lm_head.weight, targets, weights)
+        loss.backward()
     work = squares(Work.of_example(TOKENS, TARGETS, [SAMPLES]) * 2, 2)
     parts = stage_flops(config, ROWS, TEXT + 1, work, trained, recomputes=recomputes)
     assert sum(part.total for part in parts.values()) == counted(counter)

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from training.attention import DocumentSpans
 from training.config import AdaptorConfig, DecoderConfig, EncoderConfig, ModelConfig, model_config
 from training.cost import Work
-from training.head import head_losses
+from training.head import weighted_loss
 from training.memory import Placement, ctc_activations, step_memory, token_activations
 from training.model import StepAudio2
 from training.recipe import Group
@@ -91,8 +91,9 @@ def allocated_peak(model: StepAudio2, trained: set[Group], parts: int, trace: Pa
             for _ in range(parts):
                 features = model.hear(torch.randn(2, 40, 402), torch.full((2,), 400), patches)
                 hidden = model.hidden(ids, spans.positions(256), spans, heard, features)
-                nll, _, _ = head_losses(hidden[:, :200].flatten(0, 1), model.lm_head.weight, ids[:, :200].flatten())
-                nll.sum().backward()
+                targets = ids[:, :200].flatten()
+                loss, _ = weighted_loss(hidden[:, :200].flatten(0, 1), model.lm_head.weight, targets, torch.ones(len(targets)))
+                loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     profiled.export_chrome_trace(str(trace))
