@@ -108,6 +108,11 @@ class TextTokenizer:
         """Ids without any special token around them; an empty text has none."""
         return list(self._bpe.encode(text, add_special_tokens=False).ids)
 
+    def token(self, number: int) -> str | None:
+        """The token of an id as the file spells it, which tells apart ids that are parts of a character; None for an id that is not there."""
+        found: str | None = self._bpe.id_to_token(number)
+        return found
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of BPE ids; a byte sequence cut inside a character comes back as U+FFFD."""
         return str(self._bpe.decode([int(i) for i in ids], skip_special_tokens=False))

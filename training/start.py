@@ -73,7 +73,7 @@ def loaded_groups(start: StartRecipe) -> frozenset[Group]:
 def check_tokenizer(start: StartRecipe, text: TextTokenizer) -> None:
     """Whether ids mean to the text model what they mean here; a folder without a tokenizer.json is taken at its word.
 
-    Raises MismatchError naming the first id that stands for another text.
+    Raises MismatchError naming the first id that stands for another token.
     """
     path = os.path.join(os.path.expanduser(start.decoder or ""), TOKENIZER)
     if start.decoder is None or not os.path.exists(path):
@@ -82,8 +82,9 @@ def check_tokenizer(start: StartRecipe, text: TextTokenizer) -> None:
     if theirs.digest == text.digest:
         return
     for number in range(max(theirs.bpe_size, text.bpe_size)):
-        if theirs.decode([number]) != text.decode([number]):
+        # By tokens and not by texts: half of the bytes are no text by themselves, and all of these would look alike.
+        if theirs.token(number) != text.token(number):
             raise MismatchError(
-                f"weights {start.decoder!r}: id {number} is {theirs.decode([number])!r} in its {TOKENIZER}, "
-                f"{text.decode([number])!r} in the tokenizer here; make the tokenizer from that file"
+                f"weights {start.decoder!r}: id {number} is {theirs.token(number)!r} in its {TOKENIZER}, "
+                f"{text.token(number)!r} in the tokenizer here; make the tokenizer from that file"
             )

@@ -234,6 +234,14 @@ def test_a_text_model_whose_ids_mean_other_texts_is_refused(tmp_path: Path) -> N
     other.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(MismatchError, match=r"id \d+ is '.+' in its tokenizer\.json, '.+' in the tokenizer here"):
         check_tokenizer(start, ours)
+    # Two bytes that are no text by themselves, the one in the other's place.
+    exchanged = json.loads(ours.data)
+    first, second = [token for token, number in exchanged["model"]["vocab"].items() if ours.decode([number]) == "\ufffd"][:2]
+    ids = exchanged["model"]["vocab"]
+    ids[first], ids[second] = ids[second], ids[first]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(exchanged))
+    with pytest.raises(MismatchError, match="make the tokenizer from that file"):
+        check_tokenizer(start, ours)
     # Written in another way, it is the same tokenizer.
     (tmp_path / "tokenizer.json").write_text(json.dumps(json.loads(ours.data), indent=3))
     check_tokenizer(start, ours)
