@@ -47,6 +47,8 @@ bench: env
 	$(ONE_THREAD) $(BIN)/python benchmarks/pack_speed.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/simulation_check.py
 	$(ONE_THREAD) $(BIN)/python benchmarks/part_costs.py
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.trainer_speed
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.loader_speed
 
 # Measures what the parts say on ../shared and writes docs/quality.md; `make quality TOPICS="vad text"` measures those alone.
 quality: env
