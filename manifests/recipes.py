@@ -15,9 +15,9 @@ from manifests.ids import digest_json
 
 
 class RecipeModel(BaseModel):
-    """Base of everything that a recipe may hold: frozen, and no key that nobody reads."""
+    """Base of everything that a recipe may hold: frozen, no key that nobody reads, and no number that is none or infinite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Recipe = TypeVar("Recipe", bound=RecipeModel)

@@ -12,6 +12,7 @@ from training.config import SIZES, StartRecipe
 from training.prompts import Prompts
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
@@ -117,7 +118,7 @@ class StageBase(RecipeModel):
     warmup_steps: int = Field(default=0, ge=0)
     micro_batches: PositiveInt = 1  # parts that a step is worked through in, to bound memory
     loss_weights: LossWeights = LossWeights()
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(default=0.1, ge=0.0)  # on matrices; never on norms, biases and the embedding
     clip_grad_norm: PositiveFloat = 1.0
 
@@ -148,6 +149,8 @@ class CtcStage(StageBase):
     def _fits_together(self) -> CtcStage:
         if others := sorted(set(self.train) - {Group.ENCODER, Group.CTC_HEAD}):
             raise ValueError(f"a ctc stage reaches encoder and ctc_head only, not {others}")
+        if not self.loss_weights.text:
+            raise ValueError("a ctc stage has targets of text alone; loss_weights.text 0 leaves none: take it out")
         if self.batch_documents % self.micro_batches:
             raise ValueError(f"batch_documents {self.batch_documents} must be a multiple of micro_batches {self.micro_batches}")
         if self.warmup_steps >= self.steps:
@@ -208,9 +211,10 @@ class DataRecipe(RecipeModel):
     """Splits of the pack and what is refused from them."""
 
     train_split: str = "train"
-    swap_splits: tuple[str, ...] = ("train",)  # measured after a stage with measure_swap; the first is the run's figure
+    # Measured after a stage with measure_swap; the first is the run's figure.
+    swap_splits: tuple[str, ...] = Field(default=("train",), min_length=1)
     swap_documents: PositiveInt = 256  # at most so many of a split, from its start
-    held_out_splits: tuple[str, ...] = ("test",)  # what the stages' measures are taken on
+    held_out_splits: tuple[str, ...] = Field(default=("test",), min_length=1)  # what the stages' measures are taken on
     held_out_documents: PositiveInt = 256  # at most so many of a split and measure, from its start
     cached_audio_bytes: PositiveInt = 256 << 20
 
@@ -221,7 +225,7 @@ class RepeatRecipe(RecipeModel):
     recombined_share: Share = 0.75
     max_spans: PositiveInt = 4
     max_span_tokens: PositiveInt = 3
-    max_patches_per_token: PositiveFloat = 4.0  # the text is stretched by up to so many places a token
+    max_patches_per_token: float = Field(default=4.0, ge=1.0)  # the text is stretched by up to so many places a token
 
 
 class TrainingRecipe(RecipeModel):

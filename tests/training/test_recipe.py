@@ -54,6 +54,10 @@ def test_shipped_recipes_go_through_the_curriculum(name: str) -> None:
         ({**CTC, "train": {"adaptor": RATE}}, "encoder and ctc_head only"),
         ({**CTC, "micro_batches": 3}, "batch_documents 4 must be a multiple"),
         ({**CTC, "warmup_steps": 5}, "below steps 5"),
+        ({**CTC, "loss_weights": {"text": 0}}, "leaves none"),
+        ({**ASR, "betas": [0.9, 1.0]}, "less than 1"),
+        ({**ASR, "train": {"adaptor": {"lr": float("inf")}}}, "finite number"),
+        ({**ASR, "tasks": {"asr": float("inf")}}, "finite number"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused_with_its_place(stage: dict[str, Any], message: str) -> None:
@@ -61,6 +65,21 @@ def test_a_recipe_that_makes_no_sense_is_refused_with_its_place(stage: dict[str,
 
     with pytest.raises(RequestError, match=message):
         decode_recipe(TrainingRecipe, yaml.safe_dump({"model": "micro", "stages": [stage]}), "mine")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"repeat": {"max_patches_per_token": 0.5}}, "greater than or equal to 1"),
+        ({"data": {"swap_splits": []}}, "at least 1 item"),
+        ({"data": {"held_out_splits": []}}, "at least 1 item"),
+    ],
+)
+def test_what_no_stage_could_work_with_is_refused(
+    make_recipe: Callable[..., TrainingRecipe], part: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_recipe([ASR], **part)
 
 
 def test_models_and_stage_names_must_be_known_and_apart(make_recipe: Callable[..., TrainingRecipe]) -> None:
