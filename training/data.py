@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from manifests.errors import MismatchError, RequestError
+from manifests.errors import MismatchError, RequestError, WorkError
 from manifests.packs import Document, Pack
 from training.batches import Batch, CtcBatch, collate, collate_ctc
 from training.documents import Split
@@ -34,14 +34,25 @@ class DocumentReader:
         self._cache: OrderedDict[tuple[str, str], Document] = OrderedDict()
 
     def read(self, entry: Entry) -> Document:
+        """Raises WorkError where the shard is gone or damaged, naming it and the document."""
         where = (entry.shard, entry.key)
         if where not in self._cache:
-            self._cache[where] = self._pack.read(*where)
+            self._cache[where] = self._whole(entry)
             self._room -= _audio_bytes(self._cache[where])
             while self._room < 0 and len(self._cache) > 1:
                 self._room += _audio_bytes(self._cache.popitem(last=False)[1])
         self._cache.move_to_end(where)
         return self._cache[where]
+
+    def _whole(self, entry: Entry) -> Document:
+        try:
+            return self._pack.read(entry.shard, entry.key)
+        # LibsndfileError, which a damaged FLAC raises, is a RuntimeError.
+        except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise WorkError(
+                f"document {entry.key!r} in shard {entry.shard!r} of pack {self._pack.store.uri!r} cannot be read "
+                f"({type(error).__name__}: {error}); bring the shard and its index back whole and go on with --resume"
+            ) from error
 
 
 class StageData(Protocol):

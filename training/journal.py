@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,11 +32,23 @@ class Journal:
         self._board = SummaryWriter(os.path.join(run_path, BOARD), purge_step=global_step + 1)
 
     def __enter__(self) -> Journal:
+        self._hook, threading.excepthook = threading.excepthook, self._except_what_comes_again
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._board.close()
+    def __exit__(self, _: object, failure: BaseException | None, __: object) -> None:
+        try:
+            self._file.close()
+            self._board.close()
+        except OSError:
+            if failure is None:  # else a full disk has had its word already
+                raise
+        finally:
+            threading.excepthook = self._hook
+
+    def _except_what_comes_again(self, failed: threading.ExceptHookArgs) -> None:
+        """The board writes in a thread: what the disk refuses it is raised by the next ``write``, so no trace of it is shown."""
+        if not isinstance(failed.exc_value, OSError):
+            self._hook(failed)
 
     def write(self, row: dict[str, Any]) -> None:
         """One row; every number in it is a curve of its stage."""
