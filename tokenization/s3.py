@@ -159,19 +159,13 @@ class S3Codec:
 
 
 def _read_weights(path: str) -> Mapping[str, Tensor]:
-    """State dict under the package's names."""
-    if path.endswith(".onnx"):
-        from s3tokenizer.utils import onnx2torch
-
-        weights: Mapping[str, Tensor] = onnx2torch(path)
-        return weights
-    import pickle
-
+    """State dict under the package's names. Raises MismatchError for a file that is none."""
     import torch
+    from s3tokenizer.utils import onnx2torch
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        loaded = onnx2torch(path) if path.endswith(".onnx") else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both parsers raise whatever they stumble over first
         raise MismatchError(
             f"codec 's3': {path!r} is neither .onnx nor a state dict ({' '.join(str(error).split())[:120]}); "
             "give speech_tokenizer_v2_25hz.onnx"

@@ -102,11 +102,16 @@ def test_absent_weights_name_the_remedy() -> None:
             use()
 
 
+@pytest.mark.parametrize("name", ["junk.onnx", "junk.pt"])
+@pytest.mark.parametrize("data", [b"no weights", b"", np.random.default_rng(0).bytes(2000), b"\x2e" * 9], ids=len)
+def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(MismatchError, match=r"neither \.onnx nor|holds no S3"):
+        codec_at(str(tmp_path / name)).setup()
+
+
 def test_other_weights_are_refused(tmp_path: Path, network: torch.nn.Module) -> None:
     junk = tmp_path / "junk.pt"
-    junk.write_bytes(b"no weights")
-    with pytest.raises(MismatchError, match=r"neither \.onnx nor"):
-        codec_at(str(junk)).setup()
     torch.save({"weight": torch.zeros(1)}, junk)
     with pytest.raises(MismatchError, match="holds no S3 tokenizer v2"):
         codec_at(str(junk)).setup()
