@@ -96,7 +96,7 @@ class Pack:
 
     @staticmethod
     def open(uri: str) -> Pack:
-        """Raises RequestError when there is no pack at the URI."""
+        """Raises RequestError when there is no pack at the URI, or one whose head cannot be read."""
         store = Store(uri)
         try:
             head = json.loads(store.read("pack.json"))
@@ -104,6 +104,8 @@ class Pack:
             raise RequestError(
                 f"no pack at {uri!r} (no pack.json); make one with `stepwell corpus pack CORPUS --out {uri}`"
             ) from error
+        except ValueError as error:
+            raise RequestError(f"pack {uri!r}: pack.json is not JSON ({error}); bring it back, or pack again") from error
         if head.get("format_version") != FORMAT_VERSION:
             raise RequestError(f"pack {uri!r} has format {head.get('format_version')!r}; this version reads {FORMAT_VERSION}")
         return Pack(store, head, read_taken(store, head))

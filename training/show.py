@@ -15,6 +15,7 @@ from tokenization.spelling import spelled
 from tokenization.stretches import TokenKind
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
+from training.data import DocumentReader
 from training.documents import read_split
 from training.examples import Example, ExampleMaker
 from training.inputs import check_belongs
@@ -23,6 +24,7 @@ from training.prompts import Prompts
 from training.recipe import LossWeights, PretrainStage, Task, TrainingRecipe
 
 UNLIMITED = 1 << 62  # tokens
+ONE_DOCUMENT = 1  # bytes that the reader may keep: it never keeps fewer documents than one
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ def show_example(
     """The ``index``-th example of a task, in the order of the split; a repeat is not stretched.
 
     With a recipe it has its prompts, with one of its stages also that one's weights and limit of tokens. Raises RequestError for a
-    stage, split or index that is not there, MismatchError when pack and tokenizer do not belong together.
+    stage, split or index that is not there, MismatchError when pack and tokenizer do not belong together, WorkError for a damaged
+    shard.
     """
     pack, tokenizer = Pack.open(pack_uri), Tokenizer.open(tokenizer_uri)
     check_belongs(pack, tokenizer)
@@ -90,7 +93,7 @@ def show_example(
             f"(refused: {dict(found.refused[task])}); count from 0, or show another task"
         )
     entry = found.entries[places[index]]
-    document = None if task in WITHOUT_READING else pack.read(entry.shard, entry.key)
+    document = None if task in WITHOUT_READING else DocumentReader(pack, ONE_DOCUMENT).read(entry)
     example = ExampleMaker(layouts, weights).make(task, entry, document)
     return ShownExample(
         task=task.value,

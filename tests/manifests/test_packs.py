@@ -53,6 +53,9 @@ def test_offsets_span_all_members_of_a_document(tiny_pack: str) -> None:
 
 
 def test_what_there_is_not_is_said(tiny_pack: str, tmp_path: Path) -> None:
+    (tmp_path / "pack.json").write_text('{"format_version":')
+    with pytest.raises(RequestError, match=r"pack\.json is not JSON"):
+        Pack.open(str(tmp_path))
     with pytest.raises(RequestError, match="no pack at"):
         Pack.open(str(tmp_path / "none"))
     with pytest.raises(RequestError, match="no split 'test'"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.recipes import resolved
 from tests.training import made_documents as documents
 from training.cli import app
@@ -67,6 +68,14 @@ def test_an_index_past_the_examples_is_refused_with_what_is_not_among_them(optio
         invoke(*options, "--task", "asr", "--index", "12")
     with pytest.raises(RequestError, match=r"0 examples of 's2tt' in split 'train' \(refused: \{'not_offered': 12\}\)"):
         invoke(*options, "--task", "s2tt")
+
+
+def test_a_damaged_shard_is_named(chord_pack: Any, tmp_path: Path) -> None:
+    copy = shutil.copytree(chord_pack.pack, tmp_path / "pack")
+    (shard,) = copy.glob("shards/train-*.tar")
+    shard.write_bytes(shard.read_bytes()[:3000])
+    with pytest.raises(WorkError, match=r"in shard 'train-000000\.tar' of pack .+ cannot be read"):
+        invoke("--pack", str(copy), "--tokenizer", chord_pack.tokenizer, "--task", "asr")
 
 
 def test_tokens_that_are_no_text_have_their_names() -> None:
