@@ -60,8 +60,11 @@ def read_recipe(package: str, name_or_path: str, names: Callable[[], str]) -> st
     if name_or_path.endswith((".yaml", ".yml")):
         if not os.path.exists(name_or_path):
             raise RequestError(f"recipe file {name_or_path!r} does not exist; give a name ({names()}) or a file")
-        with open(name_or_path, encoding="utf-8") as file:
-            return file.read()
+        try:
+            with open(name_or_path, encoding="utf-8") as file:
+                return file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"recipe file {name_or_path!r} cannot be read ({error}); give a text file of YAML") from error
     if name_or_path not in recipe_names(package):
         raise RequestError(f"recipe {name_or_path!r} is unknown; names are {names()}; a file ends in .yaml")
     return shipped_recipe(package, name_or_path)

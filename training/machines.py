@@ -57,10 +57,8 @@ def find_machine(name: str) -> Machine:
         try:
             with open(name, encoding="utf-8") as file:
                 return decode_recipe(Machine, file.read(), name)
-        except OSError as error:
-            raise RequestError(
-                f"machine file {name!r} cannot be opened: {error.strerror}; give one or a name like h100x8"
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"machine file {name!r} cannot be read ({error}); give one or a name like h100x8") from error
     parts = NAME.match(name)
     kind, number = (parts["cpu"] or parts["gpu"], int(parts["number"])) if parts else ("", 0)
     if kind == "cpu":
@@ -88,5 +86,7 @@ def this_machine(threads: int) -> Machine:
     name = torch.cuda.get_device_name().lower()
     known = next((gpu for gpu in GPUS if gpu in name), None)
     if known is None:
-        raise RequestError(f"GPU {name!r} is unknown to the planner; describe the machine in a YAML file and give it as --machine")
+        raise RequestError(
+            f"GPU {name!r} is unknown to the planner; describe the machine in a YAML file and give it as --machine"
+        )
     return find_machine(f"{known}x{torch.cuda.device_count()}")

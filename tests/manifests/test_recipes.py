@@ -29,6 +29,7 @@ class Outer(RecipeModel):
         ("name: a\nx: 1\ny: 2", "and 1 more"),
         ("- a", "holds list"),
         ("name: [", "is not YAML"),
+        ("name: a\ncut: {max_s: .inf}", "'cut.max_s' = inf: Input should be a finite number"),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_one_line_with_the_path(text: str, complaint: str) -> None:
@@ -65,3 +66,8 @@ def test_a_recipe_is_found_by_name_or_in_a_file(tmp_path: Path, monkeypatch: pyt
         load_recipe(Outer, package, "other")
     with pytest.raises(RequestError, match="does not exist"):
         load_recipe(Outer, package, str(tmp_path / "none.yaml"))
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe")
+    (tmp_path / "folder.yaml").mkdir()
+    for name in ("bytes.yaml", "folder.yaml"):
+        with pytest.raises(RequestError, match=f"{name}' cannot be read"):
+            load_recipe(Outer, package, str(tmp_path / name))

@@ -31,7 +31,10 @@ def test_a_machine_may_be_described_in_a_file(tmp_path: Path) -> None:
     path.write_text("{name: mine, kind: tpu}")
     with pytest.raises(RequestError, match="'kind' = 'tpu'"):
         find_machine(str(path))
-    with pytest.raises(RequestError, match="cannot be opened"):
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(RequestError, match="cannot be read"):
+        find_machine(str(path))
+    with pytest.raises(RequestError, match="cannot be read"):
         find_machine(str(tmp_path / "absent.yaml"))
 
 
