@@ -29,7 +29,7 @@ demo: env
 test: env
 	$(ONE_THREAD) $(BIN)/python -m pytest
 
-# Under a minute: style, types, layers and the fast tests.
+# Style, types, layers and the fast tests: some five minutes on two cores.
 check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
