@@ -132,7 +132,9 @@ class Draft:
         Raises ContractError for one without ``clip_id``: readers could not leave out the rows of clips that were taken down.
         """
         if "clip_id" not in schema.names:
-            raise ContractError(f"{self._head.name}/{role}: columns {schema.names} lack clip_id; tables of units name their clips")
+            raise ContractError(
+                f"{self._head.name}/{role}: columns {schema.names} lack clip_id; tables of units name their clips"
+            )
         if role not in self._files:
             self._files[role] = TableFile(schema)
         self._files[role].append(check_table(table, schema, f"{self._head.name}/{role} of unit {unit}"))

@@ -411,7 +411,9 @@ def test_a_pack_keeps_a_person_in_one_split(studio, tmp_path):
         opened, found = Pack.open(str(tmp_path / out)), {}
         for split in ("train", "test"):
             for row in opened.documents(split).to_pylist():
-                assert ("speaker_id" in opened.read(row["shard"], row["key"]).turns[0].facts["clips"][0]) == ("speakers_from" in changes)
+                assert ("speaker_id" in opened.read(row["shard"], row["key"]).turns[0].facts["clips"][0]) == (
+                    "speakers_from" in changes
+                )
                 found.setdefault(row["speaker"], set()).add(split)
         return found, opened.head["lineage"]
 
