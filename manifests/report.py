@@ -86,7 +86,7 @@ def write_report(
 
 
 def funnel(corpus: Mapping[str, Any], pack: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """From inputs to documents: how many, how long, and what was lost on the way to each, by reason.
+    """From inputs to packed clips: how many, how long, and what was lost on the way to each, by reason.
 
     Hours are None where nothing could be measured (a refused input has no length).
     """
@@ -107,7 +107,9 @@ def funnel(corpus: Mapping[str, Any], pack: Mapping[str, Any] | None) -> list[di
     ]
     if pack is not None:
         dropped = [_loss("dropped", row["reason"], row["num"], row["hours"]) for row in pack["funnel"] if row["reason"]]
-        steps.append({"step": "documents", "num": pack["num_documents"], "hours": pack["hours"], "lost": dropped})
+        # Clips and not documents: of those, several may hold one clip, and be longer than all there was.
+        packed = next(row for row in pack["funnel"] if row["step"] == "packed")
+        steps.append({"step": "packed clips", "num": packed["num"], "hours": packed["hours"], "lost": dropped})
     return steps
 
 

@@ -33,7 +33,7 @@ class Ratio:
     def parse(text: str) -> Ratio:
         """From ``"1:4"``. Raises RequestError."""
         left, colon, right = text.partition(":")
-        if not (colon and left.strip().isdigit() and right.strip().isdigit()):
+        if not (colon and left.strip().isdecimal() and right.strip().isdecimal()):
             raise RequestError(f"interleave ratio {text!r} is not TEXT:AUDIO; write it like 1:4")
         return Ratio(int(left), int(right))
 

@@ -103,20 +103,22 @@ def test_a_full_report(tiny_corpus: str, tiny_pack: str, tokenizer_dir: str, run
     assert page.count("<svg") == 5 + 7 + 1 + 2  # rows of the timeline, histograms, codec, stages
 
 
-def test_the_funnel_goes_down_to_documents(tiny_corpus: str, tiny_pack: str, tmp_path: Path) -> None:
+def test_the_funnel_goes_down_to_packed_clips(tiny_corpus: str, tiny_pack: str, tmp_path: Path) -> None:
     funnel = write_report(str(tmp_path), tiny_corpus, tiny_pack)["funnel"]
     assert [(row["step"], row["num"]) for row in funnel] == [
         ("inputs", 5),
         ("recordings", 3),
         ("speech", None),
         ("clips", 6),
-        ("documents", 2),
+        ("packed clips", 2),
     ]
     assert funnel[1]["lost"] == [
         {"what": "refused", "reason": "not_audio", "num": 1, "hours": None},
         {"what": "folded together", "reason": "same bytes as another input", "num": 1, "hours": None},
     ]
     assert funnel[4]["lost"] == [{"what": "dropped", "reason": "no_text", "num": 4, "hours": 0.004}]
+    assert funnel[4]["hours"] == 0.002
+    assert "make 2 documents of 0.1 s in all." in Page((tmp_path / PAGE).read_text(encoding="utf-8")).text.replace("\u00a0", " ")
     # What is lost between two steps is what the step below has less (an input may be stored and cut short at once).
     assert funnel[0]["num"] - sum(loss["num"] for loss in funnel[1]["lost"]) == funnel[1]["num"]
 

@@ -113,6 +113,6 @@ def test_nothing_is_nothing() -> None:
 
 def test_a_ratio_reads_what_it_writes() -> None:
     assert Ratio.parse(str(Ratio(2, 7))) == Ratio(2, 7)
-    for wrong in ("1-4", "1:", "0:4", "1:x"):
+    for wrong in ("1-4", "1:", "0:4", "1:x", "1:²"):
         with pytest.raises(RequestError, match="1:4"):
             Ratio.parse(wrong)
