@@ -44,6 +44,7 @@ from training.layouts import Layouts
 from training.model import StepAudio2
 from training.packing import Packer
 from training.prefetch import Prefetcher
+from training.pretrained import qwen2_config
 from training.recipe import PretrainStage, Task, TrainingRecipe
 from training.trainer import StageTrainer
 
@@ -212,21 +213,8 @@ def theirs(
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    shape, rows = model_config(setting.model).decoder, tokenizer.vocabulary.num_rows
-    config = transformers.Qwen2Config(
-        vocab_size=rows,
-        hidden_size=shape.width,
-        intermediate_size=shape.inner_width,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        max_position_embeddings=shape.max_positions,
-        rope_theta=shape.rope_theta,
-        rms_norm_eps=shape.norm_eps,
-        tie_word_embeddings=False,
-        use_cache=False,
-        attn_implementation="sdpa",
-    )
+    shape = qwen2_config(model_config(setting.model).decoder, tokenizer.vocabulary, torch.float32)
+    config = transformers.Qwen2Config.from_dict({**shape, "use_cache": False}, attn_implementation="sdpa")
     model, clock, seen = transformers.Qwen2ForCausalLM(config), Clock(), list[tuple[int, int, int]]()
 
     def collator(batch: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
