@@ -60,27 +60,39 @@ class Identity:
                 )
 
 
-@dataclass(frozen=True)
-class CheckpointState:
-    """Everything of a checkpoint that is no tensor."""
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is."""
 
-    identity: Identity
-    arithmetic: Arithmetic
     stage_number: int  # from 0
     stage: str
     step: int  # steps of the stage that are done
     global_step: int  # steps of the run that are done
     data: dict[str, Any]  # StageData.state_dict
-    parent: str | None  # name of the checkpoint before this one in the run
-    finished_stages: list[dict[str, Any]]  # rows of the run's summary
-    first_loss: float  # of the current stage
+    first_loss: float  # of the stage
     last_loss: float
     stage_wall_s: float
-    format_version: int = FORMAT_VERSION
 
     @property
     def name(self) -> str:
+        """Of the checkpoint that is saved here."""
         return f"{self.stage_number:02d}-{self.stage}-{self.step:07d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointState(Progress):
+    """Everything of a checkpoint that is no tensor."""
+
+    identity: Identity
+    arithmetic: Arithmetic
+    parent: str | None  # name of the checkpoint before this one in the run
+    finished_stages: list[dict[str, Any]]  # rows of the run's summary
+    format_version: int = FORMAT_VERSION
+
+
+def path_of(run_path: str, name: str) -> str:
+    """Where a run's checkpoint of that name lies."""
+    return os.path.join(run_path, FOLDER, name)
 
 
 def learned_digest(recipe: TrainingRecipe) -> str:
@@ -88,14 +100,14 @@ def learned_digest(recipe: TrainingRecipe) -> str:
     return recipe_digest(recipe.model_copy(update={"threads": 1, "recompute": False, "compile": False}))
 
 
-def save(run_path: str, model: StepAudio2, trainer: StageTrainer, state: CheckpointState) -> str:
+def save(run_path: str, trainer: StageTrainer, state: CheckpointState) -> str:
     """Publish a checkpoint; returns its path. Raises WorkError where it cannot be written: nothing of it is left then."""
-    final = os.path.join(run_path, FOLDER, state.name)
+    final = path_of(run_path, state.name)
     draft = os.path.join(run_path, FOLDER, f".{state.name}.{new_attempt_id()}")
     try:
         os.makedirs(draft)
         with _plain_errors():
-            state_dict_saver.save(_tensors(model, trainer), checkpoint_id=os.path.join(draft, WEIGHTS), no_dist=True)
+            state_dict_saver.save(_tensors(trainer), checkpoint_id=os.path.join(draft, WEIGHTS), no_dist=True)
         with open(os.path.join(draft, STATE), "wb") as file:
             file.write(json_bytes(asdict(state)))
         _sync(draft)
@@ -129,12 +141,12 @@ def load_weights(path: str, model: StepAudio2) -> None:
     _load({f"model.{name}": tensor for name, tensor in model.state_dict().items()}, path)
 
 
-def load_trainer(path: str, model: StepAudio2, trainer: StageTrainer, step: int) -> None:
+def load_trainer(path: str, trainer: StageTrainer, step: int) -> None:
     """Weights, optimizer moments and the random state, in place; the trainer goes on after ``step`` steps.
 
     Raises as ``load_weights``.
     """
-    load_weights(path, model)
+    load_weights(path, trainer.model)
     with _reading(path):
         held = filesystem.FileSystemReader(os.path.join(path, WEIGHTS)).read_metadata().state_dict_metadata
     rest: dict[str, Any] = {"rng.torch": torch.get_rng_state()}
@@ -209,8 +221,8 @@ def _plain_errors() -> Iterator[None]:
         raise ValueError(" ".join(str(failure).split())) from error
 
 
-def _tensors(model: StepAudio2, trainer: StageTrainer) -> dict[str, Any]:
-    tensors: dict[str, Any] = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+def _tensors(trainer: StageTrainer) -> dict[str, Any]:
+    tensors: dict[str, Any] = {f"model.{name}": tensor for name, tensor in trainer.model.state_dict().items()}
     for name, parameter in trainer.trained.items():
         for moment, tensor in trainer.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{name}.{moment}"] = tensor

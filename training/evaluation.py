@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,19 @@ def measure_swap(
     other = [asr_example(maker, reader, entry, donor) for entry, donor in pairs]
     losses = [mean_loss(model, examples, maker, masked, device) for examples in (own, other)]
     return SwapResult(split.name, len(pairs), *losses)
+
+
+def swap_report(stage: str, found: Sequence[SwapResult]) -> dict[str, Any]:
+    """``evaluation.json``: the first split's figures on top, every split's below."""
+    rows = {r.split: {**asdict(r), "swap_rise": r.swap_rise} for r in found}
+    top = rows[found[0].split]
+    return {
+        "stage": stage,
+        "align_loss": top["align_loss"],
+        "swapped_loss": top["swapped_loss"],
+        "swap_rise": top["swap_rise"],
+        "splits": rows,
+    }
 
 
 def swap_pairs(split: Split, max_documents: int) -> list[tuple[Entry, Entry]]:

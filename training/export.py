@@ -55,7 +55,7 @@ def export_run(
     if name is not None and name not in names:
         raise RequestError(f"run {run_path!r} has no checkpoint {name!r}; it has {', '.join(names)}")
     chosen = name or names[-1]
-    path = os.path.join(run_path, checkpoint.FOLDER, chosen)
+    path = checkpoint.path_of(run_path, chosen)
     state = checkpoint.load_state(path)
     recipe = decode_recipe(TrainingRecipe, json.dumps(_read(run_path, RECIPE)), os.path.join(run_path, RECIPE))
     vocabulary = Vocabulary.from_json(_read(run_path, VOCABULARY))

@@ -9,30 +9,30 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from manifests.console import ProgressBar, progress, say
+from manifests.console import progress, say
 from manifests.errors import MismatchError, RequestError
 from manifests.recipes import resolved
 from training import checkpoint
-from training.checkpoint import CheckpointState, Identity, learned_digest
+from training.checkpoint import CheckpointState, Identity, learned_digest, path_of
 from training.config import model_config
-from training.data import Batching, DocumentReader, StageData, stage_data
+from training.data import Batching, DocumentReader, stage_data
 from training.device import Arithmetic, exact_arithmetic, pick_device
 from training.documents import Split
-from training.evaluation import SwapResult, measure_swap
+from training.evaluation import measure_swap, swap_report
 from training.examples import ExampleMaker
 from training.growth import grow
 from training.held_out import HeldOut, held_out_splits
 from training.inputs import Inputs, growing_stage, open_inputs, swap_splits
 from training.journal import METRICS, Journal
+from training.loop import StageLoop
 from training.model import StepAudio2
-from training.prefetch import Prefetcher
 from training.recipe import LossWeights, PretrainStage, Stage, TrainingRecipe
+from training.saver import Saver
 from training.trainer import StageTrainer, masked_ids
 
 SUMMARY = "summary.json"
@@ -124,8 +124,7 @@ class Run:
         self._reader = DocumentReader(inputs.pack, inputs.recipe.data.cached_audio_bytes)
         splits = held_out_splits(inputs.recipe, inputs.pack, inputs.layouts)
         self._held_out = HeldOut(splits, self._reader, inputs.layouts, inputs.recipe.data.held_out_documents)
-        self._stages: list[dict[str, Any]] = []
-        self._parent: str | None = None
+        self._saver = Saver(run_path, inputs.recipe, self.identity, self.arithmetic)
 
     def held(self, resume: bool) -> CheckpointState | None:
         """The folder's newest checkpoint, checked against this run; None in a new folder.
@@ -144,8 +143,7 @@ class Run:
             if resume:
                 raise RequestError(f"run {self.run_path!r} has no checkpoint to resume from; leave --resume out to begin it")
             return None
-        self._parent = names[-1]
-        state = checkpoint.load_state(self._path(names[-1]))
+        state = checkpoint.load_state(path_of(self.run_path, names[-1]))
         self.identity.check(state.identity, f"checkpoint {names[-1]!r}")
         if not resume and not self.is_finished():
             raise RequestError(
@@ -167,11 +165,12 @@ class Run:
         model.model.recomputes = self.recipe.recompute
         if self.recipe.compile:
             model.model.compile_blocks()
-        self._stages = list(held.finished_stages) if held else []
         global_step = begun = held.global_step if held else 0
         first = held.stage_number if held else 0
         if held is None:
             self.inputs.start.load(model, self.recipe.seed)
+        else:
+            self._saver.go_on(held)
         grows_at = growing_stage(self.recipe, self.inputs.start.loaded)
         with Journal(self.run_path, global_step) as journal, progress() as bars:
             for number in range(first, last_stage + 1):
@@ -183,33 +182,12 @@ class Run:
                 maker = ExampleMaker(self.inputs.layouts, stage.loss_weights)
                 batching = Batching(model.config.encoder.num_mels, vocabulary.pad)
                 data = stage_data(self.inputs.split(stage), self._reader, maker, self.recipe, stage, batching)
-                loop = StageLoop(self, number, model, trainer, data, continued)
+                loop = StageLoop(number, trainer, data, self._saver, continued)
                 bar = bars.task(f"train {stage.name}", stage.num_steps, "steps")
                 global_step = loop.go(journal, bar, global_step)
                 self._measure(journal, stage, model, loop.trainer.step, global_step)
                 self._finish(loop, stage, model, device)
         return self.result(global_step - begun)
-
-    def save(self, loop: StageLoop, global_step: int) -> None:
-        """Publish a checkpoint of a stage under way."""
-        trainer = loop.trainer
-        state = CheckpointState(
-            identity=self.identity,
-            arithmetic=self.arithmetic,
-            stage_number=loop.number,
-            stage=trainer.stage.name,
-            step=trainer.step,
-            global_step=global_step,
-            data=loop.data.state_dict(),
-            parent=self._parent,
-            finished_stages=self._stages,
-            first_loss=loop.first_loss,
-            last_loss=loop.last_loss,
-            stage_wall_s=loop.wall_s,
-        )
-        checkpoint.save(self.run_path, loop.model, trainer, state)
-        self._parent = state.name
-        checkpoint.drop_old(self.run_path, self.recipe.keep_checkpoints, {s.name: s.num_steps for s in self.recipe.stages})
 
     def result(self, steps: int) -> TrainResult:
         """What the folder holds now."""
@@ -218,7 +196,7 @@ class Run:
         evaluation = os.path.join(self.run_path, EVALUATION)
         return TrainResult(
             run=self.run_path,
-            checkpoint=self._path(names[-1]) if names else None,
+            checkpoint=path_of(self.run_path, names[-1]) if names else None,
             metrics=os.path.join(self.run_path, METRICS),
             summary=os.path.join(self.run_path, SUMMARY),
             evaluation=evaluation if os.path.exists(evaluation) else None,
@@ -243,18 +221,18 @@ class Run:
             masked = masked_ids(stage, self.inputs.tokenizer.vocabulary)
             found = [measure_swap(model, split, self._reader, maker, most, masked, device) for split in self.measured]
             self._write(EVALUATION, swap_report(stage.name, found))
-        self._stages = [*self._stages, loop.summary()] if len(self._stages) == loop.number else self._stages
+        stages = self._saver.finish(loop.number, loop.summary())
         evaluation = self._read(EVALUATION)
         self._write(
             SUMMARY,
             {
-                "finished": len(self._stages) == len(self.recipe.stages),
-                "checkpoint": self._parent,
+                "finished": len(stages) == len(self.recipe.stages),
+                "checkpoint": self._saver.newest,
                 "identity": asdict(self.identity),
                 "arithmetic": asdict(self.arithmetic),
                 "model": self.recipe.model,
                 "parameters": sum(p.numel() for p in model.parameters()),
-                "stages": self._stages,
+                "stages": stages,
                 "swap_rise": evaluation.get("swap_rise"),
                 "refused": {task.value: dict(reasons) for task, reasons in self.inputs.train.refused.items()},
             },
@@ -269,9 +247,6 @@ class Run:
         except OSError as error:
             raise RequestError(f"run {self.run_path!r} cannot be written: {error.strerror}; choose another --run") from error
 
-    def _path(self, name: str) -> str:
-        return os.path.join(self.run_path, checkpoint.FOLDER, name)
-
     def _write(self, name: str, value: dict[str, Any]) -> None:
         path = os.path.join(self.run_path, name)
         with open(f"{path}.draft", "w", encoding="utf-8") as file:
@@ -285,65 +260,3 @@ class Run:
             return {}
         with open(path, encoding="utf-8") as file:
             return dict(json.load(file))
-
-
-class StageLoop:
-    """THE training loop; a stage differs from another in its recipe alone."""
-
-    def __init__(
-        self, run: Run, number: int, model: StepAudio2, trainer: StageTrainer, data: StageData, held: CheckpointState | None
-    ) -> None:
-        self.run, self.number, self.model, self.trainer = run, number, model, trainer
-        self.first_loss = self.last_loss = self.wall_s = 0.0
-        if held is not None:
-            path = os.path.join(run.run_path, checkpoint.FOLDER, held.name)
-            checkpoint.load_trainer(path, model, trainer, held.step)
-            data.load_state_dict(held.data)
-            self.first_loss, self.last_loss, self.wall_s = held.first_loss, held.last_loss, held.stage_wall_s
-        self.data = Prefetcher(data, trainer.stage.num_steps - trainer.step)
-
-    def go(self, journal: Journal, bar: ProgressBar, global_step: int) -> int:
-        """Work through what is left of the stage; returns the run's steps so far."""
-        stage, every = self.trainer.stage, self.run.recipe.checkpoint_every
-        bar.advance(self.trainer.step)
-        with self.data:
-            while self.trainer.step < stage.num_steps:
-                began = time.perf_counter()
-                batches = self.data.next_step()
-                waited = time.perf_counter() - began
-                row = self.trainer.train_step(batches)
-                wall_s = time.perf_counter() - began
-                clock = {"wall_s": wall_s, "data_wait_s": waited, "tokens_per_s": row["tokens"] / wall_s}
-                global_step += 1
-                journal.write({**row, **clock, "global_step": global_step})
-                self.last_loss = row["loss"]
-                self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
-                self.wall_s += wall_s
-                bar.advance(1, f"loss {row['loss']:.3f}")
-                if self.trainer.step % every == 0 or self.trainer.step == stage.num_steps:
-                    self.run.save(self, global_step)
-        return global_step
-
-    def summary(self) -> dict[str, Any]:
-        """The stage's row in the run's summary."""
-        return {
-            "name": self.trainer.stage.name,
-            "steps": self.trainer.step,
-            "first_loss": self.first_loss,
-            "last_loss": self.last_loss,
-            "wall_s": self.wall_s,
-            "trainable_parameters": self.trainer.num_trainable,
-        }
-
-
-def swap_report(stage: str, found: list[SwapResult]) -> dict[str, Any]:
-    """``evaluation.json``: the first split's figures on top, every split's below."""
-    rows = {r.split: {**asdict(r), "swap_rise": r.swap_rise} for r in found}
-    top = rows[found[0].split]
-    return {
-        "stage": stage,
-        "align_loss": top["align_loss"],
-        "swapped_loss": top["swapped_loss"],
-        "swap_rise": top["swap_rise"],
-        "splits": rows,
-    }

@@ -26,26 +26,26 @@ pytestmark = pytest.mark.slow
 # The command, in a process whose disk takes no more than so many bytes a file from the second checkpoint on.
 FULL = """
 import resource, signal, sys
-import stepwell, training.run as run
+import stepwell, training.saver as saver
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-whole, most = run.Run.save, int(sys.argv.pop(1))
+whole, most = saver.Saver.save, int(sys.argv.pop(1))
 def save(self, *args):
-    if self._parent is not None:
+    if self.newest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     whole(self, *args)
-run.Run.save = save
+saver.Saver.save = save
 stepwell.main()
 """
 # The command, in a process without root's right to write where nobody may, whose folder of checkpoints becomes read-only.
 READ_ONLY = """
 import os, sys
-import stepwell, training.run as run
-whole = run.Run.save
+import stepwell, training.saver as saver
+whole = saver.Saver.save
 def save(self, *args):
-    if self._parent is not None:
+    if self.newest is not None:
         os.chmod(os.path.join(self.run_path, "checkpoints"), 0o555)
     whole(self, *args)
-run.Run.save = save
+saver.Saver.save = save
 stepwell.main()
 """
 

@@ -260,7 +260,9 @@ def make_run(path, pack_id: str, steps=(10, 20)) -> str:
     for step in steps:
         identity = Identity("recipe", "tokenizer", "vocabulary", "codec", pack_id)
         arithmetic = Arithmetic("2.8", "CPU", "float32", 1, False, False)
-        state = CheckpointState(identity, arithmetic, 0, "align", step, step, {}, None, [], 2.0, 1.0, 0.5)
+        at = {"stage_number": 0, "stage": "align", "step": step, "global_step": step, "data": {}}
+        told = {"first_loss": 2.0, "last_loss": 1.0, "stage_wall_s": 0.5, "parent": None, "finished_stages": []}
+        state = CheckpointState(identity=identity, arithmetic=arithmetic, **at, **told)
         folder = path / "checkpoints" / state.name
         folder.mkdir(parents=True)
         (folder / STATE).write_text(json.dumps(asdict(state)))
