@@ -1,0 +1,119 @@
+"""The processes that train together, and what they tell each other.
+
+A launcher starts them: ``torchrun`` and Ray Train say by environment variables who is who; without any there is one process, no process group,
+and every verb here is free.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from manifests.errors import RequestError
+
+Value = TypeVar("Value")
+# What a launcher sets for each process; the first two are torchrun's names for "which" and "of how many".
+RANK, WORLD, LOCAL_RANK, ADDRESS, PORT = "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train: its number from 0, how many they are, and where its part of the model lies."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_first(self) -> bool:
+        """Of all ranks, the one that prints and writes files."""
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, changed in place to its sum over all ranks: the same bits on each. Every rank must call it."""
+        if self.world > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+        return tensor
+
+    def gather(self, value: Value) -> list[Value]:
+        """The picklable values of all ranks, in their order, on every rank. Every rank must call it."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The ranks that a launcher started, connected while the body runs; this process alone where none did.
+
+    They speak gloo, and NCCL for what lies on a CUDA device. A process group that the launcher made already (Ray Train) is used and left.
+    Raises RequestError where the launcher's variables do not fit together.
+    """
+    found = _ranks()
+    if found.device.type == "cuda":
+        torch.cuda.set_device(found.device)
+    begins = found.world > 1 and not dist.is_initialized()
+    if begins:
+        with quiet_gloo():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if found.device.type == "cuda" else "gloo")
+    try:
+        yield found
+    finally:
+        if begins:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def quiet_gloo() -> Iterator[None]:
+    """While a process group is made: gloo writes a line about each to standard output, where results belong."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _ranks() -> Ranks:
+    if WORLD not in os.environ:
+        return Ranks(0, 1, _device(0))
+    needed = (RANK, LOCAL_RANK, ADDRESS, PORT)
+    if missing := [name for name in needed if name not in os.environ]:
+        raise RequestError(
+            f"{WORLD} is set and {', '.join(missing)} not; torchrun sets all of them: launch with it, or unset {WORLD}"
+        )
+    values = {name: os.environ[name] for name in (RANK, WORLD, LOCAL_RANK)}
+    if not all(value.isdecimal() for value in values.values()) or not int(values[RANK]) < int(values[WORLD]):
+        raise RequestError(f"{values}: must be whole numbers, {RANK} below {WORLD}; launch with torchrun, or unset them")
+    return Ranks(int(values[RANK]), int(values[WORLD]), _device(int(values[LOCAL_RANK])))
+
+
+def _device(local_rank: int) -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise RequestError(
+            f"{LOCAL_RANK} {local_rank} has no device among the {torch.cuda.device_count()} of this machine; start at most one process a device"
+        )
+    return torch.device("cuda", local_rank)
