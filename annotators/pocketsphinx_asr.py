@@ -16,6 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from annotators.asr_schema import ASR_ADDS, MIN_CLIP_SAMPLES, SILENT_ROW, Word, asr_row
+from annotators.forked_decoder import ForkedDecoder
 from annotators.silence import is_silent
 from annotators.weights import packaged_model, packaged_path, path_digest
 from manifests.contracts import MODEL_RATE_HZ, Audio, ClipBatch, Hearing, ModelFact, Resources
@@ -44,7 +45,7 @@ class Pocketsphinx:
     """Annotator: text, words and confidence of a clip; abstains under 0.1 s."""
 
     name = "pocketsphinx"
-    version = "2"
+    version = "3"
     hears = Hearing.MODEL
     reads: tuple[str, ...] = ()
     adds = ASR_ADDS
@@ -53,7 +54,7 @@ class Pocketsphinx:
 
     def __init__(self, config: PocketsphinxConfig) -> None:
         self.config = config
-        self._decoder: Any = None
+        self._decoder: ForkedDecoder | None = None
 
     @property
     def models(self) -> tuple[ModelFact, ...]:
@@ -63,48 +64,44 @@ class Pocketsphinx:
         return fingerprint(self.name, self.version, self.config.identity(), path_digest(_model_path()))
 
     def setup(self) -> None:
-        if self._decoder is None:
-            import pocketsphinx
+        self._loaded()
 
+    def _loaded(self) -> ForkedDecoder:
+        if self._decoder is None:
             model = _model_path()
-            self._decoder = pocketsphinx.Decoder(
-                hmm=os.path.join(model, "en-us"),
-                lm=os.path.join(model, "en-us.lm.bin"),
-                dict=os.path.join(model, "cmudict-en-us.dict"),
-                cmn="batch",
-                fwdflat=False,
-                maxhmmpf=self.config.max_active_hmms,
-                maxwpf=self.config.max_words_a_frame,
-                # Scores are relative to the best of the senones looked at, and those left active by the clip before are looked
-                # at too: with all of them the clip alone decides. Words and times are the same, posteriors move by up to 0.003.
-                compallsen=True,
-                loglevel="FATAL",
+            self._decoder = ForkedDecoder(
+                {
+                    "hmm": os.path.join(model, "en-us"),
+                    "lm": os.path.join(model, "en-us.lm.bin"),
+                    "dict": os.path.join(model, "cmudict-en-us.dict"),
+                    "cmn": "batch",
+                    "fwdflat": False,
+                    "maxhmmpf": self.config.max_active_hmms,
+                    "maxwpf": self.config.max_words_a_frame,
+                    "loglevel": "FATAL",
+                }
             )
+        return self._decoder
 
     def annotate(self, batch: ClipBatch) -> pa.Table:
-        self.setup()
-        return batch.table([self._recognise(audio) for audio in batch.audio], self.adds)
+        decoder = self._loaded()
+        return batch.table([self._recognise(decoder, audio) for audio in batch.audio], self.adds)
 
-    def _recognise(self, audio_S: Audio) -> dict[str, Any] | None:
+    def _recognise(self, decoder: ForkedDecoder, audio_S: Audio) -> dict[str, Any] | None:
         if len(audio_S) < MIN_CLIP_SAMPLES:
             return None
         if is_silent(audio_S):
             return SILENT_ROW
-        # Noise floor and cepstral mean carry over from one utterance to the next; this starts them anew and costs nothing.
-        self._decoder.reinit_feat()
-        self._decoder.start_utt()
         pcm = (np.clip(audio_S, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
-        self._decoder.process_raw(pcm, no_search=False, full_utt=True)
-        self._decoder.end_utt()
         words = [
             Word(
-                PRONUNCIATION.sub("", segment.word),
-                segment.start_frame * FRAME_SAMPLES,
-                min(len(audio_S), (segment.end_frame + 1) * FRAME_SAMPLES),
-                min(1.0, float(segment.prob)),
+                PRONUNCIATION.sub("", word),
+                first_frame * FRAME_SAMPLES,
+                min(len(audio_S), (last_frame + 1) * FRAME_SAMPLES),
+                min(1.0, posterior),
             )
-            for segment in self._decoder.seg() or ()
-            if not FILLER.match(segment.word)
+            for word, first_frame, last_frame, posterior in decoder.decode(pcm)
+            if not FILLER.match(word)
         ]
         text = " ".join(word.word for word in words)
         if not words:

@@ -89,7 +89,7 @@ def pocketsphinx(*, fresh: bool) -> Call:
     """
     import pocketsphinx as package
 
-    from annotators.pocketsphinx_asr import PocketsphinxConfig
+    from annotators.pocketsphinx_asr import FILLER, PocketsphinxConfig
 
     config = PocketsphinxConfig()
     limits = {"maxhmmpf": config.max_active_hmms, "maxwpf": config.max_words_a_frame}
@@ -99,14 +99,15 @@ def pocketsphinx(*, fresh: bool) -> Call:
 
     kept = load()
 
-    def call(audio: Audio) -> str:
+    def call(audio: Audio) -> dict[str, Any]:
         decoder = load() if fresh else kept
         decoder.reinit_feat()
         decoder.start_utt()
         decoder.process_raw((np.clip(audio, -1.0, 1.0) * 32767.0).astype("<i2").tobytes(), full_utt=True)
         decoder.end_utt()
         hypothesis = decoder.hyp()
-        return hypothesis.hypstr if hypothesis else ""
+        posteriors = [float(found.prob) for found in decoder.seg() or () if not FILLER.match(found.word)]
+        return {"text": hypothesis.hypstr if hypothesis else "", "posteriors": posteriors}
 
     return call
 
@@ -238,7 +239,16 @@ def agreement(kind: str, ours: Any, theirs: list[Any]) -> str:
     if kind in TEXTS:
         said = [say["text"] if isinstance(say, dict) else say for say in theirs]
         same = [plain(row["text"]) == plain(text) for row, text in zip(rows, said, strict=True)]
-        return f"{sum(same)} of {len(rows)} texts"
+        texts = f"{sum(same)} of {len(rows)} texts"
+        if kind != "pocketsphinx":
+            return texts
+        ours_probs = [[word["confidence"] for word in row["words"]] for row in rows]
+        alike = [
+            np.allclose(probs, np.minimum(say["posteriors"], 1.0), rtol=0, atol=1e-7)
+            for probs, say in zip(ours_probs, theirs, strict=True)
+            if len(probs) == len(say["posteriors"])
+        ]
+        return f"{texts}, {sum(alike)} with the same posteriors"
     if kind == "audio_classifier":
         ours_prob = [{found["label"]: found["prob"] for found in row["posterior"]} for row in rows]
         gaps = [abs(a[s["label"]] - s["score"]) for a, say in zip(ours_prob, theirs, strict=True) for s in say]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from manifests.audio import HeardAudio
+from manifests.cpu_clock import cpu_s
 from pipeline.limits import LimitsConfig, limited_memory
 
 # The items [start, stop) are in flight, for at most so many seconds (None: no limit); (0, 0, None): none is.
@@ -78,11 +79,11 @@ class Watch:
     @contextmanager
     def model(self, heard: Sequence[HeardAudio] = ()) -> Iterator[None]:
         """Counts the CPU seconds inside as the model's own, but for those that went into reading what it has ``heard``."""
-        began = time.process_time()
+        began = cpu_s()
         try:
             yield
         finally:
-            self.model_cpu_s += time.process_time() - began - sum(audio.read_cpu_s for audio in heard)
+            self.model_cpu_s += cpu_s() - began - sum(audio.read_cpu_s for audio in heard)
 
     def failed(self, num: int, message: str | None) -> None:
         """``num`` rows are errors; the first message of the unit is kept."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 from manifests.audio import AudioReader
 from manifests.commits import Attempt, commit_path
 from manifests.contracts import Part, Resources
+from manifests.cpu_clock import cpu_s
 from manifests.snapshots import INGEST
 from manifests.store import Store
 from manifests.tables import UnitTables
@@ -60,7 +61,7 @@ def do(work: Work, store: Store, unit: Unit, watch: Watch) -> dict[str, Any] | N
 
     Who loses the race to commit tells what the work cost all the same. A probe (``watch.only``) writes and commits nothing.
     """
-    started_at_s, wall, cpu = time.time(), time.perf_counter(), time.process_time()
+    started_at_s, wall, cpu = time.time(), time.perf_counter(), cpu_s()
     if store.exists(commit_path(work.output, work.fingerprint, unit.unit_id)):
         return None
     attempt = Attempt(store, work.output, work.fingerprint, unit.unit_id, dict(work.reads))
@@ -84,7 +85,7 @@ def do(work: Work, store: Store, unit: Unit, watch: Watch) -> dict[str, Any] | N
         "carried_audio_s": watch.carried_audio_s,
         "started_at_s": started_at_s,
         "wall_s": (wall_s := time.perf_counter() - wall),
-        "cpu_s": time.process_time() - cpu,
+        "cpu_s": cpu_s() - cpu,
         "gpu_s": wall_s * work.resources.num_gpus,
         "setup_s": watch.setup_s,
         "model_cpu_s": watch.model_cpu_s,

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +19,7 @@ import soundfile
 
 from annotators.pocketsphinx_asr import Pocketsphinx, PocketsphinxConfig
 from manifests.contracts import Audio, ClipBatch
+from manifests.cpu_clock import cpu_s
 from manifests.scoring import score_words
 
 # Real models or whole runs: seconds each, so left out of `make check`.
@@ -73,3 +82,73 @@ def test_it_recognises_something(part: Pocketsphinx, shared: Path) -> None:
     ]
     errors = sum(s.substitutions + s.deletions + s.insertions for s in scores)
     assert errors / sum(s.num_reference for s in scores) < 0.9
+
+
+def test_a_clip_that_kills_its_copy_is_an_error_and_the_next_one_is_heard(part: Pocketsphinx, conversation: Audio) -> None:
+    """The helper outlives the copy: a signal from outside stands for a crash in the decoder."""
+    clip = conversation[60_000:84_000]
+    alone = recognise(part, clip)[0]
+    killer = threading.Thread(target=kill_the_copy_of, args=(os.getpid(),))
+    killer.start()
+    with pytest.raises(RuntimeError, match="SIGKILL"):
+        recognise(part, np.tile(conversation, 4))
+    killer.join()
+    assert recognise(part, clip)[0] == alone
+
+
+def test_the_helper_ends_with_its_part_in_the_middle_of_a_clip() -> None:
+    """Killed as the memory killer would, with a clip under work: no process is left."""
+    program = (
+        "import numpy as np; from annotators.pocketsphinx_asr import PocketsphinxConfig; "
+        "part = PocketsphinxConfig().build(); part.setup(); print('ready', flush=True); "
+        "part._loaded().decode(np.random.default_rng(0).integers(-9000, 9000, 16_000 * 600).astype('<i2').tobytes())"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == b"ready\n"
+    helper = wait_for(lambda: children(worker.pid))
+    copy = wait_for(lambda: children(helper))
+    worker.kill()
+    worker.communicate()
+    assert wait_for(lambda: not alive(helper) and not alive(copy))
+
+
+def test_what_the_helper_takes_is_charged_here(part: Pocketsphinx, conversation: Audio) -> None:
+    part.setup()
+    before, own = cpu_s(), time.process_time()
+    recognise(part, conversation[60_000:220_000])
+    assert cpu_s() - before > 5 * (time.process_time() - own)
+
+
+def kill_the_copy_of(pid: int) -> None:
+    """The process that decodes a clip below the helper of this process."""
+    os.kill(wait_for(lambda: next((copy for helper in all_children(pid) if (copy := children(helper))), 0)), signal.SIGKILL)
+
+
+def children(pid: int) -> int:
+    return next(iter(all_children(pid)), 0)
+
+
+def all_children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(ask: Callable[[], int | bool]) -> int:
+    """What it answers once that is true. Fails after 20 s."""
+    until = time.monotonic() + 20
+    while not (answer := ask()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return int(answer)
