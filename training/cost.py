@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 
 from training.config import ModelConfig
-from training.lengths import num_mel_frames
+from training.lengths import num_adaptor_frames, num_mel_frames
 from training.recipe import Group
 
 MAC = 2  # operations of one multiplication with its addition
@@ -40,17 +40,21 @@ class Work:
         """One example: a document of so many tokens, and pieces of audio of so many samples at 16 kHz that it hears."""
         work = Work(positions=num_tokens, pairs=num_tokens * (num_tokens + 1) / 2, targets=num_targets)
         for num_samples in pieces:
-            mel = num_mel_frames(num_samples)
-            places = (mel - 1) // 2 + 1
-            frames = places // 2
-            work += Work(
-                mel_frames=mel,
-                encoder_positions=places,
-                encoder_pairs=places**2,
-                encoder_frames=frames,
-                patches=(frames - 1) // 2 + 1,
-            )
+            work += Work.of_piece(num_mel_frames(num_samples))
         return work
+
+    @staticmethod
+    def of_piece(mel_frames: int) -> Work:
+        """Encoder and adaptor over one piece of so many mel frames, padding of a batch among them where there is any."""
+        places = (mel_frames - 1) // 2 + 1
+        frames = places // 2
+        return Work(
+            mel_frames=mel_frames,
+            encoder_positions=places,
+            encoder_pairs=places**2,
+            encoder_frames=frames,
+            patches=num_adaptor_frames(frames),
+        )
 
     def __add__(self, other: Work) -> Work:
         return Work(*(getattr(self, entry.name) + getattr(other, entry.name) for entry in fields(self)))

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from manifests.errors import RequestError
 from manifests.recipes import RecipeModel, decode_recipe
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 2**30
 NAME = re.compile(r"^(?:(?P<cpu>cpu)|(?P<gpu>[a-z0-9]+)x)(?P<number>[1-9]\d*)$")
@@ -49,6 +54,53 @@ GPUS = {
 }
 # A core with 512-bit vectors: two fused units of 16 float32 at about 2.5 GHz. Small models reach a quarter of it.
 CORE_FLOPS_PER_S, CORE_EFFICIENCY = 160e9, 0.25
+# The matrices of a measured peak, and for how long they are multiplied.
+MEASURED_WIDTH = {"cpu": 1024, "cuda": 8192}
+MEASURED_S = 0.5
+# Names of boards and slices that go by a known GPU's name and are slower.
+SLOWER = ("mig", "nvl", "h100 pcie")
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most operations a second that one device is good for: what MFU is a share of."""
+
+    device: str
+    flops_per_s: float
+    is_measured: bool  # in square matrix products on the device itself; else as its data sheet has it, dense bfloat16
+
+    def line(self) -> str:
+        """For people."""
+        how = "measured in matrix products" if self.is_measured else "by data sheet"
+        return f"MFU is a share of {self.flops_per_s / 1e12:.3g} TFLOP/s, {how} ({self.device})"
+
+
+def device_peak(device: torch.device) -> Peak:
+    """Of a known GPU by its name; of any other device as measured in half a second, on a CPU in float32 and torch's threads."""
+    import torch
+
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        if (known := known_gpu(name)) is not None and not any(other in name.lower() for other in SLOWER):
+            return Peak(name, GPUS[known].flops_per_s, is_measured=False)
+        return Peak(name, _measured(device, torch.bfloat16), is_measured=True)
+    return Peak(f"CPU, {torch.get_num_threads()} threads, float32", _measured(device, torch.float32), is_measured=True)
+
+
+def _measured(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of the fastest of several products: others on the machine make it slower, nothing makes it faster."""
+    import torch
+
+    width = MEASURED_WIDTH[device.type]
+    left, product = torch.ones(width, width, dtype=dtype, device=device), torch.empty(width, width, dtype=dtype, device=device)
+    shortest, begun = float("inf"), time.perf_counter()
+    while time.perf_counter() - begun < MEASURED_S:
+        began = time.perf_counter()
+        torch.matmul(left, left, out=product)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        shortest = min(shortest, time.perf_counter() - began)
+    return 2 * width**3 / shortest
 
 
 def find_machine(name: str) -> Machine:
@@ -83,10 +135,15 @@ def this_machine(threads: int) -> Machine:
 
     if not torch.cuda.is_available():
         return find_machine(f"cpu{threads}")
-    name = torch.cuda.get_device_name().lower()
-    known = next((gpu for gpu in GPUS if gpu in name), None)
+    name = torch.cuda.get_device_name()
+    known = known_gpu(name)
     if known is None:
         raise RequestError(
             f"GPU {name!r} is unknown to the planner; describe the machine in a YAML file and give it as --machine"
         )
     return find_machine(f"{known}x{torch.cuda.device_count()}")
+
+
+def known_gpu(name: str) -> str | None:
+    """The key in ``GPUS`` of a CUDA device's name."""
+    return next((gpu for gpu in GPUS if gpu in name.lower()), None)

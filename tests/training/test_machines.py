@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from manifests.errors import RequestError
-from training.machines import GIB, Machine, find_machine
+from training.machines import GIB, GPUS, Machine, device_peak, find_machine
 
 
 def test_names_say_kind_and_number() -> None:
@@ -42,3 +43,34 @@ def test_a_machine_may_be_described_in_a_file(tmp_path: Path) -> None:
 def test_unknown_names_are_refused_with_those_that_are_known(name: str) -> None:
     with pytest.raises(RequestError, match="a100xN, h100xN, h200xN and cpuN"):
         find_machine(name)
+
+
+def test_the_peak_of_a_cpu_is_measured_and_says_so() -> None:
+    torch.manual_seed(5)
+    drawn = torch.rand(3)
+    torch.manual_seed(5)
+    peak = device_peak(torch.device("cpu"))
+    assert torch.equal(torch.rand(3), drawn)  # a run's random numbers are none of its business
+    assert peak.is_measured
+    assert "measured" in peak.line()
+    # No core does less than an operation a cycle in matrix products, and none ten thousand.
+    assert 1e9 < peak.flops_per_s < 1e13 * torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H200 MIG 1g.18gb", None),
+        ("NVIDIA L4", None),
+    ],
+)
+def test_known_gpus_have_the_peak_of_their_data_sheet(monkeypatch: pytest.MonkeyPatch, name: str, known: str | None) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    monkeypatch.setattr("training.machines._measured", lambda *_: 7e12)
+    peak = device_peak(torch.device("cuda"))
+    assert (peak.device, peak.is_measured) == (name, known is None)
+    assert peak.flops_per_s == (GPUS[known].flops_per_s if known else 7e12)
