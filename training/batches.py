@@ -16,6 +16,7 @@ import torch
 from tokenization.stretches import TokenKind
 from training.attention import DocumentSpans
 from training.examples import Example
+from training.feature_cache import FeatureCache, Slot
 from training.features import HOP_SAMPLES, log_mel
 from training.lengths import num_patches, num_valid_frames
 
@@ -33,6 +34,15 @@ class HeardBatch:
 
 
 @dataclass(frozen=True)
+class HeardPieces:
+    """Pieces of audio of like lengths that are encoded one by one, or were when the batch was made."""
+
+    slots: tuple[Slot, ...]
+    mels_A: tuple[torch.Tensor | None, ...]  # float32 [C, M]; None where the slot was filled already
+    num_patches_A: torch.Tensor  # int64
+
+
+@dataclass(frozen=True)
 class Batch:
     """Rows of documents, one behind the other, with what is heard in them."""
 
@@ -45,7 +55,7 @@ class Batch:
     spans: DocumentSpans
     weight: float  # the sum of all weights
     targets_N: torch.Tensor  # int64: places in the flattened rows that have loss; the state before each predicts it
-    heard: tuple[HeardBatch, ...]
+    heard: tuple[HeardBatch | HeardPieces, ...]
     features_P: (
         torch.Tensor
     )  # int64: of the features of ``heard``, one behind the other, which stands at the p-th patch of the rows
@@ -84,7 +94,7 @@ class CtcBatch:
         return 1.0 - int(self.heard.num_valid_A.sum()) / frames_AM.numel()
 
 
-AnyBatch = TypeVar("AnyBatch", Batch, CtcBatch, HeardBatch)
+AnyBatch = TypeVar("AnyBatch", bound=Batch | CtcBatch | HeardBatch | HeardPieces)
 
 
 def on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
@@ -93,15 +103,20 @@ def on_device(batch: AnyBatch, device: torch.device) -> AnyBatch:
     def moved(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return value.to(device, non_blocking=True)
-        if isinstance(value, HeardBatch):
+        if isinstance(value, HeardBatch | HeardPieces):
             return on_device(value, device)
         return tuple(moved(part) for part in value) if isinstance(value, tuple) else value
 
     return replace(batch, **{field.name: moved(getattr(batch, field.name)) for field in fields(batch)})
 
 
-def collate(rows: Sequence[Sequence[Example]], width: int, num_mels: int, pad_id: int) -> Batch:
-    """Rows of ``width`` positions, each filled from its start on. Padding has no weight and belongs to no document."""
+def collate(
+    rows: Sequence[Sequence[Example]], width: int, num_mels: int, pad_id: int, cache: FeatureCache | None = None
+) -> Batch:
+    """Rows of ``width`` positions, each filled from its start on. Padding has no weight and belongs to no document.
+
+    With a cache, pieces of audio come one by one, with their slots of it.
+    """
 
     def laid(name: str, fill: int, dtype: Any) -> torch.Tensor:
         out = np.full((len(rows), width), fill, dtype=dtype)
@@ -114,7 +129,7 @@ def collate(rows: Sequence[Sequence[Example]], width: int, num_mels: int, pad_id
         return torch.from_numpy(out)
 
     weights_BT = laid("weights", 0, np.float32)
-    heard, features_P = hear([audio for row in rows for example in row for audio in example.audio], num_mels)
+    heard, features_P = hear([audio for row in rows for example in row for audio in example.audio], num_mels, cache)
     return Batch(
         document_ids=tuple(example.document_id for row in rows for example in row),
         ids_BT=laid("ids", pad_id, np.int64),
@@ -150,16 +165,21 @@ def collate_ctc(examples: Sequence[Example], num_mels: int) -> list[CtcBatch]:
     return batches
 
 
-def hear(pieces: Sequence[np.ndarray], num_mels: int) -> tuple[tuple[HeardBatch, ...], torch.Tensor]:
+def hear(
+    pieces: Sequence[np.ndarray], num_mels: int, cache: FeatureCache | None = None
+) -> tuple[tuple[HeardBatch | HeardPieces, ...], torch.Tensor]:
     """Pieces of audio, float32 ``[S]`` each, in batches by length, and for each of their patches, in the order of the
     pieces, the place of its feature among those that the batches give one after the other (int64 ``[P]``)."""
     groups = by_length([len(piece) for piece in pieces])
-    batches = tuple(_heard([pieces[place] for place in group], num_mels) for group in groups)
+    chosen = [[pieces[place] for place in group] for group in groups]
     counts, start, places = [num_patches(len(piece)) for piece in pieces], 0, [torch.zeros(0, dtype=torch.int64)] * len(pieces)
     for place in (place for group in groups for place in group):
         places[place] = torch.arange(start, start + counts[place])
         start += counts[place]
-    return batches, torch.cat(places) if places else torch.zeros(0, dtype=torch.int64)
+    features_P = torch.cat(places) if places else torch.zeros(0, dtype=torch.int64)
+    if cache is None:
+        return tuple(_heard(group, num_mels) for group in chosen), features_P
+    return tuple(_heard_alone(group, num_mels, cache) for group in chosen), features_P
 
 
 def by_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -182,5 +202,17 @@ def _heard(pieces: Sequence[np.ndarray], num_mels: int) -> HeardBatch:
     return HeardBatch(
         mels_ACM=torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels]),
         num_valid_A=torch.tensor([num_valid_frames(mel.shape[1]) for mel in mels]),
+        num_patches_A=torch.tensor([num_patches(len(piece)) for piece in pieces]),
+    )
+
+
+def _heard_alone(pieces: Sequence[np.ndarray], num_mels: int, cache: FeatureCache) -> HeardPieces:
+    slots = tuple(cache.slot(piece) for piece in pieces)
+    return HeardPieces(
+        slots=slots,
+        mels_A=tuple(
+            log_mel(torch.from_numpy(piece), num_mels) if slot.frames_FE is None else None
+            for slot, piece in zip(slots, pieces, strict=True)
+        ),
         num_patches_A=torch.tensor([num_patches(len(piece)) for piece in pieces]),
     )

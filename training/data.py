@@ -20,6 +20,7 @@ from training.batches import Batch, CtcBatch, collate, collate_ctc
 from training.documents import Split
 from training.entries import Entry
 from training.examples import Example, ExampleMaker, recombine
+from training.feature_cache import FeatureCache
 from training.layouts import WITHOUT_READING
 from training.order import Order, generator
 from training.packing import PackedSequence, Packer
@@ -74,6 +75,7 @@ class Batching:
 
     num_mels: int
     pad_id: int
+    cache: FeatureCache | None = None  # of a frozen encoder's frames
 
 
 def stage_data(
@@ -214,9 +216,9 @@ class PackedData:
         size = len(sequences) // self._world
         own = sequences[self._rank * size : (self._rank + 1) * size]
         rows = [self._examples(sequence) for sequence in own]
-        part = size // self._stage.micro_batches
+        part, width, batching = size // self._stage.micro_batches, self._stage.sequence_length, self._batching
         return [
-            collate(rows[start : start + part], self._stage.sequence_length, self._batching.num_mels, self._batching.pad_id)
+            collate(rows[start : start + part], width, batching.num_mels, batching.pad_id, batching.cache)
             for start in range(0, size, part)
         ]
 

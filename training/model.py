@@ -67,7 +67,11 @@ class StepAudio2(nn.Module):
 
     def hear(self, mels_ACM: torch.Tensor, num_valid_A: torch.Tensor, num_patches_A: torch.Tensor) -> torch.Tensor:
         """Adaptor features ``[sum of num_patches, D]`` of all pieces, one after the other."""
-        features_AND = self.adapter(self.encode(mels_ACM, num_valid_A))
+        return self.adapt(self.encode(mels_ACM, num_valid_A), num_patches_A)
+
+    def adapt(self, frames_AFE: torch.Tensor, num_patches_A: torch.Tensor) -> torch.Tensor:
+        """As ``hear``, of encoder frames; see ``Adaptor.forward``."""
+        features_AND = self.adapter(frames_AFE)
         own_AN = torch.arange(features_AND.shape[1], device=features_AND.device)[None, :] < num_patches_A[:, None]
         return features_AND[own_AN]
 

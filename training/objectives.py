@@ -2,7 +2,8 @@
 """The two losses: next-token prediction over the joint vocabulary, and CTC over the encoder's frames.
 
 Both return sums, never means: the trainer divides by the weight of all targets of the whole step, so that splitting a
-step into micro-batches changes nothing. Shapes: as in ``batches``; K token kinds, V rows, D width, F encoder frames.
+step into micro-batches changes nothing. Shapes: as in ``batches``; K token kinds, V rows, D width, F encoder frames,
+E encoder width.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from tokenization.stretches import TokenKind
-from training.batches import Batch, CtcBatch, HeardBatch
+from training.batches import Batch, CtcBatch, HeardBatch, HeardPieces
+from training.feature_cache import Slot
 from training.head import weighted_loss
+from training.lengths import num_encoder_frames, num_valid_frames
 from training.model import StepAudio2
 
 NUM_KINDS = len(TokenKind)
@@ -43,12 +47,34 @@ def token_sums(model: StepAudio2, batch: Batch, masked: slice | None = None) -> 
     return Sums(loss, *_by_kind(kinds_N, nll_N, entropy_N, is_right_N.float()))
 
 
-def features(model: StepAudio2, heard: Sequence[HeardBatch], places_P: torch.Tensor) -> torch.Tensor | None:
+def features(model: StepAudio2, heard: Sequence[HeardBatch | HeardPieces], places_P: torch.Tensor) -> torch.Tensor | None:
     """Adaptor features ``[P, D]``, put in order by their places; None where nothing is heard."""
     if not heard:
         return None
-    found = [model.hear(batch.mels_ACM, batch.num_valid_A, batch.num_patches_A) for batch in heard]
+    found = [model.adapt(frames(model, batch), batch.num_patches_A) for batch in heard]
     return torch.cat(found)[places_P]
+
+
+def frames(model: StepAudio2, heard: HeardBatch | HeardPieces) -> torch.Tensor:
+    """Encoder frames ``[A, F, E]``, zero behind each piece's end. Slots that are empty are filled."""
+    if isinstance(heard, HeardBatch):
+        return model.encode(heard.mels_ACM, heard.num_valid_A)
+    device = heard.num_patches_A.device
+    return pad_sequence(
+        [_piece_frames(model, slot, mel_CM).to(device) for slot, mel_CM in zip(heard.slots, heard.mels_A, strict=True)],
+        batch_first=True,
+    )
+
+
+@torch.no_grad()
+def _piece_frames(model: StepAudio2, slot: Slot, mel_CM: torch.Tensor | None) -> torch.Tensor:
+    """Frames ``[F, E]`` of a piece by itself; ``mel_CM`` is there where the slot is empty."""
+    if slot.frames_FE is None:
+        assert mel_CM is not None
+        num_valid = num_valid_frames(mel_CM.shape[1])
+        found_1FE = model.encode(mel_CM[None], torch.tensor([num_valid], device=mel_CM.device))
+        slot.frames_FE = found_1FE[0, : num_encoder_frames(num_valid)].cpu()
+    return slot.frames_FE
 
 
 def ctc_sums(model: StepAudio2, batch: CtcBatch) -> Sums:

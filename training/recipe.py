@@ -217,6 +217,9 @@ class DataRecipe(RecipeModel):
     held_out_splits: tuple[str, ...] = Field(default=("test",), min_length=1)  # what the stages' measures are taken on
     held_out_documents: PositiveInt = 256  # at most so many of a split and measure, from its start
     cached_audio_bytes: PositiveInt = 256 << 20
+    # Of the frozen encoder's frames that are kept in memory. 0: pieces are encoded in batches and none is kept. From 1 on they are
+    # encoded one by one, and how much is kept moves no bit.
+    cached_feature_bytes: int = Field(default=0, ge=0)
 
 
 class RepeatRecipe(RecipeModel):

@@ -25,6 +25,7 @@ from training.device import Arithmetic, exact_arithmetic, pick_device
 from training.documents import Split
 from training.evaluation import measure_swap, swap_report
 from training.examples import ExampleMaker
+from training.feature_cache import FeatureCache
 from training.growth import grow
 from training.held_out import HeldOut, held_out_splits
 from training.inputs import Inputs, growing_stage, open_inputs, swap_splits
@@ -171,6 +172,8 @@ class Run:
             self.inputs.start.load(model, self.recipe.seed)
         else:
             self._saver.go_on(held)
+        most_bytes = self.recipe.data.cached_feature_bytes
+        cache = FeatureCache(most_bytes) if most_bytes else None
         grows_at = growing_stage(self.recipe, self.inputs.start.loaded)
         with Journal(self.run_path, global_step) as journal, progress() as bars:
             for number in range(first, last_stage + 1):
@@ -180,9 +183,11 @@ class Run:
                     grow(model, vocabulary, self.recipe.seed, wrappers=True)
                 trainer = StageTrainer(model, stage, vocabulary, device)
                 maker = ExampleMaker(self.inputs.layouts, stage.loss_weights)
-                batching = Batching(model.config.encoder.num_mels, vocabulary.pad)
+                batching = Batching(model.config.encoder.num_mels, vocabulary.pad, cache)
                 data = stage_data(self.inputs.split(stage), self._reader, maker, self.recipe, stage, batching)
                 loop = StageLoop(number, trainer, data, self._saver, continued)
+                if cache is not None:
+                    cache.belong_to(model.encoder)
                 bar = bars.task(f"train {stage.name}", stage.num_steps, "steps")
                 global_step = loop.go(journal, bar, global_step)
                 self._measure(journal, stage, model, loop.trainer.step, global_step)
