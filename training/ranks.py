@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +30,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    group: dist.ProcessGroup | None = None  # they speak in; None: the default one
 
     @property
     def is_first(self) -> bool:
@@ -39,7 +40,7 @@ class Ranks:
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, changed in place to its sum over all ranks: the same bits on each. Every rank must call it."""
         if self.world > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM, group=self.group)
         return tensor
 
     def gather(self, value: Value) -> list[Value]:
@@ -47,13 +48,39 @@ class Ranks:
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=self.group)
         return found
+
+    def agree(self, work: Callable[[], Value]) -> list[Value]:
+        """What ``work`` comes to on each rank, in their order, on every rank. Every rank must call it.
+
+        Raises on all of them what it raised on the first that it failed on, so that none waits for one that is gone.
+        """
+        try:
+            own: tuple[Any, Exception | None] = (work(), None)
+        except Exception as error:
+            own = (None, error)
+        found = self.gather(own)
+        for _, failure in found:
+            if failure is not None:
+                raise failure
+        return [value for value, _ in found]
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
+
+    @contextmanager
+    def apart(self) -> Iterator[Ranks]:
+        """The same ranks in a group of their own, for a thread beside the one that trains. Every rank must call it."""
+        if self.world == 1:
+            yield self
+            return
+        with quiet_gloo():
+            group = dist.new_group(backend="gloo")
+        yield replace(self, device=torch.device("cpu"), group=group)
+        dist.destroy_process_group(group)
 
 
 ALONE = Ranks()

@@ -23,6 +23,28 @@ with joined() as ranks:
     ranks.barrier()
     print(json.dumps([ranks.rank, ranks.world, ranks.is_first, total.tolist(), total is given, ranks.gather({"rank": ranks.rank})]))
 """
+# In a thread beside one that speaks too: what one rank fails at, all know.
+AGREE = """
+import json, os, threading
+from training.ranks import joined
+def work():
+    if ranks.rank == 1:
+        raise OSError(28, os.strerror(28))
+    return ranks.rank
+def speak():
+    told.append(apart.agree(lambda: apart.rank))
+    try:
+        apart.agree(work)
+    except OSError as error:
+        told.append(error.strerror)
+told = []
+with joined() as ranks, ranks.apart() as apart:
+    beside = threading.Thread(target=speak)
+    beside.start()
+    seen = [ranks.gather(n) for n in range(50)]
+    beside.join()
+    print(json.dumps([told, seen == [[n, n] for n in range(50)]]))
+"""
 
 
 def environment(rank: int, world: int, port: int) -> dict[str, str]:
@@ -37,14 +59,22 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def test_ranks_sum_and_gather_in_their_order() -> None:
+def told_by_two(program: str) -> list[Any]:
+    """What each of two ranks prints."""
     port = free_port()
     started = [
-        subprocess.Popen([sys.executable, "-c", SPEAK], env=environment(rank, 2, port), stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", program], env=environment(rank, 2, port), stdout=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    told = [json.loads(process.communicate(timeout=120)[0]) for process in started]
-    assert told == [[rank, 2, rank == 0, [1.0, 3.0, 5.0], True, [{"rank": 0}, {"rank": 1}]] for rank in range(2)]
+    return [json.loads(process.communicate(timeout=120)[0]) for process in started]
+
+
+def test_ranks_sum_and_gather_in_their_order() -> None:
+    assert told_by_two(SPEAK) == [[rank, 2, rank == 0, [1.0, 3.0, 5.0], True, [{"rank": 0}, {"rank": 1}]] for rank in range(2)]
+
+
+def test_what_one_rank_fails_at_is_raised_on_all() -> None:
+    assert told_by_two(AGREE) == 2 * [[[[0, 1], "No space left on device"], True]]
 
 
 def test_alone_every_verb_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +87,11 @@ def test_alone_every_verb_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     given = torch.ones(2)
     assert ALONE.sum(given) is given
     assert ALONE.gather("x") == ["x"]
+    assert ALONE.agree(lambda: "x") == ["x"]
+    with pytest.raises(ZeroDivisionError):
+        ALONE.agree(lambda: 1 // 0)
+    with ALONE.apart() as apart:
+        assert apart is ALONE
     ALONE.barrier()
     assert ALONE.is_first
 
