@@ -21,23 +21,33 @@ class ProgressBar:
     def __init__(self, progress: Progress, title: str, total: float, unit: str, total_weight: float = 0.0) -> None:
         self.title, self.total, self.unit, self.total_weight = title, total, unit, total_weight
         self.done, self.done_weight, self.note = 0.0, 0.0, ""
+        self.details: Sequence[str] = ()
         self._progress = progress
         self._began = self._line_at = time.monotonic()
+        self._done_before = 0.0
         self._rich_id: Any = None
 
-    def advance(self, amount: float = 1.0, note: str = "", weight: float = 0.0) -> None:
+    def advance(self, amount: float = 1.0, note: str = "", weight: float = 0.0, details: Sequence[str] = ()) -> None:
+        """``details``: figures, the most important first; as many as fit stand on a line of their own."""
         self.done += amount
         self.done_weight += weight
-        self.note = note or self.note
+        self.note, self.details = note or self.note, details or self.details
+        self._progress.show(self)
+
+    def go_on(self, done: float) -> None:
+        """So much was done by an earlier process: the time left goes by what is done from now on."""
+        self.done = self._done_before = done
+        self._began = time.monotonic()
         self._progress.show(self)
 
     @property
     def eta_s(self) -> float | None:
         """Seconds left at the mean rate so far; None before anything was done."""
         done, total = (self.done_weight, self.total_weight) if self.total_weight else (self.done, self.total)
-        if not done:
+        done_now = done - self._done_before
+        if not done_now:
             return None
-        return (time.monotonic() - self._began) * max(0.0, total - done) / done
+        return (time.monotonic() - self._began) * max(0.0, total - done) / done_now
 
     @property
     def eta(self) -> str:
@@ -47,18 +57,20 @@ class ProgressBar:
     def line(self) -> str:
         """The bar as one plain line."""
         eta = f", {self.eta}" if self.eta else ""
-        note = f", {self.note}" if self.note else ""
-        return f"{self.title}: {self.done:.0f}/{self.total:.0f} {self.unit}{eta}{note}"
+        rest = "".join(f", {part}" for part in (self.note, *self.details) if part)
+        return f"{self.title}: {self.done:.0f}/{self.total:.0f} {self.unit}{eta}{rest}"
 
 
 class Progress:
-    """A group of bars. Not thread-safe; drive it from one thread."""
+    """A group of bars. Not thread-safe; drive it from one thread. Where not ``is_shown`` nothing is printed."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+    def __init__(self, stream: TextIO | None = None, *, is_shown: bool = True) -> None:
+        self._stream, self._is_shown = stream or sys.stderr, is_shown
         self._rich: Any = None
-        if self._stream.isatty():
-            from rich.console import Console
+        self._details: Sequence[str] = ()  # of the bar that moved last
+        if self._stream.isatty() and is_shown:
+            from rich.console import Console, Group
+            from rich.live import Live
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as RichProgress
 
@@ -70,17 +82,25 @@ class Progress:
                 TimeElapsedColumn(),
                 TextColumn("{task.fields[eta]}"),
                 TextColumn("{task.fields[note]}"),
-                console=Console(file=self._stream),
             )
+            # One display of both, so that a line below the bars does not flicker.
+            self._live = Live(Group(self._rich, self), console=Console(file=self._stream), refresh_per_second=10)
 
     def __enter__(self) -> Progress:
         if self._rich is not None:
-            self._rich.start()
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._rich is not None:
-            self._rich.stop()
+            self._live.stop()
+
+    def __rich_console__(self, _: Any, options: Any) -> Iterator[Any]:
+        """The line below the bars on a terminal, by rich's protocol."""
+        from rich.text import Text
+
+        if line := fitting(self._details, options.max_width):
+            yield Text(line)
 
     def task(self, title: str, total: float, unit: str, total_weight: float = 0.0) -> ProgressBar:
         """A new bar counting to ``total`` units."""
@@ -90,7 +110,10 @@ class Progress:
         return task
 
     def show(self, task: ProgressBar) -> None:
+        if not self._is_shown:
+            return
         if self._rich is not None:
+            self._details = task.details
             self._rich.update(task._rich_id, completed=task.done, total=task.total, eta=task.eta, note=task.note)
             return
         now = time.monotonic()
@@ -100,9 +123,9 @@ class Progress:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
-    """``with progress() as bars:``"""
-    with Progress() as bars:
+def progress(*, is_shown: bool = True) -> Iterator[Progress]:
+    """``with progress() as bars:``; of several processes that do the same, one shows it."""
+    with Progress(is_shown=is_shown) as bars:
         yield bars
 
 
@@ -165,6 +188,17 @@ def money(value: float, currency: str) -> str:
 def share(value: float | None) -> str:
     """A fraction as a percentage; a dash where there is none."""
     return "-" if value is None else f"{value:.0%}"
+
+
+def fitting(cells: Sequence[str], width: int) -> str:
+    """The first cells that stand in a line of so many characters, two spaces apart."""
+    kept = ""
+    for cell in cells:
+        line = f"{kept}  {cell}" if kept else cell
+        if len(line) > width:
+            break
+        kept = line
+    return kept
 
 
 def bar(done: float, total: float, width: int = 20) -> str:

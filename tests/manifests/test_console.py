@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests import console
-from manifests.console import Progress, aligned, bar, duration, hours, money, number, volume
+from manifests.console import Progress, aligned, bar, duration, fitting, hours, money, number, volume
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,56 @@ def test_time_left_goes_by_weight_where_it_is_known(monkeypatch):
         assert task.eta == ""
 
 
-def test_a_terminal_sees_the_time_left():
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+def test_what_was_done_before_does_not_make_the_rest_look_short(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    with Progress(io.StringIO()) as bars:
+        task = bars.task("train", 1000, "steps")
+        task.go_on(900)
+        assert task.eta_s is None
+        clock[0] += 20
+        task.advance(2, details=("loss 1.0", "text 2.0"))
+        assert task.eta_s == pytest.approx(980.0)
+        assert task.line() == "train: 902/1000 steps, ETA 16 min 20 s, loss 1.0, text 2.0"
 
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_the_time_left():
     stream = Terminal()
     with Progress(stream) as bars:
         bars.task("asr", 4, "units").advance(note="0.5 h")
     assert "1/4" in stream.getvalue()
     assert "ETA" in stream.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_line_below_the_bars_has_as_many_details_as_fit(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    with Progress(stream) as bars:
+        bars.task("train", 4, "steps").advance(details=["loss [1]", "a" * 20, "b" * 20])
+    lines = stream.getvalue().splitlines()
+    assert any("loss [1]  " + "a" * 20 in line for line in lines)
+    assert any("b" * 20 in line for line in lines) == (columns == 80)
+
+
+def test_cells_are_kept_from_the_first_on():
+    assert [fitting(["aa", "bbbb", "c"], width) for width in (1, 2, 7, 8, 10, 11)] == [
+        "",
+        "aa",
+        "aa",
+        "aa  bbbb",
+        "aa  bbbb",
+        "aa  bbbb  c",
+    ]
+
+
+def test_bars_that_are_not_shown_print_nothing(monkeypatch):
+    for stream in (Terminal(), io.StringIO()):
+        with Progress(stream, is_shown=False) as bars:
+            bars.task("train", 1, "steps").advance()
+        assert stream.getvalue() == ""
