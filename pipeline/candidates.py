@@ -128,7 +128,7 @@ def candidates(
     layers = {name: _layer_rows(table, name == recipe.codes_from) for name, table in tables.items()}
     texts, origins = (found.to_pylist() for found in first_texts(_said(clips, facts, tables, recipe), recipe.text_from))
     speakers = clip_speakers(view) if recipe.speakers_from == "speaker_id" else [None] * len(clips)
-    reasons = drop_reasons(view, recipe.leave_out)
+    reasons = drop_reasons(view, recipe.leave_out, recipe.leave_out_named)
     channels: dict[bytes, set[int]] = {}
     for recording, channel in zip(clips["recording_id"].to_pylist(), clips["channel"].to_pylist(), strict=True):
         channels.setdefault(recording, set()).add(channel)

@@ -122,6 +122,10 @@ def pack(
     out: Annotated[str, typer.Option("--out", help="URI of the pack; one that was interrupted is continued.")],
     recipe: Annotated[str, typer.Option("--recipe", help="Name (speech, text) or a .yaml file.")] = "speech",
     tokenizer: Annotated[str | None, typer.Option("--tokenizer", help="Folder of the tokenizer that made the codes.")] = None,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option("--leave-out", metavar="FILE", help="spikes.jsonl of a run: leave out what it blames; may be repeated."),
+    ] = None,
     engine: EngineName = "inline",
     address: Address = None,
     num_cpus: NumCpus = None,
@@ -133,7 +137,8 @@ def pack(
     from pipeline.recipe import PackRecipe
 
     with closing(make_engine(engine, address, num_cpus)) as runner:
-        result = job.pack(sources, out, load_recipe(PackRecipe, "pipeline", recipe), tokenizer, runner.map)
+        decoded = load_recipe(PackRecipe, "pipeline", recipe)
+        result = job.pack(sources, out, decoded, tokenizer, runner.map, leave_out=leave_out or ())
     answer(asdict(result), as_json, result.lines())
 
 

@@ -30,6 +30,7 @@ from pipeline.claims import claim, clean
 from pipeline.clip_documents import clip_parts
 from pipeline.engines import InlineEngine
 from pipeline.facts import LinksTask, Ties, find_links, find_pair_sides, ties_of, unit_groups
+from pipeline.leave_out import named_by_runs
 from pipeline.recipe import PackRecipe
 from pipeline.shuffle import ShardTask, cut_shards, make_shard
 from pipeline.spills import SPILL_BYTES, Part, Spilled, SpillTask, Tally, spill
@@ -74,11 +75,17 @@ class PackResult:
 
 
 def pack(
-    source: str | Sequence[str], out: str, recipe: PackRecipe, tokenizer: str | None = None, run: Map = INLINE.map
+    source: str | Sequence[str],
+    out: str,
+    recipe: PackRecipe,
+    tokenizer: str | None = None,
+    run: Map = INLINE.map,
+    *,
+    leave_out: Sequence[str] = (),
 ) -> PackResult:
     """Pack a corpus, or text: .jsonl or .parquet files with ``text``, as files, folders or globs.
 
-    ``run`` says where the parts and shards are made; without it, here, one after the other. Raises RequestError and leaves
+    ``leave_out``: ``spikes.jsonl`` of runs, whose documents the pack does without. ``run`` says where the parts and shards are made; without it, here, one after the other. Raises RequestError and leaves
     nothing behind when the request is wrong; after any other end the same call goes on.
     """
     sources = [source] if isinstance(source, str) else list(source)
@@ -95,13 +102,16 @@ def pack(
             )
         if recipe.filters or recipe.codes_from or recipe.tags_from:
             raise RequestError(f"recipe {recipe.name!r} names layers, and {sources[0]!r} is plain text; use the recipe `text`")
+        recipe = _without(recipe, named_by_runs(leave_out, None))
         parts = text_parts(files, recipe, tokenizer)
         if not parts:
             raise RequestError(f"text corpus {sources[0]!r} holds no rows in {len(files)} files; a pack needs some")
         with progress() as bars:
             lineage = text_lineage(files, bars.task("read", sum(file.num_bytes for file in files), "bytes"))
-        return write_pack(out, _head(recipe, opened, lineage), dict, lambda _: parts, recipe, run)
+        head, has_funnel = _head(recipe, opened, lineage), bool(recipe.leave_out_named)
+        return write_pack(out, head, dict, lambda _: parts, recipe, run, has_funnel=has_funnel)
     corpus = Corpus.open(sources[0])
+    recipe = _without(recipe, named_by_runs(leave_out, corpus))
     check_recipe(corpus, recipe, tokenizer)
     head = _head(recipe, opened, _corpus_lineage(corpus, recipe))
     return write_pack(
@@ -113,6 +123,11 @@ def pack(
         run,
         has_funnel=True,
     )
+
+
+def _without(recipe: PackRecipe, named: Mapping[str, str]) -> PackRecipe:
+    """The recipe with more that it leaves out by name; as the rest of it, that decides the pack's id."""
+    return recipe.model_copy(update={"leave_out_named": {**named, **recipe.leave_out_named}})
 
 
 def _corpus_lineage(corpus: Corpus, recipe: PackRecipe) -> dict[str, Any]:

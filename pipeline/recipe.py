@@ -73,6 +73,8 @@ class PackRecipe(RecipeModel):
     require_consent: bool = False
     # Decision tables with a drop_reason a clip: what they say is left out (duplicates, contamination).
     leave_out: list[str] = []
+    # Clips by id, of plain text documents by key, that are left out, and why; ``--leave-out`` fills it in from what runs blame.
+    leave_out_named: dict[str, str] = {}
     # Layers whose columns go into K.json as they are.
     tags_from: list[str] = []
     # Layer of captions (``caption_en``, ``caption_zh``) for paralinguistic captioning; null packs none.

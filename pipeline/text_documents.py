@@ -60,7 +60,9 @@ class TextPart:
             facts = {"text": row["text"], "language": row.get("language"), "text_source": "source"}
             turn = MadeTurn(facts, num_text_tokens=len(tokenizer.text.encode(row["text"])) if tokenizer else None)
             split = self.recipe.split_of(digest_bytes(row["text"].encode()).hex())
-            yield Decision((document_of(key, "text", None, [turn], self.recipe.sample_rate_hz),), split, None)
+            left_out = self.recipe.leave_out_named.get(key)
+            documents = () if left_out else (document_of(key, "text", None, [turn], self.recipe.sample_rate_hz),)
+            yield Decision(documents, split, left_out)
 
 
 def text_files(sources: Sequence[str]) -> list[TextFile]:
