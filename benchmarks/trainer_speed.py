@@ -111,7 +111,7 @@ def trainer_of(recipe: TrainingRecipe, tokenizer: Tokenizer, compiles: bool) -> 
     model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
     if compiles:
         model.model.compile_blocks()
-    return StageTrainer(model, stage_of(recipe), vocabulary, torch.device("cpu"))
+    return StageTrainer(model, stage_of(recipe), vocabulary)
 
 
 def data_of(recipe: TrainingRecipe, pack_uri: str, tokenizer: Tokenizer) -> PackedData:

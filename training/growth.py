@@ -15,6 +15,7 @@ from torch import nn
 
 from manifests.errors import ContractError
 from tokenization.vocabulary import Vocabulary
+from training.sharding import reshard, whole
 
 MATRICES = ("model.embed_tokens.weight", "lm_head.weight")  # that have a row a token
 ROWS_AT_ONCE = 8192
@@ -22,9 +23,14 @@ JITTER = 1e-6  # of the mean variance, on the covariance's diagonal: fewer rows 
 
 
 def grow(model: nn.Module, vocabulary: Vocabulary, seed: int, *, wrappers: bool) -> None:
-    """Draw the rows of embedding and head that are not known, in place; ``wrappers``: as in ``Vocabulary.known_rows``."""
+    """Draw the rows of embedding and head that are not known, in place; ``wrappers``: as in ``Vocabulary.known_rows``.
+
+    Over ranks each draws all rows and keeps its own.
+    """
+    reshard(model)
     for name in MATRICES:
-        draw_new_rows(model.get_parameter(name), vocabulary.known_rows(wrappers=wrappers), seed, name)
+        with whole(model.get_parameter(name)) as weight_VD:
+            draw_new_rows(weight_VD, vocabulary.known_rows(wrappers=wrappers), seed, name)
 
 
 @torch.no_grad()

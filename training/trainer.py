@@ -5,29 +5,39 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from manifests.errors import RequestError, WorkError
 from tokenization.stretches import TokenKind
 from tokenization.vocabulary import Vocabulary
 from training.batches import Batch, CtcBatch, on_device
 from training.model import StepAudio2
-from training.objectives import Sums, ctc_sums, token_sums
+from training.objectives import NUM_KINDS, Sums, ctc_sums, token_sums
+from training.ranks import ALONE, Ranks
 from training.recipe import Group, GroupRate, Logits, PretrainStage, Schedule, Stage
+from training.sharding import group_norms, own, reshard, sum_gradients
 
 # What moves with the clock and not with the run: left out wherever two runs are compared.
 CLOCK_COLUMNS = ("wall_s", "data_wait_s", "tokens_per_s")
+BY_KIND = ("loss_K", "correct_K", "entropy_K", "count_K")  # of ``Sums``
 
 
 class StageTrainer:
-    """The model under one stage's rules: what is frozen, the optimizer over the rest, and how far it has come."""
+    """The model under one stage's rules: what is frozen, the optimizer over the rest, and how far it has come.
 
-    def __init__(self, model: StepAudio2, stage: Stage, vocabulary: Vocabulary, device: torch.device) -> None:
-        self.model, self.stage, self.device = model, stage, device
+    Over ranks the model is sharded (``sharding.shard``) and each rank has its own micro-batches of the step; loss, gradient
+    and row are those of all of them together, and every rank decides alike.
+    """
+
+    def __init__(self, model: StepAudio2, stage: Stage, vocabulary: Vocabulary, ranks: Ranks = ALONE) -> None:
+        self.model, self.stage, self.ranks, self.device = model, stage, ranks, ranks.device
         self.step = 0
         self.vocabulary = vocabulary
+        reshard(model)
         self._masked = masked_ids(stage, vocabulary)
         self._trained = freeze_all_but(model, stage)
         self.optimizer = torch.optim.AdamW(optimizer_groups(model, stage), betas=stage.betas, fused=True)
@@ -43,53 +53,68 @@ class StageTrainer:
         return self._trained
 
     def train_step(self, batches: Sequence[Batch] | Sequence[CtcBatch]) -> dict[str, Any]:
-        """One step over its micro-batches; returns its row of metrics, ``step`` counted from 1.
+        """One step over the micro-batches of all ranks, of which these are this rank's; returns its row of metrics, ``step`` counted from 1.
 
         The loss is the weighted sum over all micro-batches by the weight of all of them. Raises WorkError before the
-        optimizer moves when loss or gradient is not finite.
+        optimizer moves when loss or gradient is not finite, on every rank.
         """
-        weight = sum(batch.weight for batch in batches)
+        facts = [(batch.weight, batch.num_tokens, batch.padding, 1) for batch in batches]
+        own_facts = torch.tensor([sum(values) for values in zip(*facts, strict=True)], dtype=torch.float64)
+        weight, tokens, padding, parts = self.ranks.sum(own_facts).tolist()
         rates = self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
-        sums = []
-        for batch in batches:
-            part = self._sums(batch)
-            self._refuse_unless_finite(part.loss, "loss", batch.document_ids)
-            (part.loss / weight).backward()
-            sums.append(part)
-        norms = self._clip()
-        self._refuse_unless_finite(norms["grad_norm"], "gradient norm", [key for batch in batches for key in batch.document_ids])
+        sums = [self._work_through(batch, weight) for batch in batches]
+        sum_gradients([p for p in self._trained.values() if not isinstance(p, DTensor)], self.ranks)
+        total = self._total(sums)
+        loss = float(total.loss.float() / weight)
+        norms = self._norms()
+        self._refuse_unless_finite(loss, float(norms["grad_norm"]), sums, [batch.document_ids for batch in batches])
+        self._clip(norms["grad_norm"])
         self.optimizer.step()
         self.step += 1
-        loss = float(sum(part.loss.detach() for part in sums) / weight)
         return {
             "stage": self.stage.name,
             "step": self.step,
             "loss": loss,
-            **by_kind(sums),
+            **by_kind(total),
             "lr": max(rates.values()),
             **{f"lr_{group}": rate for group, rate in rates.items()},
             **{name: float(norm) for name, norm in norms.items()},
-            "tokens": sum(batch.num_tokens for batch in batches),
-            "padding": sum(batch.padding for batch in batches) / len(batches),
+            "tokens": int(tokens),
+            "padding": padding / parts,
         }
 
-    def _sums(self, batch: Batch | CtcBatch) -> Sums:
-        if isinstance(batch, CtcBatch):
-            return ctc_sums(self.model, on_device(batch, self.device))
-        return token_sums(self.model, on_device(batch, self.device), self._masked)
+    def _work_through(self, batch: Batch | CtcBatch, weight: float) -> Sums:
+        """Add the micro-batch's share of the gradient; returns its sums, which hold no graph."""
+        batch = on_device(batch, self.device)
+        sums = ctc_sums(self.model, batch) if isinstance(batch, CtcBatch) else token_sums(self.model, batch, self._masked)
+        if sums.loss.requires_grad:  # else nothing that the stage trains was reached: an adaptor, and no audio
+            (sums.loss / weight).backward()
+        return replace(sums, loss=sums.loss.detach())
 
-    def _clip(self) -> dict[str, torch.Tensor]:
-        """Scale all gradients so that their joint norm is at most the stage's; the norms before, of all and by group."""
-        norms = {}
-        for group in self.stage.train:
-            owned = [p for part in self.optimizer.param_groups if part["name"] == group.value for p in part["params"]]
-            norms[f"grad_norm_{group.value}"] = torch.nn.utils.get_total_norm(
-                [p.grad if p.grad is not None else torch.zeros(1, device=self.device) for p in owned]
-            )
-        whole = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-        torch.nn.utils.clip_grads_with_norm_(self._trained.values(), self.stage.clip_grad_norm, whole)
-        return {"grad_norm": whole, **norms}
+    def _total(self, sums: Sequence[Sums]) -> Sums:
+        """Of the micro-batches of all ranks: float64, on the CPU."""
+        loss = sum((part.loss for part in sums), torch.zeros((), device=self.device))
+        kinds = [torch.stack([getattr(part, name) for part in sums]).sum(0) for name in BY_KIND]
+        loss_1, *kinds = self.ranks.sum(torch.cat([loss[None], *kinds]).double().cpu()).split([1, *len(BY_KIND) * [NUM_KINDS]])
+        return Sums(loss_1[0], *kinds)
+
+    def _norms(self) -> dict[str, torch.Tensor]:
+        """Norms of the gradients over all ranks, before clipping: of all and by group."""
+        none = torch.zeros(1, device=self.device)
+        given = {group.value: [none if p.grad is None else p.grad for p in self._owned(group)] for group in self.stage.train}
+        norms = {f"grad_norm_{group}": norm for group, norm in group_norms(given, self.ranks).items()}
+        return {"grad_norm": torch.linalg.vector_norm(torch.stack(list(norms.values()))), **norms}
+
+    def _clip(self, norm: torch.Tensor) -> None:
+        """Scale all gradients, whose joint norm is ``norm``, so that it is at most the stage's."""
+        scale = (self.stage.clip_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        for parameter in self._trained.values():
+            if parameter.grad is not None:
+                own(parameter.grad).mul_(scale)
+
+    def _owned(self, group: Group) -> list[torch.nn.Parameter]:
+        return [p for part in self.optimizer.param_groups if part["name"] == group.value for p in part["params"]]
 
     def _set_rates(self) -> dict[str, float]:
         rates = {group.value: rate_at(rate, self.step, self.stage) for group, rate in self.stage.train.items()}
@@ -97,12 +122,21 @@ class StageTrainer:
             group["lr"] = rates[group["name"]]
         return rates
 
-    def _refuse_unless_finite(self, value: torch.Tensor, what: str, keys: Sequence[str]) -> None:
-        if not bool(torch.isfinite(value)):
-            raise WorkError(
-                f"stage {self.stage.name!r} step {self.step + 1}: {what} is {float(value)}; it must be finite. Nothing was updated. "
-                f"Lower the learning rate, or look at documents {', '.join(dict.fromkeys(keys))[:200]}"
-            )
+    def _refuse_unless_finite(
+        self, loss: float, grad_norm: float, sums: Sequence[Sums], documents: Sequence[tuple[str, ...]]
+    ) -> None:
+        """Raises WorkError on all ranks, naming documents of all of them: loss and norm are the same on each."""
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            return
+        what, value = ("gradient norm", grad_norm) if math.isfinite(loss) else ("loss", loss)
+        own_parts = [(bool(part.loss.isfinite()), keys) for part, keys in zip(sums, documents, strict=True)]
+        of_all = [part for of_rank in self.ranks.gather(own_parts) for part in of_rank]
+        suspects = [keys for is_finite, keys in of_all if not is_finite] or [keys for _, keys in of_all]
+        keys = ", ".join(dict.fromkeys(key for keys in suspects for key in keys))
+        raise WorkError(
+            f"stage {self.stage.name!r} step {self.step + 1}: {what} is {value}; it must be finite. Nothing was updated. "
+            f"Lower the learning rate, or look at documents {keys[:200]}"
+        )
 
 
 def masked_ids(stage: Stage, vocabulary: Vocabulary) -> slice | None:
@@ -176,13 +210,9 @@ def rate_at(rate: GroupRate, step: int, stage: Stage) -> float:
     return rate.lr_end + left * (rate.lr - rate.lr_end)
 
 
-def by_kind(sums: Sequence[Sums]) -> dict[str, float]:
-    """``loss_<kind>``, ``accuracy_<kind>``, ``entropy_<kind>`` and ``count_<kind>`` over micro-batches, for the kinds that
-    had targets."""
-    loss_K, correct_K, entropy_K, count_K = (
-        torch.stack([getattr(part, name) for part in sums]).sum(0).tolist()
-        for name in ("loss_K", "correct_K", "entropy_K", "count_K")
-    )
+def by_kind(total: Sums) -> dict[str, float]:
+    """``loss_<kind>``, ``accuracy_<kind>``, ``entropy_<kind>`` and ``count_<kind>`` of a step, for the kinds that had targets."""
+    loss_K, correct_K, entropy_K, count_K = (getattr(total, name).tolist() for name in BY_KIND)
     columns: dict[str, float] = {}
     for kind in TokenKind:
         if count := count_K[kind]:

@@ -129,7 +129,7 @@ rate = {{"lr": 1e-3}}
 shape = dict(steps=1, sequence_length=256, sequences_per_step=2)
 stage = PretrainStage(kind="pretrain", name="tts", tasks={{"tts": 1, "asr": 1}}, train={{"adaptor": rate, "decoder": rate}}, **shape)
 model = StepAudio2(model_config("micro"), vocabulary.num_rows, vocabulary.text_size)
-trainer = StageTrainer(model, stage, vocabulary, torch.device("cpu"))
+trainer = StageTrainer(model, stage, vocabulary)
 maker = ExampleMaker(Layouts(text, vocabulary, Ratio(), Prompts()), LossWeights())
 heard = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
 turn = dict(role=None, text="hi", language=None, num_samples=8000, num_codes=9, num_text_tokens=None, caption_en=None, caption_zh=None)

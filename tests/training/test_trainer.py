@@ -21,8 +21,6 @@ from training.objectives import token_sums
 from training.recipe import Group, GroupRate, Logits, LossWeights, Schedule, Stage, Task, TrainingRecipe
 from training.trainer import StageTrainer, rate_at, trained_names
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture
 def bench(chord_pack: Any) -> Any:
@@ -37,7 +35,7 @@ def bench(chord_pack: Any) -> Any:
         split = read_split(pack, "train", layouts, stage.tasks, recipe.longest_sequence)
         maker = ExampleMaker(layouts, stage.loss_weights)
         data = stage_data(split, DocumentReader(pack, 1 << 24), maker, recipe, stage, Batching(40, vocabulary.pad))
-        return StageTrainer(model, stage, vocabulary, CPU), data
+        return StageTrainer(model, stage, vocabulary), data
 
     return make
 
@@ -63,7 +61,7 @@ def test_gradients_of_what_the_next_stage_freezes_are_freed(bench: Any, demo_rec
     first, data = bench(demo_recipe, demo_recipe.stages[0])
     first.train_step(data.next_step())
     assert any(parameter.grad is not None for parameter in first.model.parameters())
-    StageTrainer(first.model, demo_recipe.stages[1], Vocabulary.small(300), CPU)
+    StageTrainer(first.model, demo_recipe.stages[1], Vocabulary.small(300))
     assert all(parameter.grad is None for parameter in first.model.parameters())
 
 
