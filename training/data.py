@@ -79,12 +79,38 @@ class Batching:
 
 
 def stage_data(
-    split: Split, reader: DocumentReader, maker: ExampleMaker, recipe: TrainingRecipe, stage: Stage, batching: Batching
+    split: Split,
+    reader: DocumentReader,
+    maker: ExampleMaker,
+    recipe: TrainingRecipe,
+    stage: Stage,
+    batching: Batching,
+    rank: int = 0,
+    world: int = 1,
 ) -> StageData:
-    """The data of a stage over the documents that ``split`` says serve its tasks. Raises as ``served_shares``."""
+    """The data of a stage over the documents that ``split`` says serve its tasks; of ``world`` processes, the part of ``rank``.
+
+    Raises as ``served_shares`` and ``size_of_part``.
+    """
     if isinstance(stage, CtcStage):
-        return CtcData(TaskDocuments(Task.CTC, split, reader, maker, recipe.seed, stage.name), recipe, stage, batching)
-    return PackedData(task_documents(split, reader, maker, recipe, stage), recipe, stage, batching)
+        documents = TaskDocuments(Task.CTC, split, reader, maker, recipe.seed, stage.name)
+        return CtcData(documents, recipe, stage, batching, rank, world)
+    return PackedData(task_documents(split, reader, maker, recipe, stage), recipe, stage, batching, rank, world)
+
+
+def size_of_part(stage: Stage, world: int) -> int:
+    """Documents or sequences of a step that each of ``world`` processes gets. Raises RequestError where they do not come out even."""
+    name, whole = (
+        ("batch_documents", stage.batch_documents)
+        if isinstance(stage, CtcStage)
+        else ("sequences_per_step", stage.sequences_per_step)
+    )
+    if whole % (world * stage.micro_batches):
+        raise RequestError(
+            f"stage {stage.name!r}: {name} {whole} must be a multiple of {world} processes times micro_batches {stage.micro_batches}; "
+            "change one of them"
+        )
+    return whole // world
 
 
 def served_shares(split: Split, stage: PretrainStage) -> dict[Task, float]:
@@ -135,6 +161,9 @@ class TaskDocuments:
         entry = self.entry(position)
         return self.maker.make(self.task, entry, None if self.task in WITHOUT_READING else self._reader.read(entry))
 
+    def pass_by(self, position: int) -> None:
+        """Another process takes the example: nothing of it need be kept."""
+
 
 class RepeatDocuments(TaskDocuments):
     """Repeat examples: the text of each document, or spans of all texts, at a random pace. Which, its position decides."""
@@ -162,6 +191,9 @@ class RepeatDocuments(TaskDocuments):
 
     def example(self, position: int) -> Example:
         return self._made.pop(position, None) or self._make(position)
+
+    def pass_by(self, position: int) -> None:
+        self._made.pop(position, None)
 
     def _make(self, position: int) -> Example:
         entry, rng = self.entry(position), generator(f"{self._name} {position}")
@@ -198,14 +230,10 @@ class PackedData:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        if stage.sequences_per_step % (world * stage.micro_batches):
-            raise RequestError(
-                f"stage {stage.name!r}: sequences_per_step {stage.sequences_per_step} must be a multiple of {world} processes times "
-                f"micro_batches {stage.micro_batches}; change one of them"
-            )
+        self._size = size_of_part(stage, world)
         self.documents, self._stage, self._batching = documents, stage, batching
         self._identity = {"stage": stage.name, "seed": recipe.seed}
-        self._rank, self._world = rank, world
+        self._first = rank * self._size
         longest = max(source.longest for source in documents.values())
         sources = {task.value: source for task, source in documents.items()}
         shares = {task.value: stage.tasks[task].share for task in documents}
@@ -213,9 +241,10 @@ class PackedData:
 
     def next_step(self) -> list[Batch]:
         sequences = [self._packer.next_sequence() for _ in range(self._stage.sequences_per_step)]
-        size = len(sequences) // self._world
-        own = sequences[self._rank * size : (self._rank + 1) * size]
-        rows = [self._examples(sequence) for sequence in own]
+        size, own = self._size, slice(self._first, self._first + self._size)
+        for sequence in sequences[: own.start] + sequences[own.stop :]:
+            self._pass_by(sequence)
+        rows = [self._examples(sequence) for sequence in sequences[own]]
         part, width, batching = size // self._stage.micro_batches, self._stage.sequence_length, self._batching
         return [
             collate(rows[start : start + part], width, batching.num_mels, batching.pad_id, batching.cache)
@@ -232,19 +261,36 @@ class PackedData:
     def _examples(self, sequence: PackedSequence) -> list[Example]:
         return [self.documents[Task(placed.task)].example(placed.position) for placed in sequence.documents]
 
+    def _pass_by(self, sequence: PackedSequence) -> None:
+        for placed in sequence.documents:
+            self.documents[Task(placed.task)].pass_by(placed.position)
+
 
 class CtcData:
-    """Micro-batches of audio and labels; within each, audio of like lengths lies together."""
+    """Micro-batches of audio and labels; within each, audio of like lengths lies together.
 
-    def __init__(self, documents: TaskDocuments, recipe: TrainingRecipe, stage: CtcStage, batching: Batching) -> None:
+    Of ``world`` processes, ``rank`` gets the documents of its share of every step.
+    """
+
+    def __init__(
+        self,
+        documents: TaskDocuments,
+        recipe: TrainingRecipe,
+        stage: CtcStage,
+        batching: Batching,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._size = size_of_part(stage, world)
+        self._first = rank * self._size
         self._documents, self._stage, self._batching = documents, stage, batching
         self._identity = {"stage": stage.name, "seed": recipe.seed}
         self._position = 0
 
     def next_step(self) -> list[CtcBatch]:
-        size = self._stage.batch_documents
-        examples = [self._documents.example(self._position + place) for place in range(size)]
-        self._position += size
+        size, first = self._size, self._position + self._first
+        examples = [self._documents.example(position) for position in range(first, first + size)]
+        self._position += self._stage.batch_documents
         part = size // self._stage.micro_batches
         return [
             batch
