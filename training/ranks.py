@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 
 Value = TypeVar("Value")
 # What a launcher sets for each process; the first two are torchrun's names for "which" and "of how many".
@@ -91,20 +92,64 @@ def joined() -> Iterator[Ranks]:
     """The ranks that a launcher started, connected while the body runs; this process alone where none did.
 
     They speak gloo, and NCCL for what lies on a CUDA device. A process group that the launcher made already (Ray Train) is used and left.
-    Raises RequestError where the launcher's variables do not fit together.
+    Only the first prints, but for an error: of whatever ends the ranks, the one that met it first says it, and the others end without
+    a word. Raises RequestError where the launcher's variables do not fit together, WorkError where another rank is gone.
     """
     found = _ranks()
     if found.device.type == "cuda":
         torch.cuda.set_device(found.device)
-    begins = found.world > 1 and not dist.is_initialized()
-    if begins:
-        with quiet_gloo():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if found.device.type == "cuda" else "gloo")
+    with nullcontext() if found.is_first else _silence():
+        if found.world == 1:
+            yield found
+        elif dist.is_initialized():
+            with _plain_losses(found):
+                yield found
+        else:
+            with _one_voice(found), _plain_losses(found):
+                yield found
+
+
+@contextmanager
+def _one_voice(ranks: Ranks) -> Iterator[None]:
+    """Connect the ranks while the body runs. What it raises leaves it on the rank that raises first; on the others, an exit does."""
+    store, _, _ = next(rendezvous("env://"))
+    with quiet_gloo():
+        backend = "cpu:gloo,cuda:nccl" if ranks.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=ranks.world)
     try:
-        yield found
-    finally:
-        if begins:
-            dist.destroy_process_group()
+        yield
+    except BaseException as error:
+        # The group is left as it is: taking it down would wait for ranks that are gone.
+        try:
+            has_another_spoken = store.add("ended", 1) > 1
+        except RuntimeError:  # the store went with the rank that kept it, which said nothing of this error
+            has_another_spoken = False
+        if has_another_spoken:
+            raise SystemExit(getattr(error, "exit_code", 1)) from error
+        raise
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _plain_losses(ranks: Ranks) -> Iterator[None]:
+    """A broken connection is one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo's errors have no class of their own.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise WorkError(
+            f"rank {ranks.rank} of {ranks.world} has lost another: it was killed, ran out of memory, or its machine is gone; see what "
+            "was said of it, and go on with --resume"
+        ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing is printed while the body runs; what leaves it is said as ever."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 @contextmanager
