@@ -1,7 +1,8 @@
 # ruff: noqa: N815 (fields that hold tensors carry shape suffixes too)
 """Examples to tensors: rows of packed documents for the decoder, batches of audio of like lengths for the encoder.
 
-Shapes: B rows, T positions, N positions with loss, P patches, A pieces of audio, C mel bands, M mel frames, L labels.
+Shapes: B rows, T positions, N positions with loss, P patches, A pieces of audio, C mel bands, M mel frames, L labels,
+G tags.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from training.attention import DocumentSpans
 from training.examples import Example
 from training.feature_cache import FeatureCache, Slot
 from training.features import HOP_SAMPLES, log_mel
-from training.lengths import num_patches, num_valid_frames
+from training.lengths import num_adaptor_frames, num_encoder_frames, num_patches, num_valid_frames
+from training.tags import UNKNOWN
 
 LEAST_FILLED = 0.9  # of an encoder batch's frames, what audio has to fill; the rest is padding
 MOST_FRAMES = 64 * 2502  # of an encoder batch: 64 pieces of 25 s
@@ -72,6 +74,15 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class HeardExample:
+    """An example of one piece of audio as the encoder hears it."""
+
+    example: Example
+    mel_CM: torch.Tensor  # float32
+    tags: tuple[int, ...] = ()  # for each of the stage's tags: number of the class, or UNKNOWN
+
+
+@dataclass(frozen=True)
 class CtcBatch:
     """Audio of like lengths, and the labels that its frames are to give."""
 
@@ -79,7 +90,8 @@ class CtcBatch:
     labels_AL: torch.Tensor  # int64, padded
     num_labels_A: torch.Tensor  # int64
     weights_A: torch.Tensor  # float32, of a label
-    weight: float  # the sum over all labels
+    tags_GA: torch.Tensor  # int64, for each of the stage's tags: number of the class, or UNKNOWN
+    weight: float  # the sum over all labels, and tags that are known
     heard: HeardBatch
 
     @property
@@ -145,11 +157,12 @@ def collate(
     )
 
 
-def collate_ctc(examples: Sequence[Example], num_mels: int) -> list[CtcBatch]:
-    """Batches by the length of the audio, the longest first. Every example has one piece."""
+def collate_ctc(heard: Sequence[HeardExample], tag_weights: Sequence[float] = ()) -> list[CtcBatch]:
+    """Batches by the length of the audio, the longest first. ``tag_weights``: of each of the stage's tags in the loss."""
     batches = []
-    for places in by_length([len(example.audio[0]) for example in examples]):
-        chosen = [examples[place] for place in places]
+    for places in by_length([len(one.example.audio[0]) for one in heard]):
+        chosen = [heard[place].example for place in places]
+        tags_GA = torch.tensor([heard[place].tags for place in places], dtype=torch.int64).T
         num_labels_A = torch.tensor([len(example.ids) for example in chosen])
         weights_A = torch.tensor([float(example.weights[0]) for example in chosen])
         batches.append(
@@ -158,11 +171,17 @@ def collate_ctc(examples: Sequence[Example], num_mels: int) -> list[CtcBatch]:
                 labels_AL=torch.nn.utils.rnn.pad_sequence([torch.from_numpy(e.ids) for e in chosen], batch_first=True),
                 num_labels_A=num_labels_A,
                 weights_A=weights_A,
-                weight=float((weights_A.double() * num_labels_A).sum()),
-                heard=_heard([example.audio[0] for example in chosen], num_mels),
+                tags_GA=tags_GA,
+                weight=float((weights_A.double() * num_labels_A).sum()) + tag_weight(tags_GA, tag_weights),
+                heard=_heard([heard[place].mel_CM for place in places]),
             )
         )
     return batches
+
+
+def tag_weight(tags_GA: torch.Tensor, tag_weights: Sequence[float]) -> float:
+    """Weight in the loss of all tags that are known, where one of each weighs so much."""
+    return sum(weight * int((tags_A != UNKNOWN).sum()) for weight, tags_A in zip(tag_weights, tags_GA, strict=True))
 
 
 def hear(
@@ -171,14 +190,14 @@ def hear(
     """Pieces of audio, float32 ``[S]`` each, in batches by length, and for each of their patches, in the order of the
     pieces, the place of its feature among those that the batches give one after the other (int64 ``[P]``)."""
     groups = by_length([len(piece) for piece in pieces])
-    chosen = [[pieces[place] for place in group] for group in groups]
     counts, start, places = [num_patches(len(piece)) for piece in pieces], 0, [torch.zeros(0, dtype=torch.int64)] * len(pieces)
     for place in (place for group in groups for place in group):
         places[place] = torch.arange(start, start + counts[place])
         start += counts[place]
     features_P = torch.cat(places) if places else torch.zeros(0, dtype=torch.int64)
+    chosen = [[pieces[place] for place in group] for group in groups]
     if cache is None:
-        return tuple(_heard(group, num_mels) for group in chosen), features_P
+        return tuple(_heard([log_mel(torch.from_numpy(piece), num_mels) for piece in group]) for group in chosen), features_P
     return tuple(_heard_alone(group, num_mels, cache) for group in chosen), features_P
 
 
@@ -196,13 +215,13 @@ def by_length(lengths: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _heard(pieces: Sequence[np.ndarray], num_mels: int) -> HeardBatch:
-    mels = [log_mel(torch.from_numpy(piece), num_mels) for piece in pieces]
+def _heard(mels: Sequence[torch.Tensor]) -> HeardBatch:
     longest = max(mel.shape[1] for mel in mels)
+    num_valid = [num_valid_frames(mel.shape[1]) for mel in mels]
     return HeardBatch(
         mels_ACM=torch.stack([torch.nn.functional.pad(mel, (0, longest - mel.shape[1])) for mel in mels]),
-        num_valid_A=torch.tensor([num_valid_frames(mel.shape[1]) for mel in mels]),
-        num_patches_A=torch.tensor([num_patches(len(piece)) for piece in pieces]),
+        num_valid_A=torch.tensor(num_valid),
+        num_patches_A=torch.tensor([num_adaptor_frames(num_encoder_frames(num)) for num in num_valid]),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from manifests.errors import MismatchError, RequestError, WorkError
 from manifests.packs import Document, Pack
+from training.augmentation import HeardDocuments
 from training.batches import Batch, CtcBatch, collate, collate_ctc
 from training.documents import Split
 from training.entries import Entry
@@ -157,9 +158,12 @@ class TaskDocuments:
     def entry(self, position: int) -> Entry:
         return self._split.entries[self._places[self._order.document(position)]]
 
+    def document(self, position: int) -> Document:
+        return self._reader.read(self.entry(position))
+
     def example(self, position: int) -> Example:
-        entry = self.entry(position)
-        return self.maker.make(self.task, entry, None if self.task in WITHOUT_READING else self._reader.read(entry))
+        document = None if self.task in WITHOUT_READING else self.document(position)
+        return self.maker.make(self.task, self.entry(position), document)
 
     def pass_by(self, position: int) -> None:
         """Another process takes the example: nothing of it need be kept."""
@@ -283,20 +287,18 @@ class CtcData:
     ) -> None:
         self._size = size_of_part(stage, world)
         self._first = rank * self._size
-        self._documents, self._stage, self._batching = documents, stage, batching
+        self._stage = stage
         self._identity = {"stage": stage.name, "seed": recipe.seed}
+        self._heard = HeardDocuments(documents, stage, f"{recipe.seed} {stage.name}", batching.num_mels)
+        self._tag_weights = [head.weight for head in stage.tags.values()]
         self._position = 0
 
     def next_step(self) -> list[CtcBatch]:
         size, first = self._size, self._position + self._first
-        examples = [self._documents.example(position) for position in range(first, first + size)]
+        heard = [self._heard.example(position) for position in range(first, first + size)]
         self._position += self._stage.batch_documents
         part = size // self._stage.micro_batches
-        return [
-            batch
-            for start in range(0, size, part)
-            for batch in collate_ctc(examples[start : start + part], self._batching.num_mels)
-        ]
+        return [batch for start in range(0, size, part) for batch in collate_ctc(heard[start : start + part], self._tag_weights)]
 
     def state_dict(self) -> dict[str, Any]:
         return {**self._identity, "position": self._position}

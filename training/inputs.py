@@ -15,6 +15,7 @@ from training.evaluation import swap_pairs
 from training.layouts import Layouts
 from training.recipe import CtcStage, Group, PretrainStage, Stage, Task, TrainingRecipe
 from training.start import Start, check_tokenizer, open_start
+from training.tags import check_tags
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> In
     check_tokenizer(recipe.start, tokenizer.text)
     start = open_start(recipe.start, recipe.model, tokenizer.vocabulary)
     check_curriculum(recipe, start.loaded)
+    for stage in recipe.stages:
+        if isinstance(stage, CtcStage):
+            check_tags(stage.tags, stage.name, pack)
     layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, recipe.prompts)
     # ASR whatever the stages do: the swap is measured on it. In the order of Task, so that parts have the same places always.
     tasks = [task for task in Task if task is Task.ASR or any(task in stage.tasks for stage in recipe.stages)]

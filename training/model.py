@@ -1,13 +1,15 @@
 """Step-Audio-2: encoder, adaptor, decoder and output head under the published weight names.
 
 Shapes: B batch, T positions, A audio pieces (in row-major order of their examples), C mel bands, M mel frames,
-F encoder frames, N patches, D decoder width, V vocabulary rows, L text labels. ``ctc_head`` is this trainer's own: it exists to
-pretrain the encoder and is no part of the published layout.
+F encoder frames, N patches, D decoder width, V vocabulary rows, L text labels. ``ctc_head`` and ``tag_heads`` are this
+trainer's own: they exist to pretrain the encoder and are no part of the published layout.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -26,6 +28,7 @@ EMBEDDING_STD = 0.02
 GROUP_PREFIXES = {
     "encoder": ("encoder.",),
     "ctc_head": ("ctc_head.",),
+    "tag_heads": ("tag_heads.",),
     "adaptor": ("adapter.",),
     "embedding": ("model.embed_tokens.",),
     "decoder": ("model.layers.", "model.norm."),
@@ -34,9 +37,14 @@ GROUP_PREFIXES = {
 
 
 class StepAudio2(nn.Module):
-    """The whole model. ``num_rows`` is the joint vocabulary's, ``num_text`` the number of text ids (CTC labels)."""
+    """The whole model. ``num_rows`` is the joint vocabulary's, ``num_text`` the number of text ids (CTC labels).
 
-    def __init__(self, config: ModelConfig, num_rows: int, num_text: int) -> None:
+    ``num_tag_labels``: classes of each tag that the encoder is pretrained to tell.
+    """
+
+    def __init__(
+        self, config: ModelConfig, num_rows: int, num_text: int, num_tag_labels: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         super().__init__()
         self.config = config
         self.encoder = AudioEncoder(config.encoder)
@@ -45,6 +53,8 @@ class StepAudio2(nn.Module):
         self.lm_head = nn.Linear(config.decoder.width, num_rows, bias=False)
         self.ctc_head = nn.Linear(config.encoder.width, num_text + 1)  # the last label is the blank
         self._start_weights()
+        # Last: what a model draws does not depend on whether it has any.
+        self.tag_heads = nn.ModuleDict({name: nn.Linear(config.encoder.width, num) for name, num in num_tag_labels.items()})
 
     def _start_weights(self) -> None:
         for name, module in self.model.named_modules():
@@ -64,6 +74,10 @@ class StepAudio2(nn.Module):
     def ctc_logits(self, mels_ACM: torch.Tensor, num_valid_A: torch.Tensor) -> torch.Tensor:
         """Label logits ``[A, F, L + 1]``; label L is the blank."""
         return self.ctc_head(self.encode(mels_ACM, num_valid_A))
+
+    def tag_logits(self, frames_AFE: torch.Tensor, num_frames_A: torch.Tensor, tag: str) -> torch.Tensor:
+        """Logits ``[A, classes]`` of a tag, from the mean over each piece's encoder frames."""
+        return self.tag_heads[tag](frames_AFE.sum(1) / num_frames_A[:, None])
 
     def hear(self, mels_ACM: torch.Tensor, num_valid_A: torch.Tensor, num_patches_A: torch.Tensor) -> torch.Tensor:
         """Adaptor features ``[sum of num_patches, D]`` of all pieces, one after the other."""

@@ -3,13 +3,14 @@
 
 Both return sums, never means: the trainer divides by the weight of all targets of the whole step, so that splitting a
 step into micro-batches changes nothing. Shapes: as in ``batches``; K token kinds, V rows, D width, F encoder frames,
-E encoder width.
+E encoder width, X classes of a tag.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -17,17 +18,19 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tokenization.stretches import TokenKind
 from training.batches import Batch, CtcBatch, HeardBatch, HeardPieces
+from training.encoder_recipe import TagHead
 from training.feature_cache import Slot
 from training.head import weighted_loss
 from training.lengths import num_encoder_frames, num_valid_frames
 from training.model import StepAudio2
+from training.tags import UNKNOWN
 
 NUM_KINDS = len(TokenKind)
 
 
 @dataclass(frozen=True)
 class Sums:
-    """What a micro-batch adds to a step."""
+    """What a micro-batch adds to a step. Kinds are those of tokens, and behind them the stage's tags."""
 
     loss: torch.Tensor  # scalar with gradient: sum of weighted losses
     loss_K: torch.Tensor  # sum of unweighted losses by kind
@@ -77,13 +80,14 @@ def _piece_frames(model: StepAudio2, slot: Slot, mel_CM: torch.Tensor | None) ->
     return slot.frames_FE
 
 
-def ctc_sums(model: StepAudio2, batch: CtcBatch) -> Sums:
-    """CTC over the labels (Graves et al. 2006): minus log likelihood of each text, in nats.
+def ctc_sums(model: StepAudio2, batch: CtcBatch, tags: Mapping[str, TagHead] = MappingProxyType({})) -> Sums:
+    """CTC over the labels (Graves et al. 2006): minus log likelihood of each text, in nats; and cross-entropy of the tags that are known.
 
     A text counts as right label for label when best-path decoding gives exactly it, otherwise not at all.
     """
     heard = batch.heard
-    log_probs_AFL = model.ctc_logits(heard.mels_ACM, heard.num_valid_A).float().log_softmax(-1)
+    frames_AFE = model.encode(heard.mels_ACM, heard.num_valid_A)
+    log_probs_AFL = model.ctc_head(frames_AFE).float().log_softmax(-1)
     blank = log_probs_AFL.shape[-1] - 1
     frames_A = (heard.num_valid_A + 1) // 2 // 2
     losses_A = F.ctc_loss(
@@ -95,10 +99,20 @@ def ctc_sums(model: StepAudio2, batch: CtcBatch) -> Sums:
         decoded = torch.unique_consecutive(best[:frames])
         label = batch.labels_AL[place, : batch.num_labels_A[place]]
         right_A[place] = float(torch.equal(decoded[decoded != blank], label)) * len(label)
-    loss_K, entropy_K, correct_K, count_K = torch.zeros(4, NUM_KINDS, device=losses_A.device)
+    loss_K, entropy_K, correct_K, count_K = torch.zeros(4, NUM_KINDS + len(tags), device=losses_A.device)
     loss_K[TokenKind.TEXT], correct_K[TokenKind.TEXT] = losses_A.detach().sum(), right_A.sum()
     count_K[TokenKind.TEXT] = batch.num_labels_A.sum()
-    return Sums((losses_A * batch.weights_A).sum(), loss_K, entropy_K, correct_K, count_K)
+    loss = (losses_A * batch.weights_A).sum()
+    for place, (name, head) in enumerate(tags.items(), NUM_KINDS):
+        tags_A = batch.tags_GA[place - NUM_KINDS]
+        log_probs_AX = model.tag_logits(frames_AFE, frames_A, name).float().log_softmax(-1)
+        tag_loss = F.nll_loss(log_probs_AX, tags_A, ignore_index=UNKNOWN, reduction="sum")
+        is_known_A = tags_A != UNKNOWN
+        loss_K[place], count_K[place] = tag_loss.detach(), is_known_A.sum()
+        correct_K[place] = (log_probs_AX.detach().argmax(-1) == tags_A).sum()
+        entropy_K[place] = -(log_probs_AX.exp() * log_probs_AX).detach().sum(-1)[is_known_A].sum()
+        loss = loss + head.weight * tag_loss
+    return Sums(loss, loss_K, entropy_K, correct_K, count_K)
 
 
 def _by_kind(kinds_N: torch.Tensor, *values_N: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -98,7 +98,7 @@ class Planner:
         self.recipe, self.vocabulary, self.machine = recipe, vocabulary, machine
         self.config = model_config(recipe.model)
         with torch.device("meta"):
-            model = StepAudio2(self.config, vocabulary.num_rows, vocabulary.text_size)
+            model = StepAudio2(self.config, vocabulary.num_rows, vocabulary.text_size, recipe.num_tag_labels)
         self._weights = {group: {name: p.numel() for name, p in found} for group, found in model.groups().items()}
         self.sizes = {Group(group): sum(found.values()) for group, found in self._weights.items()}
 

@@ -162,7 +162,8 @@ class Run:
         device = self.device
         vocabulary = self.inputs.tokenizer.vocabulary
         torch.manual_seed(self.recipe.seed)
-        model = StepAudio2(model_config(self.recipe.model), vocabulary.num_rows, vocabulary.text_size).to(device)
+        config, tags = model_config(self.recipe.model), self.recipe.num_tag_labels
+        model = StepAudio2(config, vocabulary.num_rows, vocabulary.text_size, tags).to(device)
         model.model.recomputes = self.recipe.recompute
         if self.recipe.compile:
             model.model.compile_blocks()

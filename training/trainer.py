@@ -16,14 +16,14 @@ from tokenization.stretches import TokenKind
 from tokenization.vocabulary import Vocabulary
 from training.batches import Batch, CtcBatch, on_device
 from training.model import StepAudio2
-from training.objectives import NUM_KINDS, Sums, ctc_sums, token_sums
+from training.objectives import Sums, ctc_sums, token_sums
 from training.ranks import ALONE, Ranks
-from training.recipe import Group, GroupRate, Logits, PretrainStage, Schedule, Stage
+from training.recipe import CtcStage, Group, GroupRate, Logits, PretrainStage, Schedule, Stage
 from training.sharding import group_norms, own, reshard, sum_gradients
 
 # What moves with the clock and not with the run: left out wherever two runs are compared.
 CLOCK_COLUMNS = ("wall_s", "data_wait_s", "tokens_per_s")
-BY_KIND = ("loss_K", "correct_K", "entropy_K", "count_K")  # of ``Sums``
+BY_KIND = ("loss_K", "entropy_K", "correct_K", "count_K")  # of ``Sums``, in its order
 
 
 class StageTrainer:
@@ -39,6 +39,7 @@ class StageTrainer:
         self.vocabulary = vocabulary
         reshard(model)
         self._masked = masked_ids(stage, vocabulary)
+        self._tags = stage.tags if isinstance(stage, CtcStage) else {}
         self._trained = freeze_all_but(model, stage)
         self.optimizer = torch.optim.AdamW(optimizer_groups(model, stage), betas=stage.betas, fused=True)
 
@@ -76,7 +77,7 @@ class StageTrainer:
             "stage": self.stage.name,
             "step": self.step,
             "loss": loss,
-            **by_kind(total),
+            **by_kind(total, list(self._tags)),
             "lr": max(rates.values()),
             **{f"lr_{group}": rate for group, rate in rates.items()},
             **{name: float(norm) for name, norm in norms.items()},
@@ -87,7 +88,10 @@ class StageTrainer:
     def _work_through(self, batch: Batch | CtcBatch, weight: float) -> Sums:
         """Add the micro-batch's share of the gradient; returns its sums, which hold no graph."""
         batch = on_device(batch, self.device)
-        sums = ctc_sums(self.model, batch) if isinstance(batch, CtcBatch) else token_sums(self.model, batch, self._masked)
+        if isinstance(batch, CtcBatch):
+            sums = ctc_sums(self.model, batch, self._tags)
+        else:
+            sums = token_sums(self.model, batch, self._masked)
         if sums.loss.requires_grad:  # else nothing that the stage trains was reached: an adaptor, and no audio
             (sums.loss / weight).backward()
         return replace(sums, loss=sums.loss.detach())
@@ -96,7 +100,8 @@ class StageTrainer:
         """Of the micro-batches of all ranks: float64, on the CPU."""
         loss = sum((part.loss for part in sums), torch.zeros((), device=self.device))
         kinds = [torch.stack([getattr(part, name) for part in sums]).sum(0) for name in BY_KIND]
-        loss_1, *kinds = self.ranks.sum(torch.cat([loss[None], *kinds]).double().cpu()).split([1, *len(BY_KIND) * [NUM_KINDS]])
+        sizes = [1, *(len(kind) for kind in kinds)]
+        loss_1, *kinds = self.ranks.sum(torch.cat([loss[None], *kinds]).double().cpu()).split(sizes)
         return Sums(loss_1[0], *kinds)
 
     def _norms(self) -> dict[str, torch.Tensor]:
@@ -210,17 +215,18 @@ def rate_at(rate: GroupRate, step: int, stage: Stage) -> float:
     return rate.lr_end + left * (rate.lr - rate.lr_end)
 
 
-def by_kind(total: Sums) -> dict[str, float]:
-    """``loss_<kind>``, ``accuracy_<kind>``, ``entropy_<kind>`` and ``count_<kind>`` of a step, for the kinds that had targets."""
-    loss_K, correct_K, entropy_K, count_K = (getattr(total, name).tolist() for name in BY_KIND)
+def by_kind(total: Sums, tags: Sequence[str] = ()) -> dict[str, float]:
+    """``loss_<kind>``, ``entropy_<kind>``, ``accuracy_<kind>`` and ``count_<kind>`` of a step, for the kinds that had targets; of the
+    stage's tags as kinds ``tag_<name>``."""
+    names = [*(kind.name.lower() for kind in TokenKind), *(f"tag_{name}" for name in tags)]
     columns: dict[str, float] = {}
-    for kind in TokenKind:
-        if count := count_K[kind]:
-            name = kind.name.lower()
+    rows = zip(names, *(getattr(total, name).tolist() for name in BY_KIND), strict=True)
+    for name, loss, entropy, correct, count in rows:
+        if count:
             columns |= {
-                f"loss_{name}": loss_K[kind] / count,
-                f"accuracy_{name}": correct_K[kind] / count,
-                f"entropy_{name}": entropy_K[kind] / count,
+                f"loss_{name}": loss / count,
+                f"accuracy_{name}": correct / count,
+                f"entropy_{name}": entropy / count,
                 f"count_{name}": int(count),
             }
     return columns

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenization.stretches import TokenKind
-from training.batches import LEAST_FILLED, by_length, collate, collate_ctc, hear, on_device
+from training.batches import LEAST_FILLED, HeardExample, by_length, collate, collate_ctc, hear, on_device
 from training.examples import Example
 from training.features import log_mel
 from training.lengths import num_patches
 from training.recipe import Task
+from training.tags import UNKNOWN
 
 PAD = 7
 
@@ -76,11 +77,16 @@ def test_features_of_batches_by_length_stand_in_the_order_of_the_pieces() -> Non
 def test_labels_of_audio_come_by_length_with_their_weights() -> None:
     examples = [example(length, (noise(samples),), 2.0, Task.CTC) for length, samples in ((2, 4_000), (3, 16_000), (1, 4_200))]
     examples = [Example(**{**vars(e), "weights": np.full(len(e.ids), 2.0, dtype=np.float32)}) for e in examples]
-    batches = collate_ctc(examples, 40)
+    tags = ((0, 1), (UNKNOWN, 2), (1, UNKNOWN))
+    heard = [
+        HeardExample(e, log_mel(torch.from_numpy(e.audio[0]), 40), numbers) for e, numbers in zip(examples, tags, strict=True)
+    ]
+    batches = collate_ctc(heard, [0.5, 3.0])
     assert [batch.document_ids for batch in batches] == [("d3",), ("d1", "d2")]
     assert [batch.num_labels_A.tolist() for batch in batches] == [[3], [1, 2]]
     assert batches[1].labels_AL.tolist() == [[100, 0], [100, 101]]
-    assert [batch.weight for batch in batches] == [6.0, 6.0]
+    assert [batch.tags_GA.tolist() for batch in batches] == [[[UNKNOWN], [2]], [[1, 0], [UNKNOWN, 1]]]
+    assert [batch.weight for batch in batches] == [6.0 + 3.0, 6.0 + 2 * 0.5 + 3.0]
 
 
 def test_a_batch_moves_with_all_that_it_holds() -> None:

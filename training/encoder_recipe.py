@@ -1,0 +1,72 @@
+"""What a recipe may say of the encoder's pretraining besides its texts: augmentation of what is heard, and tags to be told from it.
+
+All of it is off unless it is named; ``{}`` names it with what the literature does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from manifests.recipes import RecipeModel
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Factor = Annotated[float, Field(ge=0.5, le=2.0)]
+
+
+class SpecMasks(RecipeModel):
+    """SpecAugment without its time warp: bands and stretches of time of the mels are set to their mean.
+
+    Unless told otherwise as its policy "Switchboard strong" (Park et al. 2019, table 1): F = 27 of 80 bands, T = 0.7 s, p = 0.2.
+    """
+
+    num_band_masks: int = Field(default=2, ge=0)
+    max_band_share: Share = 0.3375
+    num_time_masks: int = Field(default=2, ge=0)
+    max_time_s: PositiveFloat = 0.7
+    max_time_share: Share = 0.2  # of the piece
+
+
+class SpeedFactors(RecipeModel):
+    """Audio is played so many times as fast, by resampling, which moves its pitch too (Ko et al. 2015)."""
+
+    factors: tuple[Factor, ...] = Field(default=(0.9, 1.0, 1.1), min_length=1)
+
+
+class AddedNoise(RecipeModel):
+    """Noise at a drawn ratio of mean powers, added to a share of the documents (as Deep Speech 2 does, Amodei et al. 2016)."""
+
+    share: Share = 0.4
+    snr_db: tuple[float, float] = (0.0, 30.0)
+    # coloured: drawn, its power falls as 1 / f^a, a between 0 (white) and 2 (brown); pack: audio of another document of the pack.
+    source: Literal["coloured", "pack"] = "coloured"
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> AddedNoise:
+        if self.snr_db[0] > self.snr_db[1]:
+            raise ValueError(f"snr_db {list(self.snr_db)} must rise: the noisiest first")
+        return self
+
+
+class AugmentRecipe(RecipeModel):
+    """What is done to audio before the encoder hears it, in this order; null leaves it out."""
+
+    speed: SpeedFactors | None = None
+    noise: AddedNoise | None = None
+    spec: SpecMasks | None = None
+
+
+class TagHead(RecipeModel):
+    """One tag of what is heard, told from the mean of the encoder's frames by a linear layer of its own."""
+
+    # Its classes. A document without the tag has no loss, and so has one whose tag is none of these: nothing is made up.
+    labels: tuple[str, ...] = Field(min_length=2)
+    weight: PositiveFloat = 1.0  # of a document's tag in the loss, where each label of its text has loss_weights.text
+    layer: str = "paralinguistics"  # of the pack's tags_from
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> TagHead:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels {list(self.labels)} must be different ones")
+        return self
