@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat
 
+from manifests.errors import WorkError
 from manifests.recipes import RecipeModel
 
 # Of normal noise the standard deviation is so many times the median absolute deviation.
@@ -77,6 +78,26 @@ class Finding:
     grad_norm: float
     loss_z: float | None
     grad_z: float | None
+
+    @property
+    def what(self) -> str:
+        """Why the watch rang, for people."""
+        return {
+            None: "nothing rang",
+            Cause.LOSS_NOT_FINITE: f"loss is {self.loss}; it must be finite",
+            Cause.GRADIENT_NOT_FINITE: f"gradient norm is {self.grad_norm}; it must be finite",
+            Cause.LOSS: f"loss {self.loss:.3f} is {self.loss_z or 0.0:.0f} deviations above the usual",
+            Cause.GRADIENT: f"gradient norm {self.grad_norm:.3g} is {self.grad_z or 0.0:.0f} deviations above the usual",
+        }[self.cause]
+
+
+class Rung(WorkError):
+    """The watch rang at a step, and nothing of it was updated. The loop does what the verdict says; by itself it ends the work."""
+
+    def __init__(self, stage: str, step: int, weight: float, finding: Finding) -> None:
+        """``weight``: of all targets of the step, by which its loss and gradient are divided."""
+        super().__init__(f"stage {stage!r} step {step}: {finding.what}. Nothing was updated")
+        self.step, self.weight, self.finding = step, weight, finding
 
 
 class SpikeWatch:
