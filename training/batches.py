@@ -93,6 +93,7 @@ class CtcBatch:
     tags_GA: torch.Tensor  # int64, for each of the stage's tags: number of the class, or UNKNOWN
     weight: float  # the sum over all labels, and tags that are known
     heard: HeardBatch
+    tag_weights: tuple[float, ...]  # of one of each tag
 
     @property
     def num_tokens(self) -> int:
@@ -174,6 +175,7 @@ def collate_ctc(heard: Sequence[HeardExample], tag_weights: Sequence[float] = ()
                 tags_GA=tags_GA,
                 weight=float((weights_A.double() * num_labels_A).sum()) + tag_weight(tags_GA, tag_weights),
                 heard=_heard([heard[place].mel_CM for place in places]),
+                tag_weights=tuple(tag_weights),
             )
         )
     return batches
