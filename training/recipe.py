@@ -9,9 +9,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 
 from manifests.recipes import RecipeModel, load_recipe
 from training.config import SIZES, StartRecipe
-from training.encoder_recipe import AugmentRecipe, Share, TagHead
+from training.evaluation_recipe import EvaluationRecipe
 from training.prompts import Prompts
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -42,7 +43,6 @@ class Group(StrEnum):
 
     ENCODER = "encoder"
     CTC_HEAD = "ctc_head"
-    TAG_HEADS = "tag_heads"
     ADAPTOR = "adaptor"
     DECODER = "decoder"
     EMBEDDING = "embedding"
@@ -69,6 +69,7 @@ class Measure(StrEnum):
 
     ASR = "asr"  # word and character errors of what the model writes down of audio, decoding freely
     TEXT = "text"  # loss of plain text: does the stage make the model forget how to write?
+    TTS = "tts"  # word and character errors of what is read off the codes that it speaks freely
 
 
 class GroupRate(RecipeModel):
@@ -132,13 +133,11 @@ class StageBase(RecipeModel):
 
 
 class CtcStage(StageBase):
-    """Pretrains the encoder by CTC, and by tags of what is heard, on documents that are batched by the length of their audio."""
+    """Pretrains the encoder by CTC, on documents that are batched by the length of their audio."""
 
     kind: Literal["ctc"]
     steps: PositiveInt
     batch_documents: PositiveInt  # documents of a step
-    augment: AugmentRecipe = AugmentRecipe()
-    tags: dict[Name, TagHead] = {}
 
     @property
     def num_steps(self) -> int:
@@ -150,12 +149,8 @@ class CtcStage(StageBase):
 
     @model_validator(mode="after")
     def _fits_together(self) -> CtcStage:
-        if others := sorted(set(self.train) - {Group.ENCODER, Group.CTC_HEAD, Group.TAG_HEADS}):
-            raise ValueError(f"a ctc stage reaches encoder and ctc_head only, and tag_heads, not {others}")
-        if bool(self.tags) != (Group.TAG_HEADS in self.train):
-            raise ValueError(
-                "tags are told by tag_heads, and these tell nothing else; name both, tags and train.tag_heads, or none"
-            )
+        if others := sorted(set(self.train) - {Group.ENCODER, Group.CTC_HEAD}):
+            raise ValueError(f"a ctc stage reaches encoder and ctc_head only, not {others}")
         if not self.loss_weights.text:
             raise ValueError("a ctc stage has targets of text alone; loss_weights.text 0 leaves none: take it out")
         if self.batch_documents % self.micro_batches:
@@ -177,7 +172,8 @@ class PretrainStage(StageBase):
     tokens: PositiveInt | None = None  # instead of steps; a step counts as full sequences
     vocabulary: Logits = Logits.FULL
     measure_swap: bool = False  # after the stage: ASR loss with matched audio and with audio of another text
-    measures: tuple[Measure, ...] = ()  # after the stage, on data.held_out_splits
+    measures: tuple[Measure, ...] = ()  # on data.held_out_splits, behind the stage's last step
+    evaluate_every: PositiveInt | None = None  # steps: the measures are taken behind these too
 
     @property
     def tokens_per_step(self) -> int:
@@ -196,8 +192,8 @@ class PretrainStage(StageBase):
             raise ValueError(
                 "the encoder is trained by a stage of kind ctc only, and frozen in all that follow; take it out of train"
             )
-        if heads := sorted({Group.CTC_HEAD, Group.TAG_HEADS} & set(self.train)):
-            raise ValueError(f"{heads[0]} is trained by a stage of kind ctc only; take it out of train")
+        if Group.CTC_HEAD in self.train:
+            raise ValueError("ctc_head is trained by a stage of kind ctc only; take it out of train")
         if (self.steps is None) == (self.tokens is None):
             raise ValueError("a stage is as long as its steps or as its tokens; give one of them")
         if self.sequences_per_step % self.micro_batches:
@@ -208,6 +204,10 @@ class PretrainStage(StageBase):
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.num_steps}")
         if self.vocabulary is Logits.TEXT and (speaking := sorted(SPEAKING & set(self.tasks))):
             raise ValueError(f"vocabulary text masks audio ids, which tasks {speaking} emit; say vocabulary: full")
+        if self.vocabulary is Logits.TEXT and Measure.TTS in self.measures:
+            raise ValueError("vocabulary text masks audio ids, which measure tts makes the model speak; say vocabulary: full")
+        if self.evaluate_every is not None and not self.measures:
+            raise ValueError(f"evaluate_every {self.evaluate_every} has nothing to measure; name measures, or take it out")
         return self
 
 
@@ -250,6 +250,7 @@ class TrainingRecipe(RecipeModel):
     checkpoint_every: PositiveInt = 100
     keep_checkpoints: PositiveInt = 2  # within a stage; the last one of every stage is kept
     data: DataRecipe = DataRecipe()
+    evaluation: EvaluationRecipe = EvaluationRecipe()
     repeat: RepeatRecipe = RepeatRecipe()
     prompts: Prompts = Prompts()
     stages: tuple[Annotated[Stage, Field(discriminator="kind")], ...] = Field(min_length=1)
@@ -258,24 +259,6 @@ class TrainingRecipe(RecipeModel):
     def longest_sequence(self) -> int:
         """The largest ``sequence_length`` of all stages; 0 where none has one."""
         return max((stage.sequence_length for stage in self.stages if isinstance(stage, PretrainStage)), default=0)
-
-    @property
-    def num_tag_labels(self) -> dict[str, int]:
-        """Classes of every tag that some stage tells."""
-        return {
-            name: len(head.labels) for stage in self.stages if isinstance(stage, CtcStage) for name, head in stage.tags.items()
-        }
-
-    @model_validator(mode="after")
-    def _a_tag_has_one_head(self) -> TrainingRecipe:
-        known: dict[str, tuple[str, ...]] = {}
-        for stage in self.stages:
-            for name, head in stage.tags.items() if isinstance(stage, CtcStage) else ():
-                if known.setdefault(name, head.labels) != head.labels:
-                    raise ValueError(
-                        f"tag {name!r} has labels {list(known[name])} and {list(head.labels)}; it has one head: give it one list"
-                    )
-        return self
 
     @model_validator(mode="after")
     def _names_are_known_and_apart(self) -> TrainingRecipe:

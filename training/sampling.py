@@ -7,26 +7,15 @@ temperature, top-p.
 from __future__ import annotations
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 
-from manifests.recipes import RecipeModel
+from training.evaluation_recipe import Drawing
 
 
-class Sampling(RecipeModel):
-    """How answers are drawn. The default is greedy."""
+class Sampling(Drawing):
+    """How answers are drawn, and how long they may be."""
 
     max_new_tokens: PositiveInt = Field(default=256, description="an answer that has not stopped by then is cut")
-    temperature: float = Field(default=0.0, ge=0.0, description="logits are divided by it; 0 takes the likeliest id")
-    top_p: float = Field(
-        default=1.0, gt=0.0, le=1.0, description="the fewest likeliest ids with so much probability are drawn from"
-    )
-    repetition_penalty: PositiveFloat = Field(
-        default=1.0, description="above 1 makes ids less likely that prompt or answer hold already (CTRL, arXiv 1909.05858)"
-    )
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature == 0.0
 
 
 def draw(

@@ -36,6 +36,8 @@ def test_shipped_recipes_go_through_the_curriculum(name: str) -> None:
         ({**ASR, "kind": "pretain"}, "'stages.0.*pretain"),
         ({**ASR, "tasks": {"sing": 1}}, "sing"),
         ({**ASR, "tasks": {}}, "at least 1"),
+        ({**ASR, "vocabulary": "text", "measures": ["tts"]}, "measure tts makes the model speak; say vocabulary: full"),
+        ({**ASR, "evaluate_every": 5}, "evaluate_every 5 has nothing to measure"),
         ({**ASR, "tasks": {"asr": {"share": 0.5, "absent": "ignore"}}}, "'refuse' or 'skip'"),
         ({**ASR, "tasks": {"asr": 0}}, "greater than 0"),
         ({**ASR, "steps": 0}, "greater than 0"),
