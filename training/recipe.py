@@ -9,10 +9,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, Posi
 
 from manifests.recipes import RecipeModel, load_recipe
 from training.config import SIZES, StartRecipe
+from training.encoder_recipe import AugmentRecipe, Share, TagHead
 from training.evaluation_recipe import EvaluationRecipe
 from training.prompts import Prompts
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -43,6 +43,7 @@ class Group(StrEnum):
 
     ENCODER = "encoder"
     CTC_HEAD = "ctc_head"
+    TAG_HEADS = "tag_heads"
     ADAPTOR = "adaptor"
     DECODER = "decoder"
     EMBEDDING = "embedding"
@@ -133,11 +134,13 @@ class StageBase(RecipeModel):
 
 
 class CtcStage(StageBase):
-    """Pretrains the encoder by CTC, on documents that are batched by the length of their audio."""
+    """Pretrains the encoder by CTC, and by tags of what is heard, on documents that are batched by the length of their audio."""
 
     kind: Literal["ctc"]
     steps: PositiveInt
     batch_documents: PositiveInt  # documents of a step
+    augment: AugmentRecipe = AugmentRecipe()
+    tags: dict[Name, TagHead] = {}
 
     @property
     def num_steps(self) -> int:
@@ -149,8 +152,12 @@ class CtcStage(StageBase):
 
     @model_validator(mode="after")
     def _fits_together(self) -> CtcStage:
-        if others := sorted(set(self.train) - {Group.ENCODER, Group.CTC_HEAD}):
-            raise ValueError(f"a ctc stage reaches encoder and ctc_head only, not {others}")
+        if others := sorted(set(self.train) - {Group.ENCODER, Group.CTC_HEAD, Group.TAG_HEADS}):
+            raise ValueError(f"a ctc stage reaches encoder and ctc_head only, and tag_heads, not {others}")
+        if bool(self.tags) != (Group.TAG_HEADS in self.train):
+            raise ValueError(
+                "tags are told by tag_heads, and these tell nothing else; name both, tags and train.tag_heads, or none"
+            )
         if not self.loss_weights.text:
             raise ValueError("a ctc stage has targets of text alone; loss_weights.text 0 leaves none: take it out")
         if self.batch_documents % self.micro_batches:
@@ -192,8 +199,8 @@ class PretrainStage(StageBase):
             raise ValueError(
                 "the encoder is trained by a stage of kind ctc only, and frozen in all that follow; take it out of train"
             )
-        if Group.CTC_HEAD in self.train:
-            raise ValueError("ctc_head is trained by a stage of kind ctc only; take it out of train")
+        if heads := sorted({Group.CTC_HEAD, Group.TAG_HEADS} & set(self.train)):
+            raise ValueError(f"{heads[0]} is trained by a stage of kind ctc only; take it out of train")
         if (self.steps is None) == (self.tokens is None):
             raise ValueError("a stage is as long as its steps or as its tokens; give one of them")
         if self.sequences_per_step % self.micro_batches:
@@ -259,6 +266,24 @@ class TrainingRecipe(RecipeModel):
     def longest_sequence(self) -> int:
         """The largest ``sequence_length`` of all stages; 0 where none has one."""
         return max((stage.sequence_length for stage in self.stages if isinstance(stage, PretrainStage)), default=0)
+
+    @property
+    def num_tag_labels(self) -> dict[str, int]:
+        """Classes of every tag that some stage tells."""
+        return {
+            name: len(head.labels) for stage in self.stages if isinstance(stage, CtcStage) for name, head in stage.tags.items()
+        }
+
+    @model_validator(mode="after")
+    def _a_tag_has_one_head(self) -> TrainingRecipe:
+        known: dict[str, tuple[str, ...]] = {}
+        for stage in self.stages:
+            for name, head in stage.tags.items() if isinstance(stage, CtcStage) else ():
+                if known.setdefault(name, head.labels) != head.labels:
+                    raise ValueError(
+                        f"tag {name!r} has labels {list(known[name])} and {list(head.labels)}; it has one head: give it one list"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _names_are_known_and_apart(self) -> TrainingRecipe:
