@@ -55,7 +55,7 @@ def test_groups_of_like_lengths_hold_everything_once_with_little_padding(lengths
     assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
     for group in groups:
         longest = max(lengths[place] for place in group)
-        assert sum(lengths[place] for place in group) >= LEAST_FILLED * longest * len(group)
+        assert sum(lengths[place] for place in group) >= LEAST_FILLED * (longest * len(group))
 
 
 def test_features_of_batches_by_length_stand_in_the_order_of_the_pieces() -> None:
