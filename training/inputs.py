@@ -89,20 +89,21 @@ def check_belongs(pack: Pack, tokenizer: Tokenizer) -> None:
 def check_curriculum(recipe: TrainingRecipe, loaded: Collection[Group]) -> None:
     """Whether stages stand on what they need, when ``loaded`` parts of the model are there at the start.
 
-    Raises RequestError for a sequence that is longer than the model sees, and for a stage that trains the adaptor alone over
-    an encoder or decoder that is still random: there is nothing to align (measured: it stays at chance).
+    Raises RequestError for a sequence that is longer than the model sees, and for a stage that trains the adaptor under a frozen
+    decoder while this or the encoder is still random: there is nothing to align (measured: it stays at chance). That the stage
+    trains embedding or head as well mends nothing.
     """
     longest = model_config(recipe.model).decoder.max_positions
     if recipe.longest_sequence > longest:
         raise RequestError(f"sequence_length {recipe.longest_sequence} is past the {longest} positions of model {recipe.model!r}")
     known = set(loaded)
     for stage in recipe.stages:
-        if set(stage.train) == {Group.ADAPTOR}:
+        if Group.ADAPTOR in stage.train and Group.DECODER not in stage.train:
             for part, named in ((Group.ENCODER, "an encoder"), (Group.DECODER, "a decoder")):
                 if part not in known:
                     raise RequestError(
-                        f"stage {stage.name!r} trains the adaptor alone, over {named} that no stage before it trains and start does not "
-                        f"load; there is nothing to align with random weights: put a stage that trains it before, or set start.{part.value}"
+                        f"stage {stage.name!r} trains the adaptor and not the decoder, over {named} that no stage before it trains and "
+                        f"start does not load; there is nothing to align with random weights: put a stage that trains it before, or set start.{part.value}"
                     )
         known |= set(stage.train)
 

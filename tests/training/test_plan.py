@@ -64,12 +64,21 @@ def test_the_mix_that_is_really_there_is_planned(chord_pack: Any, make_recipe: R
 def test_an_adaptor_alone_over_what_is_random_is_refused(chord_pack: Any, make_recipe: Recipes, curriculum_of: Any) -> None:
     ctc, text, *_ = curriculum_of(2)
     align = {**ASR, **SHAPE}
-    for stages, part in (([align], "encoder"), ([ctc, align], "decoder"), ([text, align], "encoder")):
+    with_rows = {**align, "train": {**align["train"], "embedding": {"lr": 1e-3}, "head": {"lr": 1e-3}}}
+    for stages, part in (
+        ([align], "encoder"),
+        ([ctc, align], "decoder"),
+        ([text, align], "encoder"),
+        ([ctc, with_rows], "decoder"),
+        ([text, with_rows], "encoder"),
+    ):
         with pytest.raises(
-            RequestError, match=f"stage 'align' trains the adaptor alone, over an? {part} that .* set start.{part}"
+            RequestError, match=f"stage 'align' trains the adaptor and not the decoder, over an? {part} that .* set start.{part}"
         ):
             open_inputs(make_recipe(stages), chord_pack.pack, chord_pack.tokenizer)
     check_curriculum(make_recipe([ctc, text, align]), set())
+    check_curriculum(make_recipe([ctc, text, with_rows]), set())
+    check_curriculum(make_recipe([{**align, "train": {**align["train"], "decoder": {"lr": 1e-3}}}]), set())
     check_curriculum(make_recipe([align]), loaded_groups(StartRecipe(encoder="e", decoder="d")))
     check_curriculum(make_recipe([ctc, align]), loaded_groups(StartRecipe(decoder="d")))
     check_curriculum(make_recipe([align]), loaded_groups(StartRecipe(model="m")))
