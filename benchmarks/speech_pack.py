@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -41,6 +42,7 @@ class Clip:
     text: str
     speaker: str
     audio: Audio  # float32 [S] at MODEL_RATE_HZ
+    gender: str | None = None  # female | male
 
 
 def read_clips(folders: Sequence[str], most: int | None = None, speech: Path = SPEECH) -> list[Clip]:
@@ -52,7 +54,8 @@ def read_clips(folders: Sequence[str], most: int | None = None, speech: Path = S
         row = rows[place]
         audio, rate = soundfile.read(speech / row["path"], dtype="float32")
         key = row["path"].removesuffix(".flac").replace("/", "-")
-        clips.append(Clip(key, row["transcript"], row["speaker"], resample(audio, rate, MODEL_RATE_HZ)))
+        gender = {"F": "female", "M": "male"}.get(row.get("gender"))
+        clips.append(Clip(key, row["transcript"], row["speaker"], resample(audio, rate, MODEL_RATE_HZ), gender))
     return clips
 
 
@@ -84,6 +87,7 @@ def write_speech_pack(folder: str, clips: Sequence[Clip], *, with_audio: bool) -
 def _document(clip: Clip, text: TextTokenizer, with_audio: bool) -> TarredDocument:
     draw = np.random.default_rng(len(clip.audio))
     codes = draw.integers(0, NUM_CODES, -(-len(clip.audio) // FRAME_SAMPLES)).astype(np.uint16)
-    told = {"text": clip.text, "text_source": "source", "language": "en", "speaker_label": clip.speaker}
+    told: dict[str, Any] = {"text": clip.text, "text_source": "source", "language": "en", "speaker_label": clip.speaker}
+    told |= {"clips": [{"tags": {"source": {"gender": clip.gender}}}]}
     turn = MadeTurn(told, clip.audio if with_audio else None, codes, num_text_tokens=len(text.encode(clip.text)))
     return document_of(clip.key, "clip", None, [turn], MODEL_RATE_HZ, clip.speaker)
