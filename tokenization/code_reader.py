@@ -30,6 +30,7 @@ class CodeReader:
     @staticmethod
     def open(store: Store) -> CodeReader | None:
         """The reader of a tokenizer folder; None where nothing supervised its codec. Raises MismatchError for files that do not fit."""
+        import torch
         from safetensors.torch import load
 
         from tokenization.fsq import TextHead
@@ -39,9 +40,10 @@ class CodeReader:
         except FileNotFoundError:
             return None
         letters = Letters(shape["letters"])
-        head = TextHead(letters.num_labels, shape["width"], shape["blocks"])
+        with torch.device("meta"):  # weights that are drawn would move the random numbers of whoever opens it
+            head = TextHead(letters.num_labels, shape["width"], shape["blocks"])
         try:
-            head.load_state_dict(weights)
+            head.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             raise MismatchError(f"{store.uri!r}: {WEIGHTS} does not fit {CONFIG}; train the tokenizer again") from error
         return CodeReader(head.eval(), letters)

@@ -30,6 +30,8 @@ from tokenization.letters import Letters, shortest_frames
 from training.data import DocumentReader
 from training.documents import Split
 from training.entries import Entry
+from training.inputs import Inputs
+from training.ranks import ALONE, Ranks
 from training.recipe import Task
 
 FOLDER = "code_reader"  # of a run
@@ -46,25 +48,27 @@ class CodesAndLabels:
     labels: torch.Tensor  # int64
 
 
-def find_code_reader(tokenizer_uri: str) -> CodeReader | None:
-    """The tokenizer's own; None where nothing supervised its codec."""
-    return CodeReader.open(Store(tokenizer_uri))
+def find_code_reader(inputs: Inputs, run_path: str, reader: DocumentReader, ranks: Ranks = ALONE) -> CodeReader:
+    """The tokenizer's own reader; else the one that the run's folder keeps, which the first rank fits where it is not there.
 
-
-def fitted_code_reader(run_path: str, split: Split, reader: DocumentReader, key: Sequence[str], seed: int) -> CodeReader:
-    """A reader fit on the split's TTS documents, or the one that an earlier process of this run kept.
-
-    ``key``: what the documents and their codes come from. Raises RequestError where no document has codes and a text that they could spell.
+    Raises RequestError, on every rank, where no training document has codes and a text that they could spell.
     """
-    store = Store(os.path.join(run_path, FOLDER, digest_json([*key, str(seed)])[:16]))
+    own = CodeReader.open(Store(inputs.tokenizer.uri))
+    if own is not None:
+        return own
+    what = digest_json([inputs.pack.pack_id, inputs.tokenizer.tokenizer_id, inputs.recipe.seed])[:16]
+    store = Store(os.path.join(run_path, FOLDER, what))
+    ranks.agree(lambda: _fit_unless_kept(store, inputs, reader) if ranks.is_first else None)
     kept = CodeReader.open(store)
-    if kept is not None:
-        return kept
-    learnt, letters = _read(split, reader, seed)
-    say(f"the tokenizer brings no reader of codes: fitting one on {len(learnt)} training documents, {STEPS} steps")
-    fitted = fit(learnt, letters, seed)
-    fitted.save(store)
-    return fitted
+    assert kept is not None
+    return kept
+
+
+def _fit_unless_kept(store: Store, inputs: Inputs, reader: DocumentReader) -> None:
+    if CodeReader.open(store) is None:
+        learnt, letters = read_documents(inputs.train, reader, inputs.recipe.seed)
+        say(f"the tokenizer brings no reader of codes: fitting one on {len(learnt)} training documents, {STEPS} steps")
+        fit(learnt, letters, inputs.recipe.seed).save(store)
 
 
 def fit(learnt: Sequence[CodesAndLabels], letters: Letters, seed: int) -> CodeReader:
@@ -96,9 +100,9 @@ def _loss(head: TextHead, documents: Sequence[CodesAndLabels]) -> torch.Tensor:
     return loss / labels_B.sum()
 
 
-def _read(split: Split, reader: DocumentReader, seed: int) -> tuple[list[CodesAndLabels], Letters]:
+def read_documents(split: Split, reader: DocumentReader, seed: int) -> tuple[list[CodesAndLabels], Letters]:
     """Documents of the split in random order, as many as are learnt from, and the alphabet of their texts."""
-    places = np.random.default_rng(seed).permutation(np.array(split.eligible[Task.TTS], dtype=np.int64))
+    places = np.random.default_rng(seed).permutation(np.array(split.eligible.get(Task.TTS, ()), dtype=np.int64))
     entries = [split.entries[place] for place in places[:MOST_DOCUMENTS]]
     letters = Letters.of(entry.text for entry in entries)
     learnt = [document for entry in entries if (document := _document(entry, reader, letters)) is not None]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,61 +10,81 @@ import pytest
 import torch
 
 from manifests.errors import RequestError
-from manifests.packs import Pack
-from tokenization.artifact import Tokenizer
+from manifests.store import Store
 from training import code_reading
-from training.code_reading import find_code_reader, fit, fitted_code_reader, real_codes
+from training.code_reading import find_code_reader, fit, read_documents, real_codes
 from training.data import DocumentReader
-from training.documents import Split, read_split
-from training.layouts import Layouts
-from training.prompts import Prompts
-from training.recipe import Task
+from training.inputs import Inputs, open_inputs
+from training.recipe import Task, TrainingRecipe
+
+TTS = {
+    "name": "tts",
+    "kind": "pretrain",
+    "tasks": {"tts": 1},
+    "train": {"decoder": {"lr": 1e-3}},
+    "steps": 1,
+    "sequence_length": 256,
+    "sequences_per_step": 1,
+}
 
 
 @pytest.fixture
-def split(chord_pack: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Split, DocumentReader]:
+def opened(
+    chord_pack: Any, make_recipe: Callable[..., TrainingRecipe], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Inputs, DocumentReader]:
     """Training documents of chords, and as many steps as learn them."""
     monkeypatch.setattr(code_reading, "STEPS", 60)
-    pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, Prompts(asr="", tts=""))
-    return read_split(pack, "train", layouts, [Task.TTS], 256), DocumentReader(pack, 1 << 24)
+    inputs = open_inputs(make_recipe([TTS]), chord_pack.pack, chord_pack.tokenizer)
+    return inputs, DocumentReader(inputs.pack, 1 << 24)
 
 
-def test_a_reader_learns_what_codes_say_and_is_kept(split: tuple[Split, DocumentReader], tmp_path: Path) -> None:
-    documents, reader = split
+def test_a_reader_learns_what_codes_say_and_is_kept(opened: tuple[Inputs, DocumentReader], tmp_path: Path) -> None:
+    inputs, reader = opened
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    fitted = fitted_code_reader(str(tmp_path), documents, reader, ["pack", "tokenizer"], seed=0)
+    fitted = find_code_reader(inputs, str(tmp_path), reader)
     assert torch.equal(torch.get_rng_state(), before)
-    entries = [documents.entries[place] for place in documents.eligible[Task.TTS]]
+    entries = [inputs.train.entries[place] for place in inputs.train.eligible[Task.TTS]]
     said = [fitted.read(real_codes(entry, reader)) for entry in entries]
     assert [entry.text for entry in entries] == said
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    again = fitted_code_reader(str(tmp_path), documents, reader, ["pack", "tokenizer"], seed=0)
+    again = find_code_reader(inputs, str(tmp_path), reader)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == files
     assert [again.read(real_codes(entry, reader)) for entry in entries] == said
-    fitted_code_reader(str(tmp_path), documents, reader, ["another pack", "tokenizer"], seed=0)
+    # One of other documents is not taken for it.
+    other = replace(inputs, recipe=inputs.recipe.model_copy(update={"seed": 9}))
+    find_code_reader(other, str(tmp_path), reader)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
+def test_the_tokenizers_own_reader_is_taken(opened: tuple[Inputs, DocumentReader], tmp_path: Path, chord_pack: Any) -> None:
+    inputs, reader = opened
+    learnt, letters = read_documents(inputs.train, reader, seed=0)
+    store = Store(str(tmp_path / "tokenizer"))
+    fit(learnt, letters, seed=0).save(store)
+    found = find_code_reader(replace(inputs, tokenizer=replace(inputs.tokenizer, uri=store.uri)), str(tmp_path / "run"), reader)
+    assert found.letters == letters
+    assert not (tmp_path / "run").exists()
+
+
 def test_fitting_is_a_function_of_documents_and_seed(
-    split: tuple[Split, DocumentReader], monkeypatch: pytest.MonkeyPatch
+    opened: tuple[Inputs, DocumentReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(code_reading, "STEPS", 3)
-    learnt, letters = code_reading._read(*split, seed=0)
+    inputs, reader = opened
+    learnt, letters = read_documents(inputs.train, reader, seed=0)
     one, same, other = (fit(learnt, letters, seed).head.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_split_without_codes_to_spell_is_refused(make_pack: Any, tmp_path: Path) -> None:
+def test_documents_without_codes_to_spell_are_refused(
+    make_pack: Any, make_recipe: Callable[..., TrainingRecipe], tmp_path: Path
+) -> None:
     """Five frames cannot spell a long text."""
     noise = np.random.default_rng(0).normal(0, 0.05, 3200).astype(np.float32)
     made = make_pack({"train": [("d0", "a text of many letters", noise)]})
-    pack, tokenizer = Pack.open(made.pack), Tokenizer.open(made.tokenizer)
-    layouts = Layouts(tokenizer.text, tokenizer.vocabulary, tokenizer.ratio, Prompts())
-    documents = read_split(pack, "train", layouts, [Task.TTS], 1000)
-    assert find_code_reader(made.tokenizer) is None
+    inputs = open_inputs(make_recipe([TTS]), made.pack, made.tokenizer)
     with pytest.raises(RequestError, match="take tts out of the stages' measures"):
-        fitted_code_reader(str(tmp_path), documents, DocumentReader(pack, 1 << 20), ["k"], seed=0)
+        find_code_reader(inputs, str(tmp_path), DocumentReader(inputs.pack, 1 << 20))
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,6 @@ from training import code_reading
 from training.attention import DocumentSpans
 from training.config import model_config
 from training.data import DocumentReader
-from training.documents import read_split
 from training.evaluation_recipe import Drawing
 from training.examples import ExampleMaker
 from training.generation import Answer, Prompt, generate
@@ -50,9 +49,8 @@ def opened(
     inputs = open_inputs(make_recipe(measuring(curriculum_of(2), list(Measure))), chord_pack.pack, chord_pack.tokenizer)
     splits = held_out_splits(inputs.recipe, inputs.pack, inputs.layouts)
     reader = DocumentReader(inputs.pack, 1 << 24)
-    learnt = read_split(inputs.pack, "train", inputs.layouts, [Task.TTS], 256)
     monkeypatch.setattr(code_reading, "STEPS", 60)
-    fitted = code_reading.fitted_code_reader(str(tmp_path), learnt, reader, ["made"], seed=0)
+    fitted = code_reading.find_code_reader(inputs, str(tmp_path), reader)
     held_out = HeldOut(splits, reader, inputs.layouts, most=99, speaking=Drawing(), seed=0, code_reader=fitted)
     torch.manual_seed(0)
     vocabulary = inputs.tokenizer.vocabulary
