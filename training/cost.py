@@ -28,7 +28,7 @@ class Work:
 
     positions: float = 0.0  # of the decoder, sequence padding left out
     pairs: float = 0.0  # (query, key) that causal attention within documents multiplies
-    targets: float = 0.0  # positions that the head predicts
+    targets: float = 0.0  # positions that the head predicts, each from a state of its own
     mel_frames: float = 0.0
     encoder_positions: float = 0.0
     encoder_pairs: float = 0.0
@@ -97,16 +97,17 @@ def stage_flops(
     decoder = config.decoder
     hears = Group.ADAPTOR in trained
     below = hears or Group.EMBEDDING in trained
-    layers = _decoder_products(config) * work.positions
-    mixing = 2 * MAC * decoder.width * work.pairs
-    per_block, reached = layers + mixing, below or Group.DECODER in trained
-    forward = decoder.num_layers * per_block
+    # Behind the last block's mixing only the states that predict a target are worked on.
+    entered, left = decoder.num_layers * work.positions, (decoder.num_layers - 1) * work.positions + work.targets
+    entering, leaving = _decoder_products(config)
+    products = entering * entered + leaving * left
+    mixing = 2 * MAC * decoder.width * decoder.num_layers * work.pairs
+    forward, reached = products + mixing, below or Group.DECODER in trained
     backward = 0.0
     if reached:
         # Gradients of inputs: a product as large as the forward one for each matrix, four for the two of attention.
-        backward = decoder.num_layers * (layers + 2 * mixing + (layers if Group.DECODER in trained else 0.0))
-    last_product = MAC * decoder.inner_width * decoder.width * work.positions
-    recomputed = decoder.num_layers * (per_block - last_product) if recomputes and reached else 0.0
+        backward = products + 2 * mixing + (products if Group.DECODER in trained else 0.0)
+    recomputed = forward - MAC * decoder.inner_width * decoder.width * left if recomputes and reached else 0.0
     head = MAC * decoder.width * num_rows * work.targets
     head_backward = (head if reached else 0.0) + (head if Group.HEAD in trained else 0.0)
     return {
@@ -127,11 +128,11 @@ def _ctc_flops(config: ModelConfig, num_labels: int, work: Work, trained: Collec
     return {"encoder": PartFlops(forward, backward), "ctc_head": PartFlops(head, head_backward)}
 
 
-def _decoder_products(config: ModelConfig) -> float:
-    """Operations of one block's matrices at one position."""
+def _decoder_products(config: ModelConfig) -> tuple[float, float]:
+    """Operations of one block's matrices at one position: before the mixing, behind it."""
     width, inner = config.decoder.width, config.decoder.inner_width
     kv_width = config.decoder.num_kv_heads * config.decoder.head_width
-    return MAC * (2 * width * width + 2 * width * kv_width + 3 * width * inner)
+    return MAC * (width * width + 2 * width * kv_width), MAC * (width * width + 3 * width * inner)
 
 
 def _encoder_forward(config: ModelConfig, work: Work) -> float:

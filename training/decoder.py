@@ -1,6 +1,6 @@
 """The decoder: Qwen2 under its own weight names, over rows of documents.
 
-Shapes: B batch, T positions, D width, H heads, K key-value heads, W head width, V vocabulary rows.
+Shapes: B batch, T positions, N chosen ones among B x T, D width, H heads, K key-value heads, W head width, V vocabulary rows.
 Reference, section 1.3: biases on q, k and v, none on o; rotary positions in half-split form; RMSNorm; SwiGLU;
 an output head that is not tied to the embedding. Parity with transformers is tested.
 """
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from training.attention import DocumentSpans, attend
+from training.attention import DocumentSpans, attend, flat, unflat
 from training.cache import KeyValueCache
 from training.config import DecoderConfig
 
@@ -83,8 +83,20 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.width, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.width, config.norm_eps)
 
-    def forward(self, x_BTD: torch.Tensor, cos_B1TW: torch.Tensor, sin_B1TW: torch.Tensor, mix: Mix) -> torch.Tensor:
-        return self.leave(x_BTD, mix(*self.enter(x_BTD, cos_B1TW, sin_B1TW)))
+    def forward(
+        self,
+        x_BTD: torch.Tensor,
+        cos_B1TW: torch.Tensor,
+        sin_B1TW: torch.Tensor,
+        mix: Mix,
+        places_N: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """``[B, T, D]``; with flat places, all behind the mixing is worked out there alone: ``[1, N, D]``."""
+        mixed_BHTW = mix(*self.enter(x_BTD, cos_B1TW, sin_B1TW))
+        if places_N is None:
+            return self.leave(x_BTD, mixed_BHTW)
+        x_1ND = x_BTD.flatten(0, 1).index_select(0, places_N)[None]
+        return self.leave(x_1ND, unflat(flat(mixed_BHTW).index_select(0, places_N), 1))
 
     def enter(
         self, x_BTD: torch.Tensor, cos_B1TW: torch.Tensor, sin_B1TW: torch.Tensor
@@ -121,15 +133,20 @@ class Decoder(nn.Module):
                 module.compile_halves()
 
     def forward(
-        self, x_BTD: torch.Tensor, positions_BT: torch.Tensor, spans: DocumentSpans, cache: KeyValueCache | None = None
+        self,
+        x_BTD: torch.Tensor,
+        positions_BT: torch.Tensor,
+        spans: DocumentSpans,
+        cache: KeyValueCache | None = None,
+        places_N: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states ``[B, T, D]``, normed; those in padding mean nothing.
+        """Hidden states ``[B, T, D]``, normed; those in padding mean nothing. At ``places_N`` of the flattened rows only: ``[N, D]``.
 
         ``positions_BT``: places within the documents, from 0. With a cache, ``spans`` are the new positions of its rows, and
         each sees what its row holds already. Raises ContractError when spans fit neither batch nor cache.
         """
-        (hidden_BTD,) = self.states(x_BTD, positions_BT, spans, (self.config.num_layers,), cache)
-        return hidden_BTD
+        (hidden_BTD,) = self.states(x_BTD, positions_BT, spans, (self.config.num_layers,), cache, places_N)
+        return hidden_BTD if places_N is None else hidden_BTD[0]
 
     def states(
         self,
@@ -138,8 +155,13 @@ class Decoder(nn.Module):
         spans: DocumentSpans,
         layers: Sequence[int],
         cache: KeyValueCache | None = None,
+        places_N: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        """Hidden states ``[B, T, D]`` behind so many blocks each: 0 is what went in, and only the last is normed."""
+        """Hidden states ``[B, T, D]`` behind so many blocks each: 0 is what went in, and only the last is normed.
+
+        With flat places the last is ``[1, N, D]``: behind the last mixing no position looks at another, and most of what a step
+        reads (prompts, audio) has no loss.
+        """
         found = {}
         cos_B1TW, sin_B1TW = rotations(positions_BT, self.config)
         step = None if cache is None else cache.admit(spans, x_BTD.shape[1])
@@ -147,10 +169,11 @@ class Decoder(nn.Module):
             if number in layers:
                 found[number] = x_BTD
             mix = partial(attend, spans=spans) if step is None else partial(step.attend, number)
+            wanted_N = places_N if number == self.config.num_layers - 1 else None
             if self.recomputes and torch.is_grad_enabled():
-                x_BTD = checkpoint(layer, x_BTD, cos_B1TW, sin_B1TW, mix, use_reentrant=False)
+                x_BTD = checkpoint(layer, x_BTD, cos_B1TW, sin_B1TW, mix, wanted_N, use_reentrant=False)
             else:
-                x_BTD = layer(x_BTD, cos_B1TW, sin_B1TW, mix)
+                x_BTD = layer(x_BTD, cos_B1TW, sin_B1TW, mix, wanted_N)
         found[self.config.num_layers] = self.norm(x_BTD)
         return tuple(found[layer] for layer in layers)
 

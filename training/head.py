@@ -27,7 +27,7 @@ def head_losses(
     masked: slice | torch.Tensor | None = None,
     tokens_at_once: int | None = None,
 ) -> Losses:
-    """(negative log-likelihood, entropy, whether the target is the likeliest id) of each token: wide, wide, bool ``[N]``.
+    """(negative log-likelihood, entropy, whether no id is likelier than the target) of each token: wide, wide, bool ``[N]``.
 
     Wide is float32, or the hidden states' type where that is wider. The first two are in nats and differentiable in
     ``hidden_ND`` and ``weight_VD``; what they are weighted by and reduced to is the caller's. ``masked`` (a slice of the
@@ -84,22 +84,27 @@ class _WeightedLoss(torch.autograd.Function):
         is_ignored_N = targets_N == IGNORED
         weights_N = weights_N.to(wide).masked_fill(is_ignored_N, 0.0)
         for chunk in _chunks(len(targets_N), tokens_at_once):
-            log_probs_CV = _logits(hidden_ND[chunk], weight_VD, masked_V).log_softmax(-1)
-            nll_N[chunk] = -_at_targets(log_probs_CV, targets_N[chunk], masked_V)
-            is_right_N[chunk] = log_probs_CV.argmax(-1) == targets_N[chunk]
-            probs_CV = log_probs_CV.exp()
-            entropy_N[chunk] = -log_probs_CV.mul_(probs_CV).sum(-1)
+            logits_CV = _logits(hidden_ND[chunk], weight_VD, masked_V)
+            # A softmax by hand, in the fewest passes over the chunk: torch's own would take the exponentials twice.
+            most_C1 = logits_CV.amax(-1, keepdim=True)
+            found_C1 = _at_targets(logits_CV, targets_N[chunk], masked_V)[:, None]
+            is_right_N[chunk] = (found_C1 == most_C1)[:, 0]
+            probs_CV = logits_CV.sub_(most_C1).exp()
+            total_C1 = probs_CV.sum(-1, keepdim=True)
+            nll_N[chunk] = (total_C1.log() - (found_C1 - most_C1))[:, 0]
+            entropy_N[chunk] = (total_C1.log() - logits_CV.mul_(probs_CV).sum(-1, keepdim=True) / total_C1)[:, 0]
             if hidden_grad_ND is None and weight_grad_VD is None:
                 continue
             places_C1 = targets_N[chunk, None].clamp(0, len(weight_VD) - 1)
             weights_C1 = weights_N[chunk, None]
-            grad_CV = probs_CV.mul_(weights_C1).scatter_add_(1, places_C1, -weights_C1).to(hidden_ND.dtype)
+            grad_CV = probs_CV.mul_(weights_C1 / total_C1).scatter_add_(1, places_C1, -weights_C1).to(hidden_ND.dtype)
             if hidden_grad_ND is not None:
                 hidden_grad_ND[chunk] = grad_CV @ weight_VD
             if weight_grad_VD is not None:
                 weight_grad_VD += grad_CV.T @ hidden_ND[chunk]
         nll_N.masked_fill_(is_ignored_N, 0.0)
         entropy_N.masked_fill_(is_ignored_N, 0.0)
+        is_right_N.masked_fill_(is_ignored_N, False)
         ctx.save_for_backward(hidden_grad_ND, weight_grad_VD)
         ctx.weight_dtype = weight_VD.dtype
         ctx.mark_non_differentiable(nll_N, entropy_N, is_right_N)

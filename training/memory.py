@@ -91,8 +91,14 @@ def token_activations(config: ModelConfig, batch: Work, trained: Collection[Grou
     norm = (MASTER_BYTES + (e if Group.DECODER in trained else 0)) * decoder.width
     angles = 2 * MASTER_BYTES * decoder.head_width
     adaptor = e * (4 * encoder.width + config.adaptor.inner_width) if Group.ADAPTOR in trained else 0
-    head = e * decoder.width * batch.targets
-    return (decoder.num_layers * block + norm + angles) * batch.positions + adaptor * batch.patches + head
+    head = e * decoder.width
+    untouched = 0 if placement.recomputes else leaving_activations(config, trained, placement)  # by the last block
+    return (
+        (decoder.num_layers * block + angles) * batch.positions
+        - untouched * (batch.positions - batch.targets)
+        + (norm + head) * batch.targets
+        + adaptor * batch.patches
+    )
 
 
 def block_activations(config: ModelConfig, trained: Collection[Group], placement: Placement) -> float:
@@ -103,11 +109,18 @@ def block_activations(config: ModelConfig, trained: Collection[Group], placement
     """
     e, decoder = placement.activation_bytes, config.decoder
     kv_width = decoder.width if not placement.is_cuda else decoder.num_kv_heads * decoder.head_width
-    norms = 2 * MASTER_BYTES * decoder.width + 2 * MASTER_BYTES
+    norm = MASTER_BYTES * decoder.width + MASTER_BYTES
     attention = e * (2 * decoder.width + 2 * kv_width) + MASTER_BYTES * decoder.num_heads
-    gated = e * 3 * decoder.inner_width
-    for_weights = e * (4 * decoder.width + decoder.inner_width) if Group.DECODER in trained else 0
-    return norms + attention + gated + for_weights
+    for_weights = e * 2 * decoder.width if Group.DECODER in trained else 0
+    return norm + attention + for_weights + leaving_activations(config, trained, placement)
+
+
+def leaving_activations(config: ModelConfig, trained: Collection[Group], placement: Placement) -> float:
+    """The part of it that comes of what follows the mixing."""
+    e, decoder = placement.activation_bytes, config.decoder
+    norm = MASTER_BYTES * decoder.width + MASTER_BYTES
+    for_weights = e * (2 * decoder.width + decoder.inner_width) if Group.DECODER in trained else 0
+    return norm + e * 3 * decoder.inner_width + for_weights
 
 
 def ctc_activations(config: ModelConfig, batch: Work) -> float:

@@ -113,9 +113,10 @@ class StepAudio2(nn.Module):
         heard_BT: torch.Tensor | None = None,
         features_ND: torch.Tensor | None = None,
         cache: KeyValueCache | None = None,
+        places_N: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Hidden states ``[B, T, D]`` of embedded ids and features; see ``embed`` and ``Decoder.forward``."""
-        return self.model(self.embed(ids_BT, heard_BT, features_ND), positions_BT, spans, cache)
+        """Hidden states ``[B, T, D]`` of embedded ids and features, or ``[N, D]`` at flat places; see ``embed`` and ``Decoder.forward``."""
+        return self.model(self.embed(ids_BT, heard_BT, features_ND), positions_BT, spans, cache, places_N)
 
     def groups(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Trainable parameters by group, with their names, in the order of the weights; constants are left out."""

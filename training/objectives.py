@@ -40,11 +40,11 @@ class Sums:
 
 
 def token_sums(model: StepAudio2, batch: Batch, masked: slice | None = None) -> Sums:
-    """Cross-entropy where the loss has weight; the head runs at these positions only, without the ids that are masked."""
+    """Cross-entropy where the loss has weight; last MLP and head run at these positions only, without the ids that are masked."""
     features_PD = features(model, batch.heard, batch.features_P)
-    hidden_BTD = model.hidden(batch.ids_BT, batch.positions_BT, batch.spans, batch.heard_BT, features_PD)
     # The state at t - 1 predicts position t; the first position of a document has no weight.
-    hidden_ND = hidden_BTD.flatten(0, 1)[batch.targets_N - 1]
+    places_N = batch.targets_N - 1
+    hidden_ND = model.hidden(batch.ids_BT, batch.positions_BT, batch.spans, batch.heard_BT, features_PD, places_N=places_N)
     ids_N, kinds_N, weights_N = (x.flatten()[batch.targets_N] for x in (batch.ids_BT, batch.kinds_BT, batch.weights_BT))
     loss, (nll_N, entropy_N, is_right_N) = weighted_loss(hidden_ND, model.lm_head.weight, ids_N, weights_N, masked=masked)
     return Sums(loss, *_by_kind(kinds_N, nll_N, entropy_N, is_right_N.float()))

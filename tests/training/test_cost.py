@@ -56,9 +56,11 @@ def test_operations_of_a_step_are_those_that_torch_counts(trained: set[Group], r
     spans = DocumentSpans(((TOKENS,), (TOKENS,)))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         features = model.hear(mels, valid, torch.full((2,), patches))
-        hidden = model.hidden(torch.zeros(2, TOKENS).long(), spans.positions(TOKENS), spans, heard, features)
+        places = torch.cat([torch.arange(TARGETS), TOKENS + torch.arange(TARGETS)])
+        ids, positions = torch.zeros(2, TOKENS).long(), spans.positions(TOKENS)
+        hidden = model.hidden(ids, positions, spans, heard, features, places_N=places)
         targets, weights = torch.zeros(2 * TARGETS).long(), torch.ones(2 * TARGETS)
-        loss, _ = weighted_loss(hidden[:, :TARGETS].flatten(0, 1), model.lm_head.weight, targets, weights)
+        loss, _ = weighted_loss(hidden, model.lm_head.weight, targets, weights)
         loss.backward()
     work = squares(Work.of_example(TOKENS, TARGETS, [SAMPLES]) * 2, 2)
     parts = stage_flops(config, ROWS, TEXT + 1, work, trained, recomputes=recomputes)

@@ -48,6 +48,27 @@ def test_states_of_layers_are_what_the_next_block_reads(decoder: Decoder, embedd
     assert torch.equal(decoder.norm(first), shallow(embedded, positions, SPANS))
 
 
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_states_at_places_are_those_of_all_positions(decoder: Decoder, embedded: torch.Tensor, recomputes: bool) -> None:
+    decoder.recomputes = recomputes
+    positions, places = SPANS.positions(WIDTH), torch.tensor([2, 7, 23, 24, 41])
+    direction = torch.randn(len(places), CONFIG.width, generator=torch.Generator().manual_seed(2))
+    states = [
+        decoder(embedded, positions, SPANS).flatten(0, 1)[places],
+        decoder(embedded, positions, SPANS, places_N=places),
+    ]
+    torch.testing.assert_close(*states)
+    of = [embedded, *decoder.layers.parameters()]
+    for all_positions, at_places in zip(*(torch.autograd.grad((state * direction).sum(), of) for state in states), strict=True):
+        torch.testing.assert_close(all_positions, at_places)
+
+
+def test_no_places_still_reach_every_weight(decoder: Decoder, embedded: torch.Tensor) -> None:
+    """A rank whose sequences have no target has zeros for gradients, not none: the others wait for them."""
+    decoder(embedded, SPANS.positions(WIDTH), SPANS, places_N=torch.zeros(0, dtype=torch.int64)).sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in decoder.layers.parameters())
+
+
 def test_recomputing_changes_no_bit_and_keeps_no_activations_of_blocks(decoder: Decoder, embedded: torch.Tensor) -> None:
     def kept() -> int:
         sizes: list[int] = []
