@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
 
 from manifests.errors import RequestError
+from tests.training.launched import Launched, environment
 from training.ranks import ALONE, Ranks, joined
 
 SPEAK = """
@@ -50,32 +48,17 @@ print(json.dumps([told, seen == [[n, n] for n in range(50)]]))
 """
 
 
-def environment(rank: int, world: int, port: int) -> dict[str, str]:
-    """As torchrun sets it."""
-    named = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in named.items()}}
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 def told_by_two(program: str) -> list[Any]:
     """What each of two ranks prints."""
-    port = free_port()
-    started = [
-        subprocess.Popen([sys.executable, "-c", program], env=environment(rank, 2, port), stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    return [json.loads(process.communicate(timeout=120)[0]) for process in started]
+    return [json.loads(printed) for printed in Launched(["-c", program], 2).outputs(120.0)]
 
 
+@pytest.mark.slow
 def test_ranks_sum_and_gather_in_their_order() -> None:
     assert told_by_two(SPEAK) == [[rank, 2, rank == 0, [1.0, 3.0, 5.0], True, [{"rank": 0}, {"rank": 1}]] for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_what_one_rank_fails_at_is_raised_on_all() -> None:
     assert told_by_two(AGREE) == 2 * [[[[0, 1], "No space left on device"], True]]
 
