@@ -117,7 +117,7 @@ def annotate(
 def pack(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE", help="URI of a corpus; or text: .jsonl and .parquet files, folders or globs."),
+        typer.Argument(metavar="SOURCE", help="URI of a corpus; or text: .jsonl, .parquet and .txt files, folders or globs."),
     ],
     out: Annotated[str, typer.Option("--out", help="URI of the pack; one that was interrupted is continued.")],
     recipe: Annotated[str, typer.Option("--recipe", help="Name (speech, text) or a .yaml file.")] = "speech",

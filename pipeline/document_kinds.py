@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from manifests.recipes import RecipeModel
 
@@ -57,9 +57,10 @@ class PairDocuments(RecipeModel):
 
 
 class TextDocuments(RecipeModel):
-    """A document a row of plain text."""
+    """A document a row of plain text; of files of lines (.txt), as many lines as have so many characters, blank ones left out."""
 
     kind: Literal["text"] = "text"
+    line_chars: PositiveInt = 1  # at least; what is left at the end of a file may be shorter
 
 
 DocumentKind = Annotated[

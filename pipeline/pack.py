@@ -83,7 +83,7 @@ def pack(
     *,
     leave_out: Sequence[str] = (),
 ) -> PackResult:
-    """Pack a corpus, or text: .jsonl or .parquet files with ``text``, as files, folders or globs.
+    """Pack a corpus, or text: .jsonl or .parquet files with ``text``, as files, folders or globs, or .txt.
 
     ``leave_out``: ``spikes.jsonl`` of runs, whose documents the pack does without. ``run`` says where the parts and shards are made; without it, here, one after the other. Raises RequestError and leaves
     nothing behind when the request is wrong; after any other end the same call goes on.

@@ -1,10 +1,10 @@
-"""Plain text on its way into a pack: every row of JSONL or Parquet files is a document."""
+"""Plain text on its way into a pack: every row of JSONL or Parquet files is a document, and so are lines of text that are taken together."""
 
 from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ from manifests.console import ProgressBar
 from manifests.errors import RequestError
 from manifests.ids import digest_blocks, digest_bytes
 from manifests.remote import open_filesystem, os_errors, refusal
+from pipeline.document_kinds import TextDocuments
 from pipeline.documents import MadeTurn, document_of
 from pipeline.places import files_below, files_matching
 from pipeline.recipe import PackRecipe
 from pipeline.spills import Decision
 from tokenization.artifact import Tokenizer
 
-TEXT_SUFFIXES = (".jsonl", ".parquet")
+TABLE_SUFFIXES, LINES_SUFFIX = (".jsonl", ".parquet"), ".txt"
 # Bytes of a file that are read as one part: much less than a spill, since short lines grow twentyfold in a tar.
 PART_BYTES = 32 << 20
 READ_BYTES = 1 << 20
@@ -39,7 +40,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class TextPart:
-    """The rows of a file that begin in ``[start, stop)``: bytes of JSONL, row groups of Parquet. Picklable."""
+    """The rows of a file that begin in ``[start, stop)``: bytes of JSONL and of lines, row groups of Parquet. Picklable."""
 
     name: str
     file: TextFile
@@ -51,7 +52,7 @@ class TextPart:
     def decisions(self, skip: int) -> Iterator[Decision]:
         """One a row. Raises RequestError naming file and line (Parquet: row) of the first row without text."""
         tokenizer = Tokenizer.open(self.tokenizer) if self.tokenizer else None
-        rows = _jsonl_rows(self) if self.file.name.endswith(".jsonl") else _parquet_rows(self)
+        rows = ROWS[posixpath.splitext(self.file.name)[1]](self)
         for passed, (place, row) in enumerate(rows):
             if passed < skip:
                 continue
@@ -68,24 +69,27 @@ class TextPart:
 def text_files(sources: Sequence[str]) -> list[TextFile]:
     """The .jsonl and .parquet files that the sources name (files, folders, globs), by name; none when there is none.
 
-    Raises RequestError when a source that names a file or a pattern matches nothing.
+    A .txt is taken by a file or pattern that ends so: in a folder of tables it explains them more often than it is one. Raises RequestError when a source that names a file or a pattern matches nothing.
     """
     found: dict[str, tuple[str, int]] = {}  # URI -> (path in its filesystem, bytes)
     for source in sources:
         fs, path = open_filesystem(source)
+        suffixes = (*TABLE_SUFFIXES, LINES_SUFFIX) if source.endswith(LINES_SUFFIX) else TABLE_SUFFIXES
         try:
             with os_errors():
                 if fs.isfile(path):
-                    details = {path: fs.info(path)} if path.endswith(TEXT_SUFFIXES) else {}
+                    details = {path: fs.info(path)} if path.endswith(suffixes) else {}
                 elif fs.isdir(path):
                     details = files_below(fs, path)
                 else:
                     details = files_matching(fs, path) if any(sign in path for sign in "*?[") else {}
         except OSError as error:
             raise refusal(f"text corpus {source!r}", error) from error
-        named = {place: info for place, info in details.items() if place.endswith(TEXT_SUFFIXES)}
-        if not named and (source.endswith(TEXT_SUFFIXES) or not fs.isdir(path)):
-            raise RequestError(f"text corpus {source!r} does not exist; give .jsonl or .parquet files with a column `text`")
+        named = {place: info for place, info in details.items() if place.endswith(suffixes)}
+        if not named and (source.endswith(suffixes) or not fs.isdir(path)):
+            raise RequestError(
+                f"text corpus {source!r} does not exist; give .jsonl or .parquet files with a column `text`, or .txt"
+            )
         found |= {fs.unstrip_protocol(place): (place, int(info["size"])) for place, info in named.items()}
     if not found:
         return []
@@ -117,7 +121,7 @@ def text_parts(files: Sequence[TextFile], recipe: PackRecipe, tokenizer: str | N
 
 
 def _spans(file: TextFile) -> list[tuple[int, int]]:
-    if file.name.endswith(".jsonl"):
+    if not file.name.endswith(".parquet"):
         return [(start, min(start + PART_BYTES, file.num_bytes)) for start in range(0, file.num_bytes, PART_BYTES)]
     with _parquet(file) as opened:
         groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
@@ -136,6 +140,32 @@ def _spans(file: TextFile) -> list[tuple[int, int]]:
 
 def _jsonl_rows(part: TextPart) -> Iterator[tuple[int, dict[str, Any]]]:
     """(byte offset of its line, row) of the lines that begin in the part."""
+    for at, line in _lines(part):
+        yield at, _row(line, part.file, at)
+
+
+def _plain_rows(part: TextPart) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(byte offset of the first line, row) of lines that begin in the part, taken together until they are long enough."""
+    (config,) = part.recipe.documents
+    assert isinstance(config, TextDocuments)
+    taken, first, num_chars = list[str](), 0, 0
+    for at, line in _lines(part):
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError as error:
+            raise RequestError(f"{_line(part.file, at)} is not UTF-8 ({error.reason}); convert the file") from error
+        first = at if not taken else first
+        taken.append(text)
+        num_chars += len(text)
+        if num_chars >= config.line_chars:
+            yield first, {"text": "\n".join(taken)}
+            taken, num_chars = [], 0
+    if taken:
+        yield first, {"text": "\n".join(taken)}
+
+
+def _lines(part: TextPart) -> Iterator[tuple[int, bytes]]:
+    """(byte offset, line) of the lines that begin in the part, without blank ones."""
     fs, path = open_filesystem(part.file.uri)
     with os_errors(), fs.open(path, "rb") as opened:
         at = part.start
@@ -145,7 +175,7 @@ def _jsonl_rows(part: TextPart) -> Iterator[tuple[int, dict[str, Any]]]:
             at += len(opened.readline()) - 1
         while at < part.stop and (line := opened.readline()):
             if line.strip():
-                yield at, _row(line, part.file, at)
+                yield at, line
             at += len(line)
 
 
@@ -207,3 +237,10 @@ def _parquet_rows(part: TextPart) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise RequestError(f"{part.file.uri!r} row {number} {fault}; each row needs one")
             yield number, row
             number += 1
+
+
+ROWS: dict[str, Callable[[TextPart], Iterator[tuple[int, dict[str, Any]]]]] = {
+    ".jsonl": _jsonl_rows,
+    ".parquet": _parquet_rows,
+    LINES_SUFFIX: _plain_rows,
+}

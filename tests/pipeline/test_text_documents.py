@@ -75,6 +75,43 @@ def test_every_line_is_in_one_part(tmp_path, monkeypatch, part_bytes):
     assert texts_of(last, len(texts_of(last)) - 1) == ["three"]
 
 
+VERSES = "In the beginning\r\n\n  let there be light  \nund es ward Licht: schön\n\n\nthe evening"
+GATHERED = PackRecipe(name="text", documents=[TextDocuments(line_chars=20)], include_audio=False)
+
+
+def test_lines_of_plain_text_are_documents_or_taken_together_until_they_are_long_enough(tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "verses.txt").write_bytes(VERSES.encode())
+    (texts / "readme.txt").write_text("nothing")
+    each = ["In the beginning", "let there be light", "und es ward Licht: schön", "the evening"]
+    together = ["In the beginning\nlet there be light", "und es ward Licht: schön", "the evening"]
+    for recipe, expected in ((RECIPE, each), (GATHERED, together)):
+        out = str(tmp_path / f"pack{len(expected)}")
+        pack(f"{texts}/v*.txt", out, recipe)
+        assert sorted(row["text"] for row in rows(out)) == sorted(expected)
+        (part,) = text_documents.text_parts(text_documents.text_files([str(texts / "verses.txt")]), recipe, None)
+        assert texts_of(part, 1) == expected[1:]
+    # A folder's .txt is not asked for, and here there is nothing else.
+    with pytest.raises(RequestError, match="no corpus at"):
+        pack(str(texts), str(tmp_path / "none"), RECIPE)
+
+
+@pytest.mark.parametrize("part_bytes", range(1, 60, 7))
+def test_every_plain_line_is_in_one_document(tmp_path, monkeypatch, part_bytes):
+    (tmp_path / "verses.txt").write_bytes(VERSES.encode())
+    monkeypatch.setattr(text_documents, "PART_BYTES", part_bytes)
+    parts = text_documents.text_parts(text_documents.text_files([str(tmp_path / "verses.txt")]), GATHERED, None)
+    lines = [line for part in parts for text in texts_of(part) for line in text.split("\n")]
+    assert lines == ["In the beginning", "let there be light", "und es ward Licht: schön", "the evening"]
+
+
+def test_a_line_that_is_no_utf_8_is_named(tmp_path):
+    (tmp_path / "verses.txt").write_bytes(b"one\ntwo\n\xff\n")
+    with pytest.raises(RequestError, match=r"verses.txt' line 3 is not UTF-8 \(invalid start byte\); convert the file"):
+        pack(str(tmp_path / "verses.txt"), str(tmp_path / "pack"), RECIPE)
+
+
 def test_equal_texts_are_two_documents_of_one_split(tmp_path):
     lines = [json.dumps({"text": str(number % 20)}) for number in range(60)]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
