@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from training.attention import DocumentSpans
-from training.batches import Batch, CtcBatch, HeardBatch, HeardPieces, collate
+from training.batches import Batch, CtcBatch, HeardBatch, HeardPieces, collate, tag_weight
 
 
 def each_alone(batch: Batch | CtcBatch) -> Iterator[Batch | CtcBatch]:
@@ -34,7 +34,8 @@ def _each_labelled(batch: CtcBatch) -> Iterator[CtcBatch]:
             labels_AL=batch.labels_AL[own, :num_labels],
             num_labels_A=batch.num_labels_A[own],
             weights_A=batch.weights_A[own],
-            weight=float(batch.weights_A[place]) * num_labels,
+            tags_GA=batch.tags_GA[:, own],
+            weight=float(batch.weights_A[place]) * num_labels + tag_weight(batch.tags_GA[:, own], batch.tag_weights),
             heard=_piece(batch.heard, own),
         )
 

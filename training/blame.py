@@ -5,7 +5,7 @@ pass as well where only the gradient is bad.
     loss too high        the documents furthest above their usual loss, until the loss of the rest would not ring
     gradient too large   every document whose own part of the step's gradient is past twice the usual norm of whole steps
 
-Where the last two would be more than half of the step, none is named: it is the model then that is off, and no document.
+Where that would be every document, or more than half of them where all is finite, none is named: it is the model then that is off.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ def blame(trainer: StageTrainer, batches: Sequence[Batch | CtcBatch], rung: Rung
     suspects = [suspect for of_rank in trainer.ranks.gather(_suspects(trainer, own)) for suspect in of_rank]
     if rung.finding.cause is Cause.LOSS_NOT_FINITE:
         named = [suspect for suspect in suspects if not math.isfinite(suspect.loss)]
-        return Blame(named, len(suspects))
-    if rung.finding.cause is Cause.LOSS:
+    elif rung.finding.cause is Cause.LOSS:
         named = _above(trainer, suspects)
     else:
         norms = [norm for of_rank in trainer.ranks.gather(_norms(trainer, own, rung)) for norm in of_rank]
         suspects = [replace(suspect, grad_norm=norm) for suspect, norm in zip(suspects, norms, strict=True)]
         named = _large(trainer, suspects)
-    is_of_few = rung.finding.cause is Cause.GRADIENT_NOT_FINITE or 2 * len(named) <= len(suspects)
-    return Blame(named if is_of_few else [], len(suspects))
+    is_finite = rung.finding.cause in (Cause.LOSS, Cause.GRADIENT)
+    most = len(suspects) // 2 if is_finite else len(suspects) - 1
+    return Blame(named if len(named) <= most else [], len(suspects))
 
 
 def _suspects(trainer: StageTrainer, own: Sequence[Batch | CtcBatch]) -> list[Suspect]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -77,6 +77,7 @@ class Batching:
     num_mels: int
     pad_id: int
     cache: FeatureCache | None = None  # of a frozen encoder's frames
+    left_out: Collection[str] = ()  # keys of documents whose places stay empty; more may come between two steps
 
 
 def stage_data(
@@ -263,7 +264,15 @@ class PackedData:
         self._packer.load_state_dict(state["packer"])
 
     def _examples(self, sequence: PackedSequence) -> list[Example]:
-        return [self.documents[Task(placed.task)].example(placed.position) for placed in sequence.documents]
+        """Of the documents that are not left out; behind them the sequence has so much more padding."""
+        kept = []
+        for placed in sequence.documents:
+            documents = self.documents[Task(placed.task)]
+            if documents.entry(placed.position).key in self._batching.left_out:
+                documents.pass_by(placed.position)
+            else:
+                kept.append(documents.example(placed.position))
+        return kept
 
     def _pass_by(self, sequence: PackedSequence) -> None:
         for placed in sequence.documents:
@@ -287,18 +296,20 @@ class CtcData:
     ) -> None:
         self._size = size_of_part(stage, world)
         self._first = rank * self._size
-        self._stage = stage
+        self._stage, self._documents, self._left_out = stage, documents, batching.left_out
         self._identity = {"stage": stage.name, "seed": recipe.seed}
         self._heard = HeardDocuments(documents, stage, f"{recipe.seed} {stage.name}", batching.num_mels)
         self._tag_weights = [head.weight for head in stage.tags.values()]
         self._position = 0
 
     def next_step(self) -> list[CtcBatch]:
-        size, first = self._size, self._position + self._first
-        heard = [self._heard.example(position) for position in range(first, first + size)]
+        first, part = self._position + self._first, self._size // self._stage.micro_batches
         self._position += self._stage.batch_documents
-        part = size // self._stage.micro_batches
-        return [batch for start in range(0, size, part) for batch in collate_ctc(heard[start : start + part], self._tag_weights)]
+        batches = []
+        for start in range(first, first + self._size, part):
+            kept = [p for p in range(start, start + part) if self._documents.entry(p).key not in self._left_out]
+            batches += collate_ctc([self._heard.example(position) for position in kept], self._tag_weights)
+        return batches
 
     def state_dict(self) -> dict[str, Any]:
         return {**self._identity, "position": self._position}

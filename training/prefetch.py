@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from training.batches import Batch, CtcBatch
@@ -48,6 +48,17 @@ class Prefetcher:
         batches, self._state = self._steps.popleft().result()
         self._begin_another()
         return batches
+
+    def work_out_again(self, num_more: int = 0) -> None:
+        """What lies ahead, from behind the last step that was taken: the data is to leave out more. ``num_more`` steps follow the last one."""
+        for step in self._steps:
+            step.cancel()
+        wait([step for step in self._steps if not step.cancelled()])
+        self._left += len(self._steps) + num_more
+        self._steps.clear()
+        self._data.load_state_dict(self._state)
+        for _ in range(self._ahead):
+            self._begin_another()
 
     def state_dict(self) -> dict[str, Any]:
         """The data's behind the last step that was taken, however far the thread has come."""

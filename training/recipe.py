@@ -12,6 +12,7 @@ from training.config import SIZES, StartRecipe
 from training.encoder_recipe import AugmentRecipe, Share, TagHead
 from training.evaluation_recipe import EvaluationRecipe
 from training.prompts import Prompts
+from training.spikes import SpikeRecipe
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -63,6 +64,18 @@ class Logits(StrEnum):
 
     TEXT = "text"  # audio ids are masked from the logits: before the vocabulary's stage they mean nothing
     FULL = "full"
+
+
+class Precision(StrEnum):
+    """The type that matrices are multiplied in. Weights, gradients, moments, norms and losses are float32 in both."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of a number between two products."""
+        return 4 if self is Precision.FP32 else 2
 
 
 class Measure(StrEnum):
@@ -252,6 +265,7 @@ class TrainingRecipe(RecipeModel):
     start: StartRecipe = StartRecipe()
     seed: int = Field(default=0, ge=0)
     threads: PositiveInt = 2  # torch threads: fixed, because sums in another order are other bits
+    precision: Precision = Precision.FP32
     recompute: bool = False  # the decoder's blocks keep their inputs only and run again in the backward pass
     compile: bool = False  # the decoder's blocks through torch.compile; other sums, so a run goes on only as it began
     checkpoint_every: PositiveInt = 100
@@ -260,6 +274,7 @@ class TrainingRecipe(RecipeModel):
     evaluation: EvaluationRecipe = EvaluationRecipe()
     repeat: RepeatRecipe = RepeatRecipe()
     prompts: Prompts = Prompts()
+    spikes: SpikeRecipe = SpikeRecipe()
     stages: tuple[Annotated[Stage, Field(discriminator="kind")], ...] = Field(min_length=1)
 
     @property

@@ -110,7 +110,7 @@ class SpikeWatch:
     def __init__(self, recipe: SpikeRecipe) -> None:
         self.recipe = recipe
         self.num_spikes = 0  # of the run
-        self.left_out: list[str] = []  # keys of documents that the run does not read any more, in the order they were named
+        self.left_out: dict[str, None] = {}  # keys of documents that the run does not read any more, in the order they were named
         self._accepted: deque[dict[str, float]] = deque(maxlen=recipe.window)
         self._in_a_row = 0
 
@@ -159,7 +159,7 @@ class SpikeWatch:
 
     def leave_out(self, keys: Iterable[str]) -> None:
         """Documents that the rest of the run is to do without."""
-        self.left_out += [key for key in dict.fromkeys(keys) if key not in self.left_out]
+        self.left_out.update(dict.fromkeys(keys))
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, as JSON values."""
@@ -173,7 +173,8 @@ class SpikeWatch:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._accepted = deque(state["accepted"], maxlen=self.recipe.window)
         self._in_a_row, self.num_spikes = int(state["in_a_row"]), int(state["num_spikes"])
-        self.left_out = list(state["left_out"])
+        self.left_out.clear()  # whoever reads data holds it
+        self.leave_out(state["left_out"])
 
     def roll_back(self, state: Mapping[str, Any]) -> None:
         """What was usual at a checkpoint is so again; what was counted and left out since stays."""

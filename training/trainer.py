@@ -1,4 +1,4 @@
-"""One optimiser step of any stage: rates, loss by kind, clipping, and the refusal to step on a loss that is not a number."""
+"""One optimiser step of any stage: rates, loss by kind, clipping, and the refusal to step where the watch rings."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from manifests.errors import RequestError, WorkError
+from manifests.errors import RequestError
 from tokenization.stretches import TokenKind
 from tokenization.vocabulary import Vocabulary
 from training.batches import Batch, CtcBatch, on_device
 from training.model import StepAudio2
 from training.objectives import Sums, ctc_sums, token_sums
 from training.ranks import ALONE, Ranks
-from training.recipe import CtcStage, Group, GroupRate, Logits, PretrainStage, Schedule, Stage
+from training.recipe import CtcStage, Group, GroupRate, Logits, Precision, PretrainStage, Schedule, Stage
 from training.sharding import group_norms, own, reshard, sum_gradients
+from training.spikes import Rung, SpikeRecipe, SpikeWatch
 
 # What moves with the clock and not with the run: left out wherever two runs are compared.
-CLOCK_COLUMNS = ("wall_s", "data_wait_s", "tokens_per_s")
+CLOCK_COLUMNS = ("wall_s", "data_wait_s", "tokens_per_s", "checkpoint_stall_s")
 BY_KIND = ("loss_K", "entropy_K", "correct_K", "count_K")  # of ``Sums``, in its order
 
 
@@ -33,10 +34,20 @@ class StageTrainer:
     and row are those of all of them together, and every rank decides alike.
     """
 
-    def __init__(self, model: StepAudio2, stage: Stage, vocabulary: Vocabulary, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        model: StepAudio2,
+        stage: Stage,
+        vocabulary: Vocabulary,
+        ranks: Ranks = ALONE,
+        watch: SpikeWatch | None = None,
+        precision: Precision = Precision.FP32,
+    ) -> None:
+        """``watch``: of the run; without one, one of its own with the defaults."""
         self.model, self.stage, self.ranks, self.device = model, stage, ranks, ranks.device
+        self.watch = watch or SpikeWatch(SpikeRecipe())
         self.step = 0
-        self.vocabulary = vocabulary
+        self.vocabulary, self.precision = vocabulary, precision
         reshard(model)
         self._masked = masked_ids(stage, vocabulary)
         self._tags = stage.tags if isinstance(stage, CtcStage) else {}
@@ -56,20 +67,20 @@ class StageTrainer:
     def train_step(self, batches: Sequence[Batch] | Sequence[CtcBatch]) -> dict[str, Any]:
         """One step over the micro-batches of all ranks, of which these are this rank's; returns its row of metrics, ``step`` counted from 1.
 
-        The loss is the weighted sum over all micro-batches by the weight of all of them. Raises WorkError before the
-        optimizer moves when loss or gradient is not finite, on every rank.
+        The loss is the weighted sum over all micro-batches by the weight of all of them. Raises Rung before the optimizer moves
+        where the watch rings at loss or gradient norm, on every rank: these are the same on each.
         """
         facts = [(batch.weight, batch.num_tokens, batch.padding, 1) for batch in batches]
-        own_facts = torch.tensor([sum(values) for values in zip(*facts, strict=True)], dtype=torch.float64)
+        own_facts = torch.tensor([sum(values) for values in zip(*facts, strict=True)] or 4 * [0.0], dtype=torch.float64)
         weight, tokens, padding, parts = self.ranks.sum(own_facts).tolist()
         rates = self._set_rates()
-        self.optimizer.zero_grad(set_to_none=True)
-        sums = [self._work_through(batch, weight) for batch in batches]
-        sum_gradients([p for p in self._trained.values() if not isinstance(p, DTensor)], self.ranks)
-        total = self._total(sums)
+        total, norms = self.gradients(batches, weight)
         loss = float(total.loss.float() / weight)
-        norms = self._norms()
-        self._refuse_unless_finite(loss, float(norms["grad_norm"]), sums, [batch.document_ids for batch in batches])
+        kinds = by_kind(total, list(self._tags))
+        losses = {name: value for name, value in kinds.items() if name.startswith("loss_")}
+        finding = self.watch.judge(loss, float(norms["grad_norm"]), losses)
+        if finding.cause is not None:
+            raise Rung(self.stage.name, self.step + 1, weight, finding)
         self._clip(norms["grad_norm"])
         self.optimizer.step()
         self.step += 1
@@ -77,21 +88,38 @@ class StageTrainer:
             "stage": self.stage.name,
             "step": self.step,
             "loss": loss,
-            **by_kind(total, list(self._tags)),
+            **kinds,
             "lr": max(rates.values()),
             **{f"lr_{group}": rate for group, rate in rates.items()},
             **{name: float(norm) for name, norm in norms.items()},
             "tokens": int(tokens),
             "padding": padding / parts,
+            **({"spikes": self.watch.num_spikes} if self.watch.num_spikes else {}),  # of the run so far
         }
+
+    def gradients(self, batches: Sequence[Batch | CtcBatch], weight: float) -> tuple[Sums, dict[str, torch.Tensor]]:
+        """(Sums over the micro-batches of all ranks, norms of their gradient of all and by group); the gradient lies in the parameters.
+
+        ``weight``: what loss is divided by before it is differentiated. Every rank must call it.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        sums = [self._work_through(batch, weight) for batch in batches]
+        sum_gradients([p for p in self._trained.values() if not isinstance(p, DTensor)], self.ranks)
+        return self._total(sums), self._norms()
+
+    def sums(self, batch: Batch | CtcBatch) -> Sums:
+        """What the micro-batch by itself adds to a step."""
+        batch = on_device(batch, self.device)
+        # Without autocast's own cache of narrow weights: a forward pass uses each once, and blocks that recompute would hold them all.
+        is_narrow = self.precision is Precision.BF16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_narrow, cache_enabled=False):
+            if isinstance(batch, CtcBatch):
+                return ctc_sums(self.model, batch, self._tags)
+            return token_sums(self.model, batch, self._masked)
 
     def _work_through(self, batch: Batch | CtcBatch, weight: float) -> Sums:
         """Add the micro-batch's share of the gradient; returns its sums, which hold no graph."""
-        batch = on_device(batch, self.device)
-        if isinstance(batch, CtcBatch):
-            sums = ctc_sums(self.model, batch, self._tags)
-        else:
-            sums = token_sums(self.model, batch, self._masked)
+        sums = self.sums(batch)
         if sums.loss.requires_grad:  # else nothing that the stage trains was reached: an adaptor, and no audio
             (sums.loss / weight).backward()
         return replace(sums, loss=sums.loss.detach())
@@ -99,7 +127,8 @@ class StageTrainer:
     def _total(self, sums: Sequence[Sums]) -> Sums:
         """Of the micro-batches of all ranks: float64, on the CPU."""
         loss = sum((part.loss for part in sums), torch.zeros((), device=self.device))
-        kinds = [torch.stack([getattr(part, name) for part in sums]).sum(0) for name in BY_KIND]
+        none = torch.zeros(1, len(TokenKind) + len(self._tags), device=self.device)  # a rank may have nothing of a step
+        kinds = [torch.stack([getattr(part, name) for part in sums] or [*none]).sum(0) for name in BY_KIND]
         sizes = [1, *(len(kind) for kind in kinds)]
         loss_1, *kinds = self.ranks.sum(torch.cat([loss[None], *kinds]).double().cpu()).split(sizes)
         return Sums(loss_1[0], *kinds)
@@ -126,22 +155,6 @@ class StageTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
         return rates
-
-    def _refuse_unless_finite(
-        self, loss: float, grad_norm: float, sums: Sequence[Sums], documents: Sequence[tuple[str, ...]]
-    ) -> None:
-        """Raises WorkError on all ranks, naming documents of all of them: loss and norm are the same on each."""
-        if math.isfinite(loss) and math.isfinite(grad_norm):
-            return
-        what, value = ("gradient norm", grad_norm) if math.isfinite(loss) else ("loss", loss)
-        own_parts = [(bool(part.loss.isfinite()), keys) for part, keys in zip(sums, documents, strict=True)]
-        of_all = [part for of_rank in self.ranks.gather(own_parts) for part in of_rank]
-        suspects = [keys for is_finite, keys in of_all if not is_finite] or [keys for _, keys in of_all]
-        keys = ", ".join(dict.fromkeys(key for keys in suspects for key in keys))
-        raise WorkError(
-            f"stage {self.stage.name!r} step {self.step + 1}: {what} is {value}; it must be finite. Nothing was updated. "
-            f"Lower the learning rate, or look at documents {keys[:200]}"
-        )
 
 
 def masked_ids(stage: Stage, vocabulary: Vocabulary) -> slice | None:

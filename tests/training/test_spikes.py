@@ -128,7 +128,7 @@ def test_another_stage_begins_anew_and_keeps_what_was_left_out() -> None:
     watch.judge(math.nan, 1.0, {})
     watch.begin_stage()
     assert watch.judge(50.0, 900.0, {}).verdict is Verdict.STEP
-    assert (watch.left_out, watch.num_spikes) == (["b", "a", "c"], 1)
+    assert (list(watch.left_out), watch.num_spikes) == (["b", "a", "c"], 1)
 
 
 def test_a_rollback_forgets_what_was_usual_since_and_nothing_else() -> None:
