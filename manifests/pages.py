@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 NBSP = "\u00a0"  # a number and its unit stay on one line
 
 
-def environment() -> jinja2.Environment:
-    """Templates of ``manifests/templates``. A page needs nothing but itself: style and drawings are inline."""
+def environment(package: str = "manifests") -> jinja2.Environment:
+    """Templates of the package's folder ``templates``, and the style. A page needs nothing but itself: style and drawings are inline."""
     import jinja2
 
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("manifests", "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name, "templates") for name in dict.fromkeys((package, "manifests"))]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
     )
     made.filters |= {"span": readable_span, "percent": readable_percent, "thousands": readable_number, "counted": counted}
     return made
