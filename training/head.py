@@ -7,6 +7,8 @@ the backward pass, which costs a third more of the head's arithmetic; ``weighted
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,7 +38,8 @@ def head_losses(
     """
     weight_VD, masked_V = _without(weight_VD, masked)
     size = tokens_at_once or (TOKENS_AT_ONCE if hidden_ND.is_cuda else CPU_TOKENS_AT_ONCE)
-    nll_N, entropy_N, is_right_N = _HeadLosses.apply(hidden_ND, weight_VD, targets_N, masked_V, size)
+    with _cast(hidden_ND, weight_VD) as (hidden_ND, weight_VD):
+        nll_N, entropy_N, is_right_N = _HeadLosses.apply(hidden_ND, weight_VD, targets_N, masked_V, size)
     return nll_N, entropy_N, is_right_N
 
 
@@ -58,7 +61,8 @@ def weighted_loss(
         hidden_ND, weight_VD = hidden_ND.detach(), weight_VD.detach()
     weight_VD, masked_V = _without(weight_VD, masked)
     size = tokens_at_once or (TOKENS_AT_ONCE if hidden_ND.is_cuda else CPU_TOKENS_AT_ONCE)
-    loss, *losses = _WeightedLoss.apply(hidden_ND, weight_VD, targets_N, weights_N, masked_V, size)
+    with _cast(hidden_ND, weight_VD) as (hidden_ND, weight_VD):
+        loss, *losses = _WeightedLoss.apply(hidden_ND, weight_VD, targets_N, weights_N, masked_V, size)
     return loss, tuple(losses)
 
 
@@ -180,6 +184,16 @@ class _HeadLosses(torch.autograd.Function):
             if weight_grad_VD is not None:
                 weight_grad_VD += grad_CV.T @ hidden_ND[chunk]
         return hidden_grad_ND, None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype), None, None, None
+
+
+@contextmanager
+def _cast(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The tensors in the type that autocast multiplies in, and no autocast within: it would cast the head anew for every chunk."""
+    device = tensors[0].device.type
+    if torch.is_autocast_enabled(device):
+        tensors = tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
+    with torch.autocast(device, enabled=False):
+        yield tensors
 
 
 def _chunks(length: int, size: int) -> list[slice]:

@@ -35,11 +35,6 @@ class Machine(RecipeModel):
         gt=0.0, le=1.0, description="share of that which is assumed to be reached (MFU); measure it, then set it"
     )
 
-    @property
-    def activation_bytes(self) -> int:
-        """Bytes of an activation: bfloat16 on GPUs, float32 on CPUs."""
-        return 2 if self.kind == "cuda" else 4
-
     def hours(self, flops: float) -> float:
         """Hours of wall time that so many operations take, with all devices at work."""
         return flops / (self.flops_per_s * self.efficiency * self.num_devices) / 3600

@@ -201,7 +201,9 @@ class Planner:
             self.vocabulary.num_rows,
             batch,
             stage.train,
-            Placement(devices, self.machine.activation_bytes, is_cuda=self.machine.kind == "cuda", recomputes=recomputes),
+            Placement(
+                devices, self.recipe.precision.activation_bytes, is_cuda=self.machine.kind == "cuda", recomputes=recomputes
+            ),
             is_ctc=is_ctc,
             is_accumulating=parts > 1,
         )
