@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -53,7 +54,10 @@ def plan(
     answer(made.to_json(), as_json, made.lines())
 
 
-@app.command(epilog="Example: stepwell train run --recipe demo --pack ./pack --tokenizer ./tokenizer --run ./run --until align")
+@app.command(
+    epilog="Examples: stepwell train run --recipe demo --pack ./pack --tokenizer ./tokenizer --run ./run --until align     "
+    "torchrun --nproc-per-node 8 -m -- stepwell train run --recipe ...     stepwell train run --workers 8 --address auto --recipe ..."
+)
 def run(
     recipe: RecipeName,
     pack: PackUri,
@@ -64,14 +68,31 @@ def run(
     allow_inexact: Annotated[
         bool, typer.Option("--allow-inexact", help="Also with other threads, torch, device or compile: last bits will differ.")
     ] = False,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Train on so many workers of a Ray cluster.")] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Ray cluster to join; without it one is started here. With --workers.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the recipe's stages one after the other; ``--resume`` goes on exactly where a run stopped."""
-    decoded = load_training_recipe(recipe)
-    from training.run import train
+    """Run the recipe's stages one after the other; ``--resume`` goes on exactly where a run stopped.
 
-    result = train(decoded, pack, tokenizer, run_dir, until=until, resume=resume, allow_inexact=allow_inexact)
-    answer(asdict(result), as_json, result.lines())
+    In one process, in those that torchrun starts, or in workers of Ray: the same documents in the same order, and the same
+    figures but for the rounding of sums.
+    """
+    if address is not None and workers is None:
+        raise RequestError("--address goes with --workers; say how many workers of the cluster are to train")
+    try:
+        decoded = load_training_recipe(recipe)
+    except RequestError as error:
+        if os.environ.get("RANK", "0") != "0":  # all ranks of a launcher meet it; the first says it
+            raise SystemExit(error.exit_code) from error
+        raise
+    from training.launch import Request, answer_on_ray
+
+    request = Request(decoded, pack, tokenizer, run_dir, until, resume, allow_inexact)
+    result, is_first = request.answer() if workers is None else (answer_on_ray(request, workers, address), True)
+    if is_first:
+        answer(asdict(result), as_json, result.lines())
 
 
 @app.command(epilog="Example: stepwell train show --pack ./pack --tokenizer ./tokenizer --task asr --index 0")

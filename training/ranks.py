@@ -23,6 +23,8 @@ Value = TypeVar("Value")
 # What a launcher sets for each process; the first two are torchrun's names for "which" and "of how many".
 RANK, WORLD, LOCAL_RANK, ADDRESS, PORT = "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"
 
+LOST = "has lost another"  # said by a rank whose error is none of its own
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -140,8 +142,8 @@ def _plain_losses(ranks: Ranks) -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise WorkError(
-            f"rank {ranks.rank} of {ranks.world} has lost another: it was killed, ran out of memory, or its machine is gone; see what "
-            "was said of it, and go on with --resume"
+            f"rank {ranks.rank} of {ranks.world} {LOST}: it was killed, ran out of memory, or its machine is gone; see what was said of "
+            "it, and go on with --resume"
         ) from error
 
 

@@ -27,18 +27,26 @@ class Launched:
             for rank in range(world)
         ]
 
+    def ended(self, limit_s: float) -> list[tuple[int, str]]:
+        """Exit code and standard error of each; one that is not done in time fails the test, and all are killed."""
+        return [(process.returncode, err) for process, (_, err) in zip(self.processes, self._communicate(limit_s), strict=True)]
+
     def outputs(self, limit_s: float) -> list[str]:
-        """What each prints; a process that fails, or is not done in time, fails the test, and all are ended."""
-        until, printed = time.monotonic() + limit_s, []
+        """What each prints, as ``ended``; one that fails, fails the test."""
+        printed = []
+        for rank, (out, err) in enumerate(self._communicate(limit_s)):
+            code = self.processes[rank].returncode
+            assert code == 0, f"rank {rank} ended with {code}: {err[-3000:]}"
+            printed.append(out)
+        return printed
+
+    def _communicate(self, limit_s: float) -> list[tuple[str, str]]:
+        until = time.monotonic() + limit_s
         try:
-            for rank, process in enumerate(self.processes):
-                out, err = process.communicate(timeout=max(0.1, until - time.monotonic()))
-                assert process.returncode == 0, f"rank {rank} ended with {process.returncode}: {err[-3000:]}"
-                printed.append(out)
+            return [process.communicate(timeout=max(0.1, until - time.monotonic())) for process in self.processes]
         finally:
             for process in self.processes:
                 process.kill()
-        return printed
 
 
 def environment(rank: int, world: int, port: int) -> dict[str, str]:
