@@ -34,6 +34,12 @@ def mel_filters(num_mels: int) -> np.ndarray:
     return triangles_MK.astype(np.float32)
 
 
+@lru_cache(maxsize=4)
+def _inverse_filters(num_mels: int) -> np.ndarray:
+    """float64 ``[K, M]``: magnitudes of the least norm for mels; some are below zero."""
+    return np.linalg.pinv(mel_filters(num_mels).astype(np.float64))
+
+
 @lru_cache(maxsize=1)
 def _window() -> np.ndarray:
     """Periodic Hann, ``[400]``."""
@@ -57,8 +63,7 @@ def griffin_lim(mel: np.ndarray, rounds: int = 32) -> Audio:
     num_frames, num_mels = mel.shape
     if num_frames == 0:
         return np.zeros(0, np.float32)
-    inverse = np.linalg.pinv(mel_filters(num_mels).astype(np.float64))
-    magnitude = np.maximum(np.exp(mel.astype(np.float64)) @ inverse.T, 0.0) * float(_window().sum())
+    magnitude = np.maximum(np.exp(mel.astype(np.float64)) @ _inverse_filters(num_mels).T, 0.0) * float(_window().sum())
     turns = np.random.default_rng(0).random(magnitude.shape)
     estimate = magnitude * np.exp(2j * np.pi * turns)
     previous = np.zeros_like(estimate)
