@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
 from tokenization.stretches import TokenKind
 from training.attention import DocumentSpans
-from training.examples import Example
 from training.feature_cache import FeatureCache, Slot
 from training.features import HOP_SAMPLES, log_mel
 from training.lengths import num_adaptor_frames, num_encoder_frames, num_patches, num_valid_frames
 from training.tags import UNKNOWN
+
+if TYPE_CHECKING:
+    from training.examples import Example
 
 LEAST_FILLED = 0.9  # of an encoder batch's frames, what audio has to fill; the rest is padding
 MOST_FRAMES = 64 * 2502  # of an encoder batch: 64 pieces of 25 s

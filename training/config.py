@@ -1,4 +1,4 @@
-"""Sizes of the model as frozen configurations, what weights it starts from, and as what it is exported.
+"""Sizes of the model as frozen configurations, and as what it is exported. Plain classes: the model runs where torch alone is installed.
 
 The weights' names do not depend on the size (reference, section 1.3). Sizes named in billions are the text model's by
 whose name they go: its embedding is counted once there, since the smaller ones tie it to the head; here it is not tied.
@@ -6,15 +6,14 @@ whose name they go: its embedding is counted once there, since the smaller ones 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import model_validator
-
 from manifests.errors import RequestError
-from manifests.recipes import RecipeModel
 
 
-class EncoderConfig(RecipeModel):
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
     """A Whisper-type encoder: two convolutions (the second halves the rate), pre-norm blocks, pooling by two."""
 
     num_mels: int = 128
@@ -24,7 +23,8 @@ class EncoderConfig(RecipeModel):
     num_layers: int
 
 
-class AdaptorConfig(RecipeModel):
+@dataclass(frozen=True, kw_only=True)
+class AdaptorConfig:
     """The convolution that halves the rate, then two linear layers."""
 
     kernel_frames: int = 3
@@ -32,7 +32,8 @@ class AdaptorConfig(RecipeModel):
     inner_width: int = 2048
 
 
-class DecoderConfig(RecipeModel):
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
     """A Qwen2-type decoder."""
 
     width: int
@@ -49,20 +50,6 @@ class DecoderConfig(RecipeModel):
         return self.width // self.num_heads
 
 
-class StartRecipe(RecipeModel):
-    """Weights in local Hugging Face folders that a run starts from; what is not named starts at random."""
-
-    model: str | None = None  # a published Step-Audio-2 checkpoint, or an export of a run: all parts
-    encoder: str | None = None  # Qwen2-Audio, or its encoder alone
-    decoder: str | None = None  # a text model of the Qwen2.5 family: decoder, embedding and head
-
-    @model_validator(mode="after")
-    def _all_or_parts(self) -> StartRecipe:
-        if self.model and (self.encoder or self.decoder):
-            raise ValueError("start.model brings encoder and decoder; leave start.encoder and start.decoder out")
-        return self
-
-
 class Part(StrEnum):
     """What of a run is exported."""
 
@@ -77,19 +64,18 @@ class Dtype(StrEnum):
     FLOAT32 = "float32"
 
 
-class ModelConfig(RecipeModel):
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
     """Everything about the model's shape except its vocabulary, which the tokenizer brings."""
 
     encoder: EncoderConfig
     adaptor: AdaptorConfig
     decoder: DecoderConfig
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> ModelConfig:
+    def __post_init__(self) -> None:
         encoder, decoder = self.encoder, self.decoder
         if encoder.width % encoder.num_heads or decoder.width % decoder.num_heads or decoder.num_heads % decoder.num_kv_heads:
             raise ValueError("widths must be multiples of their number of heads, and heads of the key-value heads")
-        return self
 
 
 # The encoder of Qwen2-Audio, which the published model and every size that starts from Qwen2.5 have.

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import torch
 
-from manifests.contracts import MODEL_RATE_HZ
 from manifests.errors import ContractError
 from manifests.mel import slaney_filters
 from training.lengths import num_mel_frames
@@ -44,4 +43,6 @@ def log_mel(audio_S: torch.Tensor, num_mels: int) -> torch.Tensor:
 @lru_cache(maxsize=4)
 def mel_filters(num_mels: int) -> torch.Tensor:
     """Slaney's triangular filters of unit area, float32 ``[C, 201]``, from 0 Hz to half the rate."""
+    from manifests.contracts import MODEL_RATE_HZ  # late: it brings pyarrow, and the model runs without
+
     return torch.from_numpy(slaney_filters(MODEL_RATE_HZ, FFT_SAMPLES, num_mels))

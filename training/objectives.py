@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tokenization.stretches import TokenKind
 from training.batches import Batch, CtcBatch, HeardBatch, HeardPieces
-from training.encoder_recipe import TagHead
 from training.feature_cache import Slot
 from training.head import weighted_loss
 from training.lengths import num_encoder_frames, num_valid_frames
 from training.model import StepAudio2
 from training.tags import UNKNOWN
+
+if TYPE_CHECKING:
+    from training.encoder_recipe import TagHead
 
 NUM_KINDS = len(TokenKind)
 

@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from manifests.recipes import RecipeModel, load_recipe
-from training.config import SIZES, StartRecipe
+from training.config import SIZES
 from training.encoder_recipe import AugmentRecipe, Share, TagHead
 from training.evaluation_recipe import EvaluationRecipe
 from training.prompts import Prompts
 from training.spikes import SpikeRecipe
+from training.start_recipe import StartRecipe
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]

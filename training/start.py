@@ -14,12 +14,13 @@ import torch
 from manifests.errors import MismatchError
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
-from training.config import StartRecipe, model_config
+from training.config import model_config
 from training.growth import grow
 from training.model import StepAudio2
 from training.pretrained import decoder_readings, encoder_readings
 from training.published import published_readings
 from training.recipe import Group
+from training.start_recipe import StartRecipe
 from training.weight_files import Reading, WeightFolder, check_readings, copy_readings
 
 TOKENIZER = "tokenizer.json"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from manifests.errors import MismatchError, RequestError
-from manifests.packs import Document, Pack
-from training.encoder_recipe import TagHead
+
+if TYPE_CHECKING:
+    from manifests.packs import Document, Pack
+    from training.encoder_recipe import TagHead
 
 UNKNOWN = -100  # what torch's cross-entropy leaves out
 

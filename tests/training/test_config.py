@@ -5,9 +5,10 @@ import torch
 
 from manifests.errors import RequestError
 from tokenization.vocabulary import Vocabulary
-from training.config import SIZES, StartRecipe, model_config
+from training.config import SIZES, model_config
 from training.model import StepAudio2
 from training.published import published_tensors
+from training.start_recipe import StartRecipe
 
 # Parameters in all under the published table (small ones: a thousand text ids). The text models' own counts are
 # Qwen2.5's published ones: 0.49, 1.54, 3.09 and 7.61 billion, of them 0.36, 1.31, 2.77 and 6.53 besides the embeddings.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
@@ -43,7 +45,7 @@ def test_states_of_layers_are_what_the_next_block_reads(decoder: Decoder, embedd
     start, first, last = decoder.states(embedded, positions, SPANS, (0, 1, 3))
     assert torch.equal(start, embedded)
     assert torch.equal(last, decoder(embedded, positions, SPANS))
-    shallow = Decoder(CONFIG.model_copy(update={"num_layers": 1}), num_rows=101)
+    shallow = Decoder(replace(CONFIG, num_layers=1), num_rows=101)
     shallow.load_state_dict(decoder.state_dict(), strict=False)
     assert torch.equal(decoder.norm(first), shallow(embedded, positions, SPANS))
 

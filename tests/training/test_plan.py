@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from manifests.errors import RequestError
-from training.config import StartRecipe, model_config
+from training.config import model_config
 from training.cost import Work, stage_flops
 from training.data import DocumentReader, task_documents
 from training.examples import ExampleMaker
@@ -15,6 +15,7 @@ from training.machines import Machine, find_machine
 from training.plan import make_plan, make_plan_without_pack, widest
 from training.recipe import Group, LossWeights, Task, TrainingRecipe, load_training_recipe
 from training.start import loaded_groups
+from training.start_recipe import StartRecipe
 from training.workload import Assumptions
 
 Recipes = Callable[..., TrainingRecipe]

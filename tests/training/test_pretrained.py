@@ -12,11 +12,12 @@ from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 from training import config
 from training.attention import DocumentSpans
-from training.config import AdaptorConfig, DecoderConfig, EncoderConfig, ModelConfig, StartRecipe
+from training.config import AdaptorConfig, DecoderConfig, EncoderConfig, ModelConfig
 from training.model import StepAudio2
 from training.pretrained import EMBEDDING, HEAD, qwen2_audio_name, save_decoder
 from training.recipe import Group
 from training.start import check_tokenizer, open_start
+from training.start_recipe import StartRecipe
 
 VOCABULARY = Vocabulary.small(300, num_codes=200)
 # A text model's matrix is longer than its ids: the rows behind them are padding, as in Qwen2.5.

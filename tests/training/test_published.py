@@ -9,11 +9,12 @@ import torch
 
 from manifests.errors import MismatchError, ModelUnavailable
 from tokenization.vocabulary import Vocabulary
-from training.config import StartRecipe, model_config
+from training.config import model_config
 from training.model import StepAudio2
 from training.published import FACTS, published_config, published_tensors, save_published
 from training.recipe import Group
 from training.start import open_start
+from training.start_recipe import StartRecipe
 
 VOCABULARY = Vocabulary.small(300)
 # config.json of the published mini, reference section 1.3.
