@@ -150,7 +150,7 @@ def check(
     assert told["row"]["loss"] == pytest.approx(loss, rel=1e-6)
     assert error <= LARGEST_ERROR
     norm = float(torch.stack([g.double().square().sum() for g in expected.values()]).sum().sqrt()) if expected else 0.0
-    assert told["row"]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+    assert told["row"]["grad_norm"] == pytest.approx(norm, rel=1e-5)
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -160,7 +160,7 @@ def test_rows_tell_of_all_ranks(found: dict[int, dict[str, Any]], bench: ranked.
     assert row["tokens"] == batch.num_tokens
     assert sum(value for name, value in row.items() if name.startswith("count_")) == len(batch.targets_N)
     assert row.pop("stage") == alone.pop("stage") == "main"
-    assert row == pytest.approx(alone, rel=1e-4)
+    assert row == pytest.approx(alone, rel=1e-5)
 
 
 @pytest.mark.parametrize("world", WORLDS[1:])
@@ -178,7 +178,7 @@ def test_clipping_scales_by_the_norm_of_all_ranks(found: dict[int, dict[str, Any
     _, expected = reference(bench, "main", "mixed")
     norm = float(torch.stack([g.double().square().sum() for g in expected.values()]).sum().sqrt())
     clipped = {name: g * (1e-3 / norm) for name, g in expected.items()}
-    assert largest_error(found[world]["clipped"]["gradients"], clipped) <= 1e-4  # the norm is a sum of many squares in float32
+    assert largest_error(found[world]["clipped"]["gradients"], clipped) <= LARGEST_ERROR
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -188,6 +188,15 @@ def test_what_one_rank_cannot_compute_stops_all_alike_and_moves_nothing(found: d
     assert set(told["said"]) == {told["said"][0]}
     assert "nan" in told["said"][0]
     assert told["moved"] == []
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("cause", ["loss_not_finite", "gradient_not_finite"])
+def test_all_ranks_blame_the_same_document(found: dict[int, dict[str, Any]], world: int, cause: str) -> None:
+    """Each looks at its own documents, and over ranks a decoder runs on all of them together."""
+    told = found[world][f"blamed for {cause}"]
+    assert told["named"] == [[told["bad"]]] * world
+    assert told["of"] == told["all"]
 
 
 @pytest.mark.parametrize("world", WORLDS)
