@@ -176,14 +176,15 @@ def gender(folder: str, seed: int, steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--augment", nargs="+", choices=AUGMENTS, default=list(AUGMENTS))
+    parser.add_argument("--augment", nargs="*", choices=AUGMENTS, default=list(AUGMENTS), help="none of them: gender alone")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--tag-steps", type=int, default=150)
     parser.add_argument("--no-tags", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, exact_arithmetic(1):
-        digits(f"{folder}/digits", options.augment, options.seeds, options.steps)
+        if options.augment:
+            digits(f"{folder}/digits", options.augment, options.seeds, options.steps)
         if not options.no_tags:
             gender(f"{folder}/read", options.seeds[0], options.tag_steps)
 

@@ -3,7 +3,7 @@
 
 Both return sums, never means: the trainer divides by the weight of all targets of the whole step, so that splitting a
 step into micro-batches changes nothing. Shapes: as in ``batches``; K token kinds, V rows, D width, F encoder frames,
-E encoder width, X classes of a tag.
+E encoder width, N pieces whose tag is known, X classes of it.
 """
 
 from __future__ import annotations
@@ -106,15 +106,16 @@ def ctc_sums(model: StepAudio2, batch: CtcBatch, tags: Mapping[str, TagHead] = M
     loss_K[TokenKind.TEXT], correct_K[TokenKind.TEXT] = losses_A.detach().sum(), right_A.sum()
     count_K[TokenKind.TEXT] = batch.num_labels_A.sum()
     loss = (losses_A * batch.weights_A).sum()
-    for place, (name, head) in enumerate(tags.items(), NUM_KINDS):
-        tags_A = batch.tags_GA[place - NUM_KINDS]
-        log_probs_AX = model.tag_logits(frames_AFE, frames_A, name).float().log_softmax(-1)
-        tag_loss = F.nll_loss(log_probs_AX, tags_A, ignore_index=UNKNOWN, reduction="sum")
-        is_known_A = tags_A != UNKNOWN
-        loss_K[place], count_K[place] = tag_loss.detach(), is_known_A.sum()
-        correct_K[place] = (log_probs_AX.detach().argmax(-1) == tags_A).sum()
-        entropy_K[place] = -(log_probs_AX.exp() * log_probs_AX).detach().sum(-1)[is_known_A].sum()
+    for place, (name, head) in enumerate(tags.items()):
+        known_A = batch.tags_GA[place] != UNKNOWN
+        tags_N, logits_NX = batch.tags_GA[place][known_A], model.tag_logits(frames_AFE, frames_A, name)[known_A]
+        log_probs_NX = logits_NX.float().log_softmax(-1)
+        tag_loss = F.nll_loss(log_probs_NX, tags_N, reduction="sum")
         loss = loss + head.weight * tag_loss
+        kind = NUM_KINDS + place
+        loss_K[kind], count_K[kind] = tag_loss.detach(), len(tags_N)
+        entropy_K[kind] = -(log_probs_NX.exp() * log_probs_NX).detach().sum()
+        correct_K[kind] = (log_probs_NX.detach().argmax(-1) == tags_N).sum()
     return Sums(loss, loss_K, entropy_K, correct_K, count_K)
 
 

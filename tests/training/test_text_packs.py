@@ -85,7 +85,8 @@ def test_a_run_over_text_alone_learns_to_write(
     text_pack: tuple[str, str], make_recipe: Callable[..., TrainingRecipe], tmp_path: Path
 ) -> None:
     shipped = load_training_recipe("text").model_dump(mode="json")
-    stage: dict[str, Any] = {**shipped["stages"][0], "steps": 12, "warmup_steps": 2, "sequence_length": 256}
+    stage: dict[str, Any] = {**shipped["stages"][0], "steps": 20, "warmup_steps": 2, "sequence_length": 256}
+    stage["train"] = {group: {"lr": 1e-2} for group in stage["train"]}  # for a model so small, and so few steps
     run = str(tmp_path / "run")
     train(make_recipe([stage]), *text_pack, run)
     losses = [row["loss_text"] for row in read_rows(run)]
