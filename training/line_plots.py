@@ -22,19 +22,20 @@ from manifests.plots import (
 )
 
 TONES = 6  # colours of the page's style
-FEW_POINTS = 40  # that are drawn one by one besides the line
+FEW_POINTS = 30  # that are drawn one by one besides the line
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: (step, value), in order."""
+    """One curve: pieces of (step, value) in order, with gaps between them. What is not finite is left out."""
 
     name: str
-    points: Sequence[tuple[float, float]]
+    pieces: Sequence[Sequence[tuple[float, float]]]
 
     @property
-    def finite(self) -> list[tuple[float, float]]:
-        return [(step, value) for step, value in self.points if math.isfinite(value)]
+    def finite(self) -> list[list[tuple[float, float]]]:
+        found = [[(step, value) for step, value in piece if math.isfinite(value)] for piece in self.pieces]
+        return [piece for piece in found if piece]
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,10 @@ def lines_svg(title: str, series: Sequence[Series], stages: Sequence[Stretch] = 
     drawn = [(number % TONES, each, each.finite) for number, each in enumerate(series) if each.finite]
     if not drawn:
         return ""
-    steps = [step for _, _, points in drawn for step, _ in points] + [
-        edge for stage in stages for edge in (stage.first, stage.last)
-    ]
+    points = [point for _, _, pieces in drawn for piece in pieces for point in piece]
+    steps = [step for step, _ in points] + [edge for stage in stages for edge in (stage.first, stage.last)]
     first, last = min(steps), max(*steps, min(steps) + 1)
-    top, is_cut = _top([value for _, _, points in drawn for _, value in points])
+    top, is_cut = _top([value for _, value in points])
 
     def x_at(step: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (step - first) / (last - first)
@@ -78,14 +78,16 @@ def lines_svg(title: str, series: Sequence[Series], stages: Sequence[Stretch] = 
     parts += [level_line(y_at(value), f"{value:g}") for value in ticks(0, top, 5)]
     parts += [tick_below(x_at(step), f"{step:g}") for step in ticks(first, last, 5)]
     parts += [upright("mark", step) for step in marks if first <= step <= last]
-    for tone, each, points in drawn:
-        line = " ".join(f"{x_at(step):.1f},{y_at(value):.1f}" for step, value in points)
-        parts.append(f'<polyline class="curve l{tone}" points="{line}"/>')
-        if len(points) <= FEW_POINTS:
+    for tone, each, pieces in drawn:
+        for piece in pieces:
+            line = " ".join(f"{x_at(step):.1f},{y_at(value):.1f}" for step, value in piece)
+            parts.append(f'<polyline class="curve l{tone}" points="{line}"/>')
+        if sum(map(len, pieces)) <= FEW_POINTS:
             parts += [
                 f'<circle class="s{tone}" cx="{x_at(step):.1f}" cy="{y_at(value):.1f}" r="2.5">'
                 f"<title>{escape(each.name)}, step {step:g}: {value:.4g}</title></circle>"
-                for step, value in points
+                for piece in pieces
+                for step, value in piece
             ]
     if is_cut:
         parts.append(f'<text class="lane" x="{WIDTH - RIGHT}" y="{TOP + 10}">↑ peak cut off</text>')

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from manifests.console import counted, number, share
@@ -192,13 +193,15 @@ def _chart(
     note: str = "",
     x: str = "global_step",
 ) -> Chart:
-    """Columns of rows as curves. A column that stages leave out has a curve that goes straight on behind them."""
+    """Columns of rows as curves, with gaps where steps lack them; figures on held-out documents go on to where they are next."""
     from markupsafe import Markup
 
-    series = [
-        Series(told, curve([(row[x], row[name]) for row in rows if isinstance(row.get(name), int | float)]))
-        for name, told in names.items()
-    ]
+    def pieces(name: str) -> list[list[tuple[float, float]]]:
+        kept = [row for row in rows if "measured" not in row or row.get(name) is not None]
+        found = groupby(kept, lambda row: row.get(name) is not None)
+        return [curve([(row[x], row[name]) for row in piece]) for is_there, piece in found if is_there]
+
+    series = [Series(told, pieces(name)) for name, told in names.items()]
     return Chart(title, tuple(each.name for each in series), Markup(lines_svg(title, series, stages, marks)), note)
 
 

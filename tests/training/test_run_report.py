@@ -15,7 +15,7 @@ from manifests.errors import RequestError
 from manifests.recipes import resolved
 from manifests.spikes import BlamedDocument, Spike, append_spike
 from training.recipe import TrainingRecipe
-from training.run_report import held_out_charts, loss_charts, write_run_report
+from training.run_report import held_out_charts, loss_charts, optimizer_charts, write_run_report
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -157,6 +157,13 @@ def test_curves_are_the_columns(run: Path) -> None:
         for row in ROWS
         if "measured" in row
     ] == [True, True]
+
+
+def test_a_curve_has_a_gap_where_a_stage_does_not_have_it() -> None:
+    stages = [step("a", 1, 1, lr_head=1.0), step("b", 1, 2), step("c", 1, 3, lr_head=1.0)]
+    rates = optimizer_charts(stages, [])[0]
+    assert rates.names == ("adaptor", "head")
+    assert (rates.svg.count('curve l0"'), rates.svg.count('curve l1"')) == (1, 2)
 
 
 def test_a_page_may_be_written_elsewhere(run: Path, tmp_path: Path) -> None:
