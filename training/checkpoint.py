@@ -1,8 +1,8 @@
 """Checkpoints: a distributed-checkpoint directory of tensors plus ``state.json`` of everything else.
 
     <run>/checkpoints/<stage number>-<stage>-<step>/
-        weights/      torch.distributed.checkpoint: model.<name>, optimizer.<name>.<moment>, rng.torch
-        state.json    CheckpointState; written last, before the whole directory gets its name
+        weights/      torch.distributed.checkpoint; names are those of ``tensors``
+        state.json    CheckpointState with the digest of every file; written last, before the whole directory gets its name
 
 A directory is written under a draft name, made durable, then renamed: what has a checkpoint's name is whole.
 """
@@ -14,26 +14,24 @@ import os
 import pickle
 import re
 import shutil
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
-from torch.distributed.checkpoint.api import CheckpointException
 
 from manifests.errors import MismatchError, WorkError
-from manifests.ids import new_attempt_id
+from manifests.ids import digest_json, new_attempt_id
 from manifests.recipes import recipe_digest
 from manifests.store import json_bytes
 from training.device import Arithmetic
-from training.model import StepAudio2
-from training.recipe import TrainingRecipe
-from training.trainer import StageTrainer
+from training.ranks import ALONE, Ranks
+from training.recipe import Precision, TrainingRecipe
+from training.spikes import SpikeRecipe
+from training.tensors import POLICY, Part, check_files, read_model, read_parts, write_tensors
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FOLDER = "checkpoints"
 STATE = "state.json"
 WEIGHTS = "weights"
@@ -49,6 +47,7 @@ class Identity:
     vocabulary_hash: str
     codec_fingerprint: str
     pack_id: str
+    start_digest: str  # Start.digest
 
     def check(self, other: Identity, what: str) -> None:
         """Raises MismatchError naming the first difference."""
@@ -69,9 +68,11 @@ class Progress:
     step: int  # steps of the stage that are done
     global_step: int  # steps of the run that are done
     data: dict[str, Any]  # StageData.state_dict
+    watch: dict[str, Any]  # SpikeWatch.state_dict
     first_loss: float  # of the stage
     last_loss: float
     stage_wall_s: float
+    stage_stall_s: float  # of checkpoints
 
     @property
     def name(self) -> str:
@@ -87,7 +88,16 @@ class CheckpointState(Progress):
     arithmetic: Arithmetic
     parent: str | None  # name of the checkpoint before this one in the run
     finished_stages: list[dict[str, Any]]  # rows of the run's summary
+    inexact_resumes: list[dict[str, Any]]  # where the run went on otherwise than it began: global_step, and what differed
+    files: dict[str, str] = field(default_factory=dict)  # digests of what is in weights/
     format_version: int = FORMAT_VERSION
+
+
+def learned_digest(recipe: TrainingRecipe) -> str:
+    """Digest of what a recipe learns: all of it but how that is computed, which ``Arithmetic`` records, and what is done about spikes:
+    a run that stops for them has to go on otherwise."""
+    how = {"threads": 1, "precision": Precision.FP32, "recompute": False, "compile": False, "spikes": SpikeRecipe()}
+    return recipe_digest(recipe.model_copy(update=how))
 
 
 def path_of(run_path: str, name: str) -> str:
@@ -95,32 +105,40 @@ def path_of(run_path: str, name: str) -> str:
     return os.path.join(run_path, FOLDER, name)
 
 
-def learned_digest(recipe: TrainingRecipe) -> str:
-    """Digest of what a recipe learns: all of it but how that is computed, which ``Arithmetic`` records."""
-    return recipe_digest(recipe.model_copy(update={"threads": 1, "recompute": False, "compile": False}))
+def save(run_path: str, tensors: Mapping[str, torch.Tensor], state: CheckpointState, ranks: Ranks = ALONE) -> None:
+    """Publish a checkpoint of what all ranks hold. Every rank must call it; the first one gives it its name.
 
-
-def save(run_path: str, trainer: StageTrainer, state: CheckpointState) -> str:
-    """Publish a checkpoint; returns its path. Raises WorkError where it cannot be written: nothing of it is left then."""
-    final = path_of(run_path, state.name)
-    draft = os.path.join(run_path, FOLDER, f".{state.name}.{new_attempt_id()}")
+    Raises WorkError on every rank where it cannot be written on one: nothing of it is left then.
+    """
     try:
-        os.makedirs(draft)
-        with _plain_errors():
-            state_dict_saver.save(_tensors(trainer), checkpoint_id=os.path.join(draft, WEIGHTS), no_dist=True)
-        with open(os.path.join(draft, STATE), "wb") as file:
-            file.write(json_bytes(asdict(state)))
-        _sync(draft)
-        os.rename(draft, final)
-        _sync_folder(os.path.dirname(final))
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
+        attempt = ranks.gather(new_attempt_id())[0]
+        _write(path_of(run_path, f".{state.name}.{attempt}"), tensors, state, ranks)
+    # A rank that is gone is a RuntimeError of its group.
+    except (OSError, RuntimeError, ValueError) as error:
         left = f"the last good one is {state.parent}" if state.parent else "there is none before it"
+        reason = getattr(error, "strerror", None) or error
         raise WorkError(
-            f"checkpoint {state.name!r} of run {run_path!r} cannot be written ({error.strerror or error}); {left}: "
-            "free or mend the disk and go on with --resume"
+            f"checkpoint {state.name!r} of run {run_path!r} cannot be written ({reason}); {left}: free or mend the disk and go on with --resume"
         ) from error
-    return final
+
+
+def _write(draft: str, tensors: Mapping[str, torch.Tensor], state: CheckpointState, ranks: Ranks) -> None:
+    try:
+        ranks.agree(lambda: os.makedirs(draft, exist_ok=True))
+        files = write_tensors(os.path.join(draft, WEIGHTS), tensors, ranks)
+        ranks.agree(lambda: _publish(draft, replace(state, files=files)) if ranks.is_first else None)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # where it has not got its name
+
+
+def _publish(draft: str, state: CheckpointState) -> None:
+    value = asdict(state)
+    with open(os.path.join(draft, STATE), "wb") as file:
+        file.write(json_bytes({**value, "digest": digest_json(value)}))
+    _sync(draft)
+    folder = os.path.dirname(draft)
+    os.rename(draft, os.path.join(folder, state.name))
+    _sync_folder(folder)
 
 
 def load_state(path: str) -> CheckpointState:
@@ -132,36 +150,29 @@ def load_state(path: str) -> CheckpointState:
             f"checkpoint {path!r} has format {value.get('format_version')!r}; this version reads {FORMAT_VERSION}: choose another --run"
         )
     with _reading(path):
-        parts = {"identity": Identity(**value["identity"]), "arithmetic": Arithmetic(**value["arithmetic"])}
-        return CheckpointState(**{**value, **parts})
+        if value.pop("digest") != digest_json(value):
+            raise ValueError(f"{STATE} is not as it was written")
+        known = {"identity": Identity(**value["identity"]), "arithmetic": Arithmetic(**value["arithmetic"])}
+        return CheckpointState(**{**value, **known})
 
 
-def load_weights(path: str, model: StepAudio2) -> None:
-    """The model's weights out of a checkpoint, in place. Raises WorkError where they are damaged or of other shapes."""
-    _load({f"model.{name}": tensor for name, tensor in model.state_dict().items()}, path)
-
-
-def load_trainer(path: str, trainer: StageTrainer, step: int) -> None:
-    """Weights, optimizer moments and the random state, in place; the trainer goes on after ``step`` steps.
-
-    Raises as ``load_weights``.
-    """
-    load_weights(path, trainer.model)
+def load_weights(path: str, model: torch.nn.Module, part: str = POLICY) -> None:
+    """The weights of one of the checkpoint's models, in place. Raises WorkError where they are damaged or of other shapes."""
+    state, folder = load_state(path), os.path.join(path, WEIGHTS)
     with _reading(path):
-        held = filesystem.FileSystemReader(os.path.join(path, WEIGHTS)).read_metadata().state_dict_metadata
-    rest: dict[str, Any] = {"rng.torch": torch.get_rng_state()}
-    for name, parameter in trainer.trained.items():
-        # Parameters that no example has reached yet (the adaptor in a stage of text) have no moments.
-        for moment in ("step", "exp_avg", "exp_avg_sq"):
-            if (key := f"optimizer.{name}.{moment}") in held:
-                rest[key] = torch.zeros(()) if moment == "step" else torch.zeros_like(parameter)
-    _load(rest, path)
-    torch.set_rng_state(rest.pop("rng.torch"))
-    for key, tensor in rest.items():
-        name, moment = key.removeprefix("optimizer.").rsplit(".", 1)
-        # The fused optimizer wants its step counter beside the parameter.
-        trainer.optimizer.state[trainer.trained[name]][moment] = tensor.to(trainer.device)
-    trainer.step = step
+        check_files(folder, state.files, ALONE)
+        read_model(folder, part, model, ALONE)
+
+
+def load_parts(path: str, parts: Mapping[str, Part], ranks: Ranks = ALONE) -> None:
+    """Weights, optimizer moments and random states, in place. Every rank must call it; another number of them may have saved.
+
+    Raises as ``load_weights``, on every rank.
+    """
+    state, folder = load_state(path), os.path.join(path, WEIGHTS)
+    with _reading(path):
+        check_files(folder, state.files, ranks)
+        read_parts(folder, parts, ranks)
 
 
 def complete(run_path: str) -> list[str]:
@@ -185,11 +196,6 @@ def drop_old(run_path: str, keep: int, last_steps: dict[str, int]) -> None:
         shutil.rmtree(os.path.join(folder, name))
 
 
-def _load(tensors: dict[str, Any], path: str) -> None:
-    with _reading(path), _plain_errors():
-        state_dict_loader.load(tensors, checkpoint_id=os.path.join(path, WEIGHTS), no_dist=True)
-
-
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
     """Raises WorkError where a checkpoint, read in the block, is not whole."""
@@ -200,33 +206,6 @@ def _reading(path: str) -> Iterator[None]:
             f"checkpoint {path!r} cannot be read ({type(error).__name__}: {error}); bring it back whole, "
             "or take it away to go on from the one before it"
         ) from error
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What torch.distributed.checkpoint wraps in an exception that no handler of Exception sees, as what it was."""
-    try:
-        with warnings.catch_warnings():
-            # torch tells at every save and load that one process works by itself, which is meant here.
-            warnings.simplefilter("ignore", UserWarning)
-            yield
-    except CheckpointException as error:
-        found: BaseException | None = next(cause for cause, _ in error.failures.values())
-        failure = found
-        # A writer that fails while it closes says what it counted; the disk's own word lies behind.
-        while found is not None and not isinstance(found, OSError | KeyboardInterrupt):
-            found = found.__cause__ or found.__context__
-        if isinstance(found, OSError | KeyboardInterrupt):
-            raise found from error
-        raise ValueError(" ".join(str(failure).split())) from error
-
-
-def _tensors(trainer: StageTrainer) -> dict[str, Any]:
-    tensors: dict[str, Any] = {f"model.{name}": tensor for name, tensor in trainer.model.state_dict().items()}
-    for name, parameter in trainer.trained.items():
-        for moment, tensor in trainer.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{name}.{moment}"] = tensor
-    return {**tensors, "rng.torch": torch.get_rng_state()}
 
 
 def _sync(folder: str) -> None:

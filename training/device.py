@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
-from manifests.console import say
 from manifests.errors import MismatchError
 from training.recipe import TrainingRecipe
 
@@ -28,35 +28,41 @@ class Arithmetic:
 
     torch_version: str
     device: str  # name of the CUDA device, or the instructions that torch takes of a CPU
-    dtype: str
+    dtype: str  # that matrices are multiplied in
     threads: int
     recompute: bool
     compile: bool
+    world: int  # ranks that train together: their sums are added in another order
 
     @staticmethod
-    def of(recipe: TrainingRecipe, device: torch.device) -> Arithmetic:
-        """Of a run of the recipe in this process."""
+    def of(recipe: TrainingRecipe, device: torch.device, world: int) -> Arithmetic:
+        """Of a run of the recipe in this process and those beside it."""
         on_cuda = device.type == "cuda"
         return Arithmetic(
             torch_version=torch.__version__,
             device=torch.cuda.get_device_name(device) if on_cuda else f"CPU {torch.backends.cpu.get_cpu_capability()}",
-            dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+            dtype=recipe.precision.value,
             threads=recipe.threads,
             recompute=recipe.recompute,
             compile=recipe.compile,
+            world=world,
         )
 
-    def check(self, other: Arithmetic, what: str, allow_inexact: bool) -> None:
-        """Raises MismatchError naming every difference, or with ``allow_inexact`` says them and goes on."""
-        pairs = [(entry.name, getattr(other, entry.name), getattr(self, entry.name)) for entry in fields(self)]
-        differing = ", ".join(f"{name} {there} (here {here})" for name, there, here in pairs if here != there)
+    def check(self, other: Arithmetic, what: str, allow_inexact: bool) -> dict[str, list[Any]]:
+        """What differs from another: its value there and here. Raises MismatchError naming it, unless ``allow_inexact``."""
+        pairs = {entry.name: [getattr(other, entry.name), getattr(self, entry.name)] for entry in fields(self)}
+        differing = {name: [there, here] for name, (there, here) in pairs.items() if here != there}
         if differing and not allow_inexact:
             raise MismatchError(
-                f"{what} was computed with {differing}: what follows would differ in last bits from a run that was never stopped; "
+                f"{what} was computed with {told(differing)}: what follows would differ in last bits from a run that was never stopped; "
                 "go on as it began, or add --allow-inexact"
             )
-        if differing:
-            say(f"{what} was computed with {differing}: from here on the run is not bit for bit one that was never stopped")
+        return differing
+
+
+def told(differing: Mapping[str, Sequence[Any]]) -> str:
+    """For people, what ``Arithmetic.check`` found."""
+    return ", ".join(f"{name} {there} (here {here})" for name, (there, here) in differing.items())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from training.model import StepAudio2
 from training.pretrained import TEXT_MODEL, save_decoder
 from training.published import published_tensors, save_published
 from training.recipe import TrainingRecipe
-from training.run import RECIPE, VOCABULARY
+from training.run_folder import RECIPE, TEXT_TOKENIZER, VOCABULARY
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ def export_run(
         model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
     model.to_empty(device="cpu")
     checkpoint.load_weights(path, model)
+    text_tokenizer = _bytes(run_path, TEXT_TOKENIZER)
     facts = {"run": os.path.basename(os.path.abspath(run_path)), "checkpoint": chosen, **asdict(state.identity)}
     save = save_published if part is Part.MODEL else save_decoder
-    save(out, model, vocabulary, facts, getattr(torch, dtype.value))
+    save(out, model, vocabulary, facts, getattr(torch, dtype.value), text_tokenizer)
     size = sum(
         tensor.numel() for name, tensor in published_tensors(model).items() if part is Part.MODEL or name.startswith(TEXT_MODEL)
     )
@@ -75,7 +76,14 @@ def export_run(
 
 def _read(run_path: str, name: str) -> dict[str, Any]:
     try:
-        with open(os.path.join(run_path, name), encoding="utf-8") as file:
-            return dict(json.load(file))
-    except (OSError, ValueError) as error:
+        return dict(json.loads(_bytes(run_path, name)))
+    except ValueError as error:
+        raise RequestError(f"run {run_path!r}: {name} cannot be read ({error}); give the folder of a run") from error
+
+
+def _bytes(run_path: str, name: str) -> bytes:
+    try:
+        with open(os.path.join(run_path, name), "rb") as file:
+            return file.read()
+    except OSError as error:
         raise RequestError(f"run {run_path!r}: {name} cannot be read ({error}); give the folder of a run") from error

@@ -20,16 +20,20 @@ class Journal:
     """
 
     def __init__(self, run_path: str, global_step: int) -> None:
+        self._run_path = run_path
+        self._open(global_step)
+
+    def _open(self, global_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        path = os.path.join(run_path, METRICS)
-        kept = [row for row in read_rows(run_path) if row["global_step"] < global_step + ("measured" not in row)]
+        path = os.path.join(self._run_path, METRICS)
+        kept = [row for row in read_rows(self._run_path) if row["global_step"] < global_step + ("measured" not in row)]
         draft = f"{path}.draft"
         with open(draft, "w", encoding="utf-8") as file:
             file.writelines(_line(row) for row in kept)
         os.replace(draft, path)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
-        self._board = SummaryWriter(os.path.join(run_path, BOARD), purge_step=global_step + 1)
+        self._board = SummaryWriter(os.path.join(self._run_path, BOARD), purge_step=global_step + 1)
 
     def __enter__(self) -> Journal:
         self._hook, threading.excepthook = threading.excepthook, self._except_what_comes_again
@@ -50,6 +54,12 @@ class Journal:
         if not isinstance(failed.exc_value, OSError):
             self._hook(failed)
 
+    def roll_back(self, global_step: int) -> None:
+        """Go on behind an earlier step, as a new journal would."""
+        self._file.close()
+        self._board.close()
+        self._open(global_step)
+
     def write(self, row: dict[str, Any]) -> None:
         """One row; every number in it is a curve of its stage."""
         self._file.write(_line(row))
@@ -57,6 +67,22 @@ class Journal:
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("step", "global_step"):
                 self._board.add_scalar(f"{row['stage']}/{name}", value, row["global_step"])
+
+
+class NoJournal:
+    """In the place of a journal on ranks that write no files."""
+
+    def __enter__(self) -> NoJournal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def roll_back(self, global_step: int) -> None:
+        """As ``write``."""
+
+    def write(self, row: dict[str, Any]) -> None:
+        """The first rank's journal has the same."""
 
 
 def read_rows(run_path: str) -> Iterator[dict[str, Any]]:

@@ -6,48 +6,113 @@ import time
 from typing import Any
 
 from manifests.console import ProgressBar
+from training.blame import blame
 from training.checkpoint import CheckpointState, Progress
 from training.data import StageData
-from training.journal import Journal
-from training.prefetch import Prefetcher
+from training.journal import Journal, NoJournal
+from training.prefetch import Batches, Prefetcher
 from training.saver import Saver
+from training.spike_log import SpikeLog
+from training.spikes import Action, Rung, Verdict
+from training.tensors import POLICY
 from training.trainer import StageTrainer
 
 
 class StageLoop:
     """The steps of one stage, from its start or from a checkpoint in its midst."""
 
-    def __init__(self, number: int, trainer: StageTrainer, data: StageData, saver: Saver, held: CheckpointState | None) -> None:
-        """Goes on from ``held``; raises as ``checkpoint.load_trainer``."""
-        self.number, self.trainer, self.saver = number, trainer, saver
-        self.first_loss = self.last_loss = self.wall_s = 0.0
-        if held is not None:
-            saver.load(held, trainer)
+    def __init__(
+        self,
+        number: int,
+        trainer: StageTrainer,
+        data: StageData,
+        saver: Saver,
+        spikes: SpikeLog,
+        held: CheckpointState | None,
+    ) -> None:
+        """Goes on from ``held``; raises as ``checkpoint.load_parts``."""
+        self.number, self.trainer, self.saver, self.spikes = number, trainer, saver, spikes
+        self.first_loss = self.last_loss = self.wall_s = self.stall_s = 0.0
+        self._is_new = held is None
+        if held is None:
+            trainer.watch.begin_stage()
+        else:
+            trainer.watch.load_state_dict(held.watch)
             data.load_state_dict(held.data)
-            self.first_loss, self.last_loss, self.wall_s = held.first_loss, held.last_loss, held.stage_wall_s
+            self.wall_s, self.stall_s = held.stage_wall_s, held.stage_stall_s
+            self._load(held)
         self.data = Prefetcher(data, trainer.stage.num_steps - trainer.step)
 
-    def go(self, journal: Journal, bar: ProgressBar, global_step: int) -> int:
-        """Work through what is left of the stage; returns the run's steps so far."""
+    def go(self, journal: Journal | NoJournal, bar: ProgressBar, global_step: int) -> int:
+        """Work through what is left of the stage; returns the run's steps so far. Its last checkpoint is whole then."""
         stage = self.trainer.stage
         bar.advance(self.trainer.step)
+        if self._is_new and self.trainer.watch.recipe.action is Action.ROLL_BACK:
+            self.saver.save({POLICY: self.trainer}, self.progress(global_step))
         with self.data:
             while self.trainer.step < stage.num_steps:
                 began = time.perf_counter()
                 batches = self.data.next_step()
                 waited = time.perf_counter() - began
-                row = self.trainer.train_step(batches)
+                try:
+                    row = self.trainer.train_step(batches)
+                except Rung as rung:
+                    global_step = self._answer(rung, batches, journal, bar, global_step)
+                    continue
                 wall_s = time.perf_counter() - began
                 clock = {"wall_s": wall_s, "data_wait_s": waited, "tokens_per_s": row["tokens"] / wall_s}
+                clock["checkpoint_stall_s"] = self.saver.stall_s  # since the row before
                 global_step += 1
                 journal.write({**row, **clock, "global_step": global_step})
                 self.last_loss = row["loss"]
                 self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
                 self.wall_s += wall_s
                 bar.advance(1, f"loss {row['loss']:.3f}")
-                if self.saver.is_due(self.trainer):
-                    self.saver.save(self.trainer, self.progress(global_step))
+                self._save(global_step)
         return global_step
+
+    def _answer(self, rung: Rung, batches: Batches, journal: Journal | NoJournal, bar: ProgressBar, global_step: int) -> int:
+        """What the recipe says about a step that the watch rang at; returns the run's steps behind it. Raises as ``SpikeLog.write``.
+
+        Skipped, the step counts: schedule and data go on, and the optimizer has not moved. Rolled back, weights, optimizer, random
+        state and schedule are those of the stage's last checkpoint, and data goes on: the steps since are done with what comes next.
+        """
+        trainer, watch = self.trainer, self.trainer.watch
+        found = blame(trainer, batches, rung)
+        self.spikes.write(trainer.stage.name, global_step + 1, rung, found)
+        watch.leave_out(suspect.key for suspect in found.documents)
+        if rung.finding.verdict is Verdict.SKIP:
+            self.data.work_out_again()
+            trainer.step += 1
+            bar.advance()
+            self._save(global_step + 1)
+            return global_step + 1
+        held = self.saver.last()
+        bar.advance(held.step - trainer.step)
+        self.data.work_out_again(num_more=trainer.step + 1 - held.step)
+        watch.roll_back(held.watch)
+        self._load(held)
+        journal.roll_back(held.global_step)
+        return held.global_step
+
+    def _load(self, held: CheckpointState) -> None:
+        """Model, optimizer and random state of a checkpoint of the stage."""
+        self.trainer.optimizer.state.clear()  # a parameter that nothing had reached by then has no moments
+        self.saver.load(held, {POLICY: self.trainer})
+        self.trainer.step, self.first_loss, self.last_loss = held.step, held.first_loss, held.last_loss
+
+    def _save(self, global_step: int) -> None:
+        """What is due behind a step."""
+        began = time.perf_counter()
+        self.saver.look()
+        is_last = self.trainer.step == self.trainer.stage.num_steps
+        if is_last or self.trainer.step % self.saver.recipe.checkpoint_every == 0:
+            self.saver.save({POLICY: self.trainer}, self.progress(global_step))
+            self.trainer.watch.checkpointed()
+        if is_last:
+            self.saver.wait()
+        self.saver.stall_s = time.perf_counter() - began
+        self.stall_s += self.saver.stall_s
 
     def progress(self, global_step: int) -> Progress:
         """How far the run is, behind the step that was done last."""
@@ -57,9 +122,11 @@ class StageLoop:
             step=self.trainer.step,
             global_step=global_step,
             data=self.data.state_dict(),
+            watch=self.trainer.watch.state_dict(),
             first_loss=self.first_loss,
             last_loss=self.last_loss,
             stage_wall_s=self.wall_s,
+            stage_stall_s=self.stall_s,
         )
 
     def summary(self) -> dict[str, Any]:
@@ -70,5 +137,6 @@ class StageLoop:
             "first_loss": self.first_loss,
             "last_loss": self.last_loss,
             "wall_s": self.wall_s,
+            "checkpoint_stall_s": self.stall_s,
             "trainable_parameters": self.trainer.num_trainable,
         }

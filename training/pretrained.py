@@ -135,9 +135,14 @@ def qwen2_config(config: DecoderConfig, vocabulary: Vocabulary, dtype: torch.dty
 
 
 def save_decoder(
-    path: str, model: StepAudio2, vocabulary: Vocabulary, facts: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16
+    path: str,
+    model: StepAudio2,
+    vocabulary: Vocabulary,
+    facts: Mapping[str, Any],
+    dtype: torch.dtype = torch.bfloat16,
+    text_tokenizer: bytes | None = None,
 ) -> None:
-    """Write decoder and head as a new folder that transformers loads; ``facts`` go beside. Raises as ``write_folder``."""
+    """Write decoder and head as a new folder that transformers loads. Beside the weights: ``side_files``. Raises as ``write_folder``."""
     tensors = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TEXT_MODEL)}
     config = qwen2_config(model.config.decoder, vocabulary, dtype)
-    write_folder(path, config, tensors, dtype, side_files(vocabulary, facts))
+    write_folder(path, config, tensors, dtype, side_files(vocabulary, facts, text_tokenizer))

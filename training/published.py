@@ -26,6 +26,7 @@ AUTO_MAP = {
     "AutoConfig": "configuration_step_audio_2.StepAudio2Config",
     "AutoModelForCausalLM": "modeling_step_audio_2.StepAudio2ForCausalLM",
 }
+TOKENIZER = "tokenizer.json"  # as `tokenizers` writes it
 UNUSED_CODEBOOK = 4096
 # Keys that say the same thing twice; the first of each may be left out.
 PAIRS = {
@@ -113,13 +114,19 @@ def published_readings(folder: WeightFolder, config: ModelConfig, size: str, voc
 
 
 def save_published(
-    path: str, model: StepAudio2, vocabulary: Vocabulary, facts: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16
+    path: str,
+    model: StepAudio2,
+    vocabulary: Vocabulary,
+    facts: Mapping[str, Any],
+    dtype: torch.dtype = torch.bfloat16,
+    text_tokenizer: bytes | None = None,
 ) -> None:
-    """Write a model as a new folder of the published layout; ``facts`` go beside the weights. Raises as ``write_folder``."""
+    """Write a model as a new folder of the published layout. Beside the weights: ``side_files``. Raises as ``write_folder``."""
     config = published_config(model.config, vocabulary, dtype)
-    write_folder(path, config, published_tensors(model), dtype, side_files(vocabulary, facts))
+    write_folder(path, config, published_tensors(model), dtype, side_files(vocabulary, facts, text_tokenizer))
 
 
-def side_files(vocabulary: Vocabulary, facts: Mapping[str, Any]) -> dict[str, bytes]:
-    """What lies beside exported weights: the vocabulary's table with its hash, and the facts."""
-    return {FACTS: json_bytes({**facts, "vocabulary": vocabulary.to_json(with_hash=True)})}
+def side_files(vocabulary: Vocabulary, facts: Mapping[str, Any], text_tokenizer: bytes | None) -> dict[str, bytes]:
+    """What lies beside exported weights: the vocabulary's table with its hash, the facts, and what makes ids of text."""
+    files = {FACTS: json_bytes({**facts, "vocabulary": vocabulary.to_json(with_hash=True)})}
+    return files if text_tokenizer is None else {**files, TOKENIZER: text_tokenizer}

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 import torch
 
 from manifests.errors import MismatchError
+from manifests.ids import digest_json
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 from training.config import model_config
 from training.growth import grow
 from training.model import StepAudio2
 from training.pretrained import decoder_readings, encoder_readings
-from training.published import published_readings
+from training.published import TOKENIZER, published_readings
 from training.recipe import Group
 from training.start_recipe import StartRecipe
 from training.weight_files import Reading, WeightFolder, check_readings, copy_readings
-
-TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,11 @@ class Start:
     loaded: frozenset[Group]
     vocabulary: Vocabulary
     grows: bool  # a text model brings its own rows only
+
+    def digest(self) -> str:
+        """Of all bytes of the files that the weights come from, wherever they lie; empty where there are none. Reads them whole."""
+        folders = dict.fromkeys(reading.folder for reading in self.readings.values())
+        return digest_json([folder.digests() for folder in folders]) if folders else ""
 
     def load(self, model: StepAudio2, seed: int) -> None:
         """Copy the weights into the model, in place, and draw the rows that a text model does not bring.

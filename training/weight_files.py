@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from manifests.errors import MismatchError, ModelUnavailable, RequestError, WorkError
 from manifests.ids import new_attempt_id
 from manifests.store import json_bytes
+from training.digests import file_digest
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -62,6 +63,14 @@ class WeightFolder:
         """The tensor as stored, or its first rows, on the CPU."""
         with self._reading(self._file_of[name]):
             return self._files[self._file_of[name]].get_tensor(name) if num_rows is None else self._slice(name)[:num_rows]
+
+    def digests(self) -> dict[str, str]:
+        """Of every file with tensors, by its name. Reads them whole."""
+        found = {}
+        for name in self._files:
+            with self._reading(name):
+                found[name] = file_digest(os.path.join(self.path, name))
+        return found
 
     def value(self, key: str) -> Any:
         """What config.json states at a dotted key; None where it states nothing."""

@@ -78,7 +78,7 @@ def test_neither_a_pack_nor_a_run_takes_codes_of_the_other(two: TwoCodecs, tmp_p
 
 def test_a_checkpoint_of_the_other_is_refused(two: TwoCodecs) -> None:
     first, second = (
-        Identity("recipe", opened.tokenizer_id, opened.vocabulary.layout_hash, opened.codec_fingerprint, "pack")
+        Identity("recipe", opened.tokenizer_id, opened.vocabulary.layout_hash, opened.codec_fingerprint, "pack", "")
         for opened in (Tokenizer.open(two.first), Tokenizer.open(two.second))
     )
     first.check(first, "checkpoint 'a'")

@@ -28,28 +28,34 @@ from training.trainer import CLOCK_COLUMNS
 # Runs in processes of their own: seconds each, so left out of `make check`.
 pytestmark = pytest.mark.slow
 
-# Runs `stepwell train` and kills itself at the n-th call of a function: arguments of the command, the function, n.
+# Runs `stepwell train` and kills itself at the n-th call of a function: arguments of the command, the function, n. A thread that
+# comes to the m-th call of another function (none: "-") stays there.
 DYING = """
-import importlib, os, signal, sys
+import importlib, os, signal, sys, time
 from training.cli import app
-*arguments, place, count = sys.argv[1:]
-module, *path, name = place.split(":")
-owner = importlib.import_module(module)
-for part in path:
-    owner = getattr(owner, part)
-whole, left = getattr(owner, name), int(count)
-def dying(*args, **kwargs):
-    global left
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    return whole(*args, **kwargs)
-setattr(owner, name, dying)
+*arguments, place, count, stuck_place, stuck_count = sys.argv[1:]
+def at(place, left, do):
+    module, *path, name = place.split(":")
+    owner = importlib.import_module(module)
+    for part in path:
+        owner = getattr(owner, part)
+    whole = getattr(owner, name)
+    def counted(*args, **kwargs):
+        nonlocal left
+        if left == 0:
+            do()
+        left -= 1
+        return whole(*args, **kwargs)
+    setattr(owner, name, counted)
+at(place, int(count), lambda: os.kill(os.getpid(), signal.SIGKILL))
+if stuck_place != "-":
+    at(stuck_place, int(stuck_count), lambda: time.sleep(600))
 app(arguments)
 """
 # Where a kill falls: with a gradient half summed, between a step and its row of metrics, between the weights of a checkpoint
-# and its state, before the whole draft is durable and has its name, behind that with old ones still there.
-MIDST = "training.trainer:StageTrainer:_sums"
+# and its state, before the whole draft is durable and has its name, behind that with old ones still there. The last three are in a
+# thread, with steps going on beside it.
+MIDST = "training.trainer:StageTrainer:_work_through"
 WRITING = "training.journal:Journal:write"
 STATE = "training.checkpoint:json_bytes"
 PUBLISHING = "training.checkpoint:_sync"
@@ -77,14 +83,20 @@ def command(chord_pack: Any, recipe: TrainingRecipe, folder: Path, *more: str) -
     return ["run", *inputs, "--run", str(folder / "run"), *more]
 
 
-def die_at(place: str, count: int, arguments: list[str]) -> None:
-    process = subprocess.run([sys.executable, "-c", DYING, *arguments, place, str(count)], capture_output=True, timeout=120)
+def die_at(place: str, count: int, arguments: list[str], stuck: tuple[str, int] = ("-", 0)) -> None:
+    points = [place, str(count), stuck[0], str(stuck[1])]
+    process = subprocess.run([sys.executable, "-c", DYING, *arguments, *points], capture_output=True, timeout=120)
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()[-2000:]
 
 
 def held(run: str) -> list[str]:
     """What lies among the checkpoints, drafts of dead ones too."""
     return sorted(os.listdir(os.path.join(run, checkpoint.FOLDER)))
+
+
+def drafts(run: str) -> list[str]:
+    """Of checkpoints that were under way."""
+    return [name.rpartition(".")[0] for name in held(run) if name.startswith(".")]
 
 
 def curve(run: str) -> list[dict[str, Any]]:
@@ -103,13 +115,13 @@ def tensors(run: str) -> dict[str, torch.Tensor]:
 
 
 # Four checkpoints, at steps 2 and 4 of each stage. A step by CTC sums three or four micro-batches (audio of like lengths),
-# one of the other stage two: the first kill falls behind the first checkpoint, the second (counted in the resumed process)
-# further on, or at the same point again.
+# one of the other stage two: the first kill falls behind the first checkpoint that is sure to be whole (a stage's end waits for
+# its last), the second (counted in the resumed process) further on, or at the same point again.
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        ((MIDST, 9), (MIDST, 11)),  # in step 3 of the first stage, then in step 2 of the second
-        ((WRITING, 2), (WRITING, 3)),
+        ((MIDST, 18), (MIDST, 1)),
+        ((WRITING, 4), (WRITING, 1)),
         ((STATE, 1), (STATE, 1)),
         ((PUBLISHING, 1), (PUBLISHING, 1)),
         ((DROPPING, 0), (DROPPING, 1)),
@@ -123,11 +135,31 @@ def test_a_run_that_is_killed_twice_is_the_unbroken_run(
     assert checkpoint.complete(run), "killed before the first checkpoint; the test says nothing"
     die_at(*second, command(chord_pack, recipe, tmp_path, "--resume"))
     assert train(recipe, chord_pack.pack, chord_pack.tokenizer, run, resume=True).is_finished
+    assert_same_end(run, unbroken)
+
+
+def assert_same_end(run: str, unbroken: str) -> None:
+    """The same metrics, newest tensors and checkpoints."""
     assert curve(run) == curve(unbroken)
     ours, theirs = tensors(run), tensors(unbroken)
     assert ours.keys() == theirs.keys()
     assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
     assert held(run) == held(unbroken)
+
+
+def test_a_run_that_is_killed_twice_while_a_checkpoint_is_under_way_is_the_unbroken_run(
+    unbroken: str, chord_pack: Any, recipe: TrainingRecipe, tmp_path: Path
+) -> None:
+    run = str(tmp_path / "run")
+    # The third save, at step 2 of the second stage, never ends; step 3 is trained beside it, and its row is where it dies.
+    die_at(WRITING, 6, command(chord_pack, recipe, tmp_path), stuck=(PUBLISHING, 2))
+    assert drafts(run) == [".01-tts-0000002"]
+    die_at(WRITING, 2, command(chord_pack, recipe, tmp_path, "--resume"), stuck=(PUBLISHING, 0))
+    assert drafts(run) == [".01-tts-0000002"] * 2
+    assert checkpoint.complete(run)[-1] == "00-encoder_ctc-0000004"
+    assert len(curve(run)) == 6
+    assert train(recipe, chord_pack.pack, chord_pack.tokenizer, run, resume=True).is_finished
+    assert_same_end(run, unbroken)
 
 
 @pytest.fixture
@@ -154,9 +186,10 @@ def test_other_threads_are_refused_and_may_be_allowed(
 
 
 def test_what_a_checkpoint_was_computed_with_is_compared_whole(recipe: TrainingRecipe) -> None:
-    here = Arithmetic.of(recipe, torch.device("cpu"))
+    here = Arithmetic.of(recipe, torch.device("cpu"), 1)
     assert asdict(here) | {"device": ""} == {
         "torch_version": torch.__version__, "device": "", "dtype": "float32", "threads": 1, "recompute": False, "compile": False,
+        "world": 1,
     }  # fmt: skip
     here.check(here, "checkpoint 'a'", allow_inexact=False)
     others = {
@@ -166,6 +199,7 @@ def test_what_a_checkpoint_was_computed_with_is_compared_whole(recipe: TrainingR
         "threads": 8,
         "recompute": True,
         "compile": True,
+        "world": 4,
     }
     for name, value in others.items():
         with pytest.raises(MismatchError, match=rf"^checkpoint 'a' was computed with {name} {value} \(here [^)]*\): "):

@@ -17,7 +17,9 @@ from training.config import Dtype, Part
 from training.export import export_run
 from training.published import FACTS
 from training.recipe import TrainingRecipe
-from training.run import VOCABULARY, train
+from training.run import train
+from training.run_folder import VOCABULARY
+from training.tensors import POLICY
 
 # A whole run, and others that start from it.
 pytestmark = pytest.mark.slow
@@ -38,7 +40,8 @@ def run(
 def saved(run: str, number: int = -1) -> dict[str, torch.Tensor]:
     """The model's weights in one of the run's checkpoints."""
     found = tensors(str(Path(run) / checkpoint.FOLDER / checkpoint.complete(run)[number]))
-    return {name.removeprefix("model."): tensor for name, tensor in found.items() if name.startswith("model.")}
+    prefix = f"{POLICY}.model."
+    return {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
 
 
 def test_an_export_is_the_newest_checkpoint_under_the_published_names(run: str, chord_pack: Any, tmp_path: Path) -> None:

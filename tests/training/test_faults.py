@@ -30,6 +30,7 @@ import stepwell, training.saver as saver
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 whole, most = saver.Saver.save, int(sys.argv.pop(1))
 def save(self, *args):
+    self.wait()
     if self.newest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     whole(self, *args)
@@ -42,6 +43,7 @@ import os, sys
 import stepwell, training.saver as saver
 whole = saver.Saver.save
 def save(self, *args):
+    self.wait()
     if self.newest is not None:
         os.chmod(os.path.join(self.run_path, "checkpoints"), 0o555)
     whole(self, *args)

@@ -258,11 +258,12 @@ def pack_recipe(**changes) -> PackRecipe:
 def make_run(path, pack_id: str, steps=(10, 20)) -> str:
     """A training run, as far as its checkpoints' JSON goes."""
     for step in steps:
-        identity = Identity("recipe", "tokenizer", "vocabulary", "codec", pack_id)
-        arithmetic = Arithmetic("2.8", "CPU", "float32", 1, False, False)
+        identity = Identity("recipe", "tokenizer", "vocabulary", "codec", pack_id, "")
+        arithmetic = Arithmetic("2.8", "CPU", "float32", 1, False, False, 1)
         at = {"stage_number": 0, "stage": "align", "step": step, "global_step": step, "data": {}}
-        told = {"first_loss": 2.0, "last_loss": 1.0, "stage_wall_s": 0.5, "parent": None, "finished_stages": []}
-        state = CheckpointState(identity=identity, arithmetic=arithmetic, **at, **told)
+        told = {"first_loss": 2.0, "last_loss": 1.0, "stage_wall_s": 0.5, "stage_stall_s": 0.1}
+        before = {"parent": None, "finished_stages": [], "inexact_resumes": []}
+        state = CheckpointState(identity=identity, arithmetic=arithmetic, **at, **told, **before)
         folder = path / "checkpoints" / state.name
         folder.mkdir(parents=True)
         (folder / STATE).write_text(json.dumps(asdict(state)))
