@@ -66,21 +66,24 @@ class Pocketsphinx:
     def setup(self) -> None:
         self._loaded()
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the decoder is loaded with."""
+        model = _model_path()
+        return {
+            "hmm": os.path.join(model, "en-us"),
+            "lm": os.path.join(model, "en-us.lm.bin"),
+            "dict": os.path.join(model, "cmudict-en-us.dict"),
+            "cmn": "batch",
+            "fwdflat": False,
+            "maxhmmpf": self.config.max_active_hmms,
+            "maxwpf": self.config.max_words_a_frame,
+            "loglevel": "FATAL",
+        }
+
     def _loaded(self) -> ForkedDecoder:
         if self._decoder is None:
-            model = _model_path()
-            self._decoder = ForkedDecoder(
-                {
-                    "hmm": os.path.join(model, "en-us"),
-                    "lm": os.path.join(model, "en-us.lm.bin"),
-                    "dict": os.path.join(model, "cmudict-en-us.dict"),
-                    "cmn": "batch",
-                    "fwdflat": False,
-                    "maxhmmpf": self.config.max_active_hmms,
-                    "maxwpf": self.config.max_words_a_frame,
-                    "loglevel": "FATAL",
-                }
-            )
+            self._decoder = ForkedDecoder(self.options)
         return self._decoder
 
     def annotate(self, batch: ClipBatch) -> pa.Table:

@@ -20,7 +20,6 @@ from annotators.spoken_form import spoken_form
 from annotators.text_facts import TextConfig
 from annotators.text_language import LanguageModel, letter_bytes
 from annotators.text_normal import normalised
-from annotators.weights import packaged_path
 from benchmarks.quality.figures import FEWEST_ITEMS, Figure, Section, ratio, share, statistic
 from benchmarks.quality.limits import Found, cross_validated, limits_table
 from benchmarks.quality.material import Item, Material
@@ -218,22 +217,13 @@ def _recognised(items: Sequence[Item]) -> list[list[Heard]]:
 class _Variant(Pocketsphinx):
     """pocketsphinx with other settings than a recipe offers."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, changed: dict[str, Any]) -> None:
         super().__init__(PocketsphinxConfig())
-        self._options = options
+        self._changed = changed
 
-    def setup(self) -> None:
-        if self._decoder is None:
-            import pocketsphinx
-
-            config = PocketsphinxConfig()
-            base = {"cmn": "batch", "fwdflat": False, "maxhmmpf": config.max_active_hmms, "maxwpf": config.max_words_a_frame}
-            model = {
-                "hmm": packaged_path("pocketsphinx", "model", "en-us", "en-us"),
-                "lm": packaged_path("pocketsphinx", "model", "en-us", "en-us.lm.bin"),
-                "dict": packaged_path("pocketsphinx", "model", "en-us", "cmudict-en-us.dict"),
-            }
-            self._decoder = pocketsphinx.Decoder(**model, **base | self._options, loglevel="FATAL")
+    @property
+    def options(self) -> dict[str, Any]:
+        return super().options | self._changed
 
 
 def _corrupted(transcripts: Sequence[tuple[str, str]]) -> list[list[Heard]]:
