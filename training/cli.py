@@ -1,4 +1,5 @@
-"""``stepwell train``: ``plan`` says what a recipe would do, ``run`` does it, ``show`` shows an example, ``export`` writes weights."""
+"""``stepwell train``: ``plan`` says what a recipe would do, ``run`` does it, ``report`` draws its curves, ``show`` shows an example,
+``export`` writes weights."""
 
 from __future__ import annotations
 
@@ -114,6 +115,21 @@ def show(
 
     shown = show_example(pack, tokenizer, task, index, split, decoded, stage)
     answer(shown.to_json(), as_json, shown.lines())
+
+
+@app.command(epilog="Example: stepwell train report --run ./run")
+def report(
+    run_dir: Annotated[str, typer.Option("--run", help="Folder of the run; it may be under way.")],
+    out: Annotated[
+        str | None, typer.Option("--out", help="File of the page; report.html in the run's folder if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write an HTML page of a run's curves: loss by kind, held-out documents, speed, learning rates, gradients, steps that rang."""
+    from training.run_report import write_run_report
+
+    made = write_run_report(run_dir, out)
+    answer({"page": made.page, **made.figures}, as_json, made.lines())
 
 
 @app.command(epilog="Example: stepwell train export --run ./run --out ./exported     or, for transformers: --part decoder")

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from manifests.errors import RequestError
 from manifests.recipes import resolved
 from manifests.spikes import BlamedDocument, Spike, append_spike
+from training.cli import app
 from training.recipe import TrainingRecipe
 from training.run_report import held_out_charts, loss_charts, optimizer_charts, write_run_report
 
@@ -166,9 +168,13 @@ def test_a_curve_has_a_gap_where_a_stage_does_not_have_it() -> None:
     assert (rates.svg.count('curve l0"'), rates.svg.count('curve l1"')) == (1, 2)
 
 
-def test_a_page_may_be_written_elsewhere(run: Path, tmp_path: Path) -> None:
-    assert write_run_report(str(run), str(tmp_path / "page.html")).page == str(tmp_path / "page.html")
-    assert not (run / "report.html").exists()
+def test_the_verb_writes_the_page_where_it_is_told(run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    told = CliRunner().invoke(app, ["report", "--run", str(run), "--out", str(page), "--json"], catch_exceptions=False)
+    assert json.loads(told.stdout) == {"page": str(page), **write_run_report(str(run)).figures}
+    assert page.read_text() == (run / "report.html").read_text()
+    shown = CliRunner().invoke(app, ["report", "--run", str(run)], catch_exceptions=False).stdout
+    assert f"open {run / 'report.html'}" in shown
 
 
 def test_what_has_no_curve_is_no_report(run: Path, tmp_path: Path) -> None:
