@@ -31,7 +31,7 @@ from training.recipe import Precision, TrainingRecipe
 from training.spikes import SpikeRecipe
 from training.tensors import POLICY, Part, check_files, read_model, read_parts, write_tensors
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 FOLDER = "checkpoints"
 STATE = "state.json"
 WEIGHTS = "weights"
@@ -69,6 +69,7 @@ class Progress:
     global_step: int  # steps of the run that are done
     data: dict[str, Any]  # StageData.state_dict
     watch: dict[str, Any]  # SpikeWatch.state_dict
+    wall: dict[str, float]  # WallTime.state_dict
     first_loss: float  # of the stage
     last_loss: float
     stage_wall_s: float

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from manifests.console import ProgressBar
 from training.blame import blame
 from training.checkpoint import CheckpointState, Progress
 from training.data import StageData
+from training.goodput import Part, WallTime
 from training.journal import Journal, NoJournal
 from training.prefetch import Batches, Prefetcher
 from training.saver import Saver
@@ -28,10 +28,11 @@ class StageLoop:
         data: StageData,
         saver: Saver,
         spikes: SpikeLog,
+        wall: WallTime,
         held: CheckpointState | None,
     ) -> None:
         """Goes on from ``held``; raises as ``checkpoint.load_parts``."""
-        self.number, self.trainer, self.saver, self.spikes = number, trainer, saver, spikes
+        self.number, self.trainer, self.saver, self.spikes, self.wall = number, trainer, saver, spikes, wall
         self.first_loss = self.last_loss = self.wall_s = self.stall_s = 0.0
         self._is_new = held is None
         if held is None:
@@ -49,17 +50,17 @@ class StageLoop:
         bar.advance(self.trainer.step)
         if self._is_new and self.trainer.watch.recipe.action is Action.ROLL_BACK:
             self.saver.save({POLICY: self.trainer}, self.progress(global_step))
+        self.wall.spend(Part.START_UP)
         with self.data:
             while self.trainer.step < stage.num_steps:
-                began = time.perf_counter()
                 batches = self.data.next_step()
-                waited = time.perf_counter() - began
+                waited = self.wall.spend(Part.DATA_WAIT)
                 try:
                     row = self.trainer.train_step(batches)
                 except Rung as rung:
                     global_step = self._answer(rung, batches, journal, bar, global_step)
                     continue
-                wall_s = time.perf_counter() - began
+                wall_s = waited + self.wall.spend(Part.STEPS)
                 clock = {"wall_s": wall_s, "data_wait_s": waited, "tokens_per_s": row["tokens"] / wall_s}
                 clock["checkpoint_stall_s"] = self.saver.stall_s  # since the row before
                 global_step += 1
@@ -83,6 +84,7 @@ class StageLoop:
         watch.leave_out(suspect.key for suspect in found.documents)
         if rung.finding.verdict is Verdict.SKIP:
             self.data.work_out_again()
+            self.wall.spend(Part.SPIKES)
             trainer.step += 1
             bar.advance()
             self._save(global_step + 1)
@@ -93,6 +95,8 @@ class StageLoop:
         watch.roll_back(held.watch)
         self._load(held)
         journal.roll_back(held.global_step)
+        self.wall.spend(Part.SPIKES)
+        self.wall.roll_back(held.wall)
         return held.global_step
 
     def _load(self, held: CheckpointState) -> None:
@@ -103,15 +107,15 @@ class StageLoop:
 
     def _save(self, global_step: int) -> None:
         """What is due behind a step."""
-        began = time.perf_counter()
+        self.wall.spend(Part.STEPS)  # what was written of it
         self.saver.look()
         is_last = self.trainer.step == self.trainer.stage.num_steps
         if is_last or self.trainer.step % self.saver.recipe.checkpoint_every == 0:
-            self.saver.save({POLICY: self.trainer}, self.progress(global_step))
             self.trainer.watch.checkpointed()
+            self.saver.save({POLICY: self.trainer}, self.progress(global_step))
         if is_last:
             self.saver.wait()
-        self.saver.stall_s = time.perf_counter() - began
+        self.saver.stall_s = self.wall.spend(Part.CHECKPOINT)
         self.stall_s += self.saver.stall_s
 
     def progress(self, global_step: int) -> Progress:
@@ -123,6 +127,7 @@ class StageLoop:
             global_step=global_step,
             data=self.data.state_dict(),
             watch=self.trainer.watch.state_dict(),
+            wall=self.wall.state_dict(),
             first_loss=self.first_loss,
             last_loss=self.last_loss,
             stage_wall_s=self.wall_s,

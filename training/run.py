@@ -17,10 +17,11 @@ from training.documents import Split
 from training.evaluation import SwapResult, measure_swap, swap_report
 from training.examples import ExampleMaker
 from training.feature_cache import FeatureCache
+from training.goodput import Part, WallTime
 from training.growth import grow
 from training.held_out import HeldOut, held_out_splits
 from training.inputs import Inputs, growing_stage, open_inputs, swap_splits
-from training.journal import Journal, NoJournal
+from training.journal import Journal, NoJournal, read_rows
 from training.loop import StageLoop
 from training.model import StepAudio2
 from training.ranks import Ranks
@@ -59,10 +60,11 @@ def train(
         raise RequestError(
             f"run {run!r} is a URI; a run writes and syncs its checkpoints on local disk: give --run a local folder"
         )
+    wall = WallTime()
     inputs = open_inputs(recipe, pack, tokenizer)
     measured = swap_splits(inputs)
     ranks = ranks or Ranks(device=pick_device())
-    work = Run(inputs, run, measured, ranks)
+    work = Run(inputs, run, measured, ranks, wall)
     held = work.held(resume)
     if (
         held is not None
@@ -81,8 +83,10 @@ def train(
 class Run:
     """One run folder and what runs in it."""
 
-    def __init__(self, inputs: Inputs, run_path: str, measured: list[Split], ranks: Ranks) -> None:
+    def __init__(self, inputs: Inputs, run_path: str, measured: list[Split], ranks: Ranks, wall: WallTime) -> None:
+        """``wall``: running since the command was called."""
         self.inputs, self.recipe, self.measured, self.folder = inputs, inputs.recipe, measured, RunFolder(run_path)
+        self.wall = wall
         self.identity = Identity(
             recipe_digest=learned_digest(inputs.recipe),
             tokenizer_id=inputs.tokenizer.tokenizer_id,
@@ -159,6 +163,7 @@ class Run:
         watch = SpikeWatch(self.recipe.spikes)
         if held is not None:
             watch.load_state_dict(held.watch)
+            self.wall.go_on(held.wall, (row for row in read_rows(self.folder.path) if row["global_step"] > global_step))
         spikes = SpikeLog(self.folder.path, self.inputs.pack, self.recipe.data.train_split, ranks, watch.num_spikes)
         written = Journal(self.folder.path, global_step) if ranks.is_first else NoJournal()
         with written as journal, progress(is_shown=ranks.is_first) as bars, self._saver:
@@ -173,7 +178,7 @@ class Run:
                 data = stage_data(
                     self.inputs.split(stage), self._reader, maker, self.recipe, stage, batching, ranks.rank, ranks.world
                 )
-                loop = StageLoop(number, trainer, data, self._saver, spikes, continued)
+                loop = StageLoop(number, trainer, data, self._saver, spikes, self.wall, continued)
                 if cache is not None:
                     cache.belong_to(model.encoder)
                 bar = bars.task(f"train {stage.name}", stage.num_steps, "steps")
@@ -193,6 +198,7 @@ class Run:
     def _finish(self, loop: StageLoop, stage: Stage, model: StepAudio2) -> None:
         """Measure what the stage asks for and write the summary so far."""
         found = self._swapped(stage, model)
+        self.wall.spend(Part.EVALUATION)
         stages = self._saver.finish(loop.number, loop.summary())
         if not self.ranks.is_first:
             return
@@ -202,6 +208,8 @@ class Run:
             SUMMARY,
             {
                 "finished": len(stages) == len(self.recipe.stages),
+                "wall_s": self.wall.state_dict(),
+                "goodput": self.wall.goodput,
                 "spikes": loop.trainer.watch.num_spikes,
                 "documents_left_out": list(loop.trainer.watch.left_out),
                 "checkpoint": self._saver.newest,

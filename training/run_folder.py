@@ -16,6 +16,7 @@ from manifests.errors import RequestError
 from manifests.recipes import resolved
 from tokenization.artifact import Tokenizer
 from training.checkpoint import complete, path_of
+from training.goodput import goodput_line
 from training.journal import METRICS
 from training.recipe import TrainingRecipe
 
@@ -37,6 +38,7 @@ class TrainResult:
     evaluation: str | None
     last_losses: dict[str, float]  # by finished stage
     swap_rise: float | None  # of the first split in data.swap_splits
+    wall_s: dict[str, float]  # seconds of all calls, by part of ``training.goodput``
     steps: int  # optimiser steps that this call did
     is_finished: bool
 
@@ -46,7 +48,7 @@ class TrainResult:
         lines += [f"  {stage}: last loss {loss:.3f}" for stage, loss in self.last_losses.items()]
         if self.swap_rise is not None:
             lines.append(f"  alignment loss is {1 + self.swap_rise:.3g} times as high when audio is swapped")
-        return lines
+        return [*lines, f"  {goodput_line(self.wall_s)}"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class RunFolder:
             evaluation=evaluation if os.path.exists(evaluation) else None,
             last_losses={row["name"]: row["last_loss"] for row in summary["stages"]},
             swap_rise=summary["swap_rise"],
+            wall_s=summary["wall_s"],
             steps=steps,
             is_finished=summary["finished"],
         )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -19,6 +20,7 @@ from manifests.errors import WorkError
 from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
 from training.batches import Batch, CtcBatch, collate
+from training.blame import blame
 from training.config import model_config
 from training.data import Batching, DocumentReader, PackedData, StageData, stage_data
 from training.documents import read_split
@@ -26,9 +28,11 @@ from training.examples import Example, ExampleMaker
 from training.growth import grow
 from training.layouts import Layouts
 from training.model import StepAudio2
+from training.objectives import Sums
 from training.ranks import ALONE, Ranks, joined
 from training.recipe import CtcStage, PretrainStage, Stage, Task, TrainingRecipe
 from training.sharding import reshard, shard
+from training.spikes import Cause, Rung
 from training.trainer import StageTrainer
 
 WIDTH, NUM_MELS = 256, 40
@@ -155,6 +159,8 @@ def steps_of(bench: Bench, ranks: Ranks) -> Iterator[tuple[str, dict[str, Any]]]
     yield "ctc", step(ctc, list(bench.data(ctc, ranks).next_step()))
     yield "divided", divided(bench, ranks)
     yield "not finite", not_finite(bench, ranks)
+    for cause in (Cause.LOSS_NOT_FINITE, Cause.GRADIENT_NOT_FINITE):
+        yield f"blamed for {cause}", blamed(bench, ranks, cause)
     yield "grown", grown(bench, ranks)
     for name in ("encoder_ctc", "main"):
         yield f"five steps of {name}", five_steps(bench, ranks, name)
@@ -187,6 +193,33 @@ def not_finite(bench: Bench, ranks: Ranks) -> dict[str, Any]:
         said = str(error)
     moved = [name for name, tensor in weights(trainer.model).items() if not torch.equal(tensor, before[name])]
     return {"said": ranks.gather(said), "moved": moved}
+
+
+def blamed(bench: Bench, ranks: Ranks, cause: Cause) -> dict[str, Any]:
+    """The last document of the last rank has no loss, or no gradient, that is a number; whom each rank names, of how many."""
+    stage = bench.stage("main", micro_batches=1)
+    trainer = StageTrainer(bench.model(ranks), stage, bench.tokenizer.vocabulary, ranks)
+    rows = bench.rows(stage, "mixed")
+    bad, whole_sums, size = rows[-1][-1], trainer.sums, len(rows) // ranks.world
+    if cause is Cause.LOSS_NOT_FINITE:
+        rows[-1][-1] = replace(bad, audio=tuple(np.full_like(audio, 1e30) for audio in bad.audio))
+
+    def sums(batch: Batch) -> Sums:
+        """A square root of zero, whose slope is infinite."""
+        found = whole_sums(batch)
+        root = (trainer.model.adapter.conv.weight.sum() * 0.0).sqrt()
+        return replace(found, loss=found.loss + root) if bad.document_id in batch.document_ids[-1:] else found
+
+    if cause is Cause.GRADIENT_NOT_FINITE:
+        trainer.sums = sums  # type: ignore[method-assign]
+    own = rows[ranks.rank * size : (ranks.rank + 1) * size]
+    batches = [collate(own, WIDTH, NUM_MELS, bench.tokenizer.vocabulary.pad)]
+    try:
+        trainer.train_step(batches)
+    except Rung as rung:
+        found = blame(trainer, batches, rung)
+    named = [suspect.key for suspect in found.documents]
+    return {"named": ranks.gather(named), "bad": bad.document_id, "of": found.num_documents, "all": sum(map(len, rows))}
 
 
 def grown(bench: Bench, ranks: Ranks) -> dict[str, Any]:
