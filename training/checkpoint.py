@@ -26,6 +26,7 @@ from manifests.ids import digest_json, new_attempt_id
 from manifests.recipes import recipe_digest
 from manifests.store import json_bytes
 from training.device import Arithmetic
+from training.evaluation_recipe import EvaluationRecipe
 from training.ranks import ALONE, Ranks
 from training.recipe import Precision, TrainingRecipe
 from training.spikes import SpikeRecipe
@@ -95,10 +96,10 @@ class CheckpointState(Progress):
 
 
 def learned_digest(recipe: TrainingRecipe) -> str:
-    """Digest of what a recipe learns: all of it but how that is computed, which ``Arithmetic`` records, and what is done about spikes:
-    a run that stops for them has to go on otherwise."""
-    how = {"threads": 1, "precision": Precision.FP32, "recompute": False, "compile": False, "spikes": SpikeRecipe()}
-    return recipe_digest(recipe.model_copy(update=how))
+    """Digest of what a recipe learns: all of it but how that is computed, which ``Arithmetic`` records, and what is done about spikes
+    and forgetting: a run that stops for them has to go on otherwise."""
+    how = {"threads": 1, "precision": Precision.FP32, "recompute": False, "compile": False}
+    return recipe_digest(recipe.model_copy(update={**how, "spikes": SpikeRecipe(), "evaluation": EvaluationRecipe()}))
 
 
 def path_of(run_path: str, name: str) -> str:

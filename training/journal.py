@@ -8,26 +8,31 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from manifests.recipes import resolved
+from training.recipe import TrainingRecipe
+
 METRICS = "metrics.jsonl"
 BOARD = "tensorboard"
 
 
 class Journal:
-    """Appends rows to a run's folder: one a step, and one of figures on held-out splits (``measured``) behind a stage.
+    """Appends rows to a run's folder: one a step, and one of figures on held-out splits (``measured``) behind some.
 
-    Rows after ``global_step`` belong to a part of the run that was lost: they are removed. So are figures of that very step, which
-    the end of the stage that goes on there writes again.
+    Rows after ``global_step`` belong to a part of the run that was lost: they are removed. On the board, steps are curves of their
+    stage and figures on held-out splits curves of the run, so that they are seen to go on from stage to stage.
     """
 
-    def __init__(self, run_path: str, global_step: int) -> None:
+    def __init__(self, run_path: str, global_step: int, recipe: TrainingRecipe) -> None:
         self._run_path = run_path
         self._open(global_step)
+        if global_step == 0:
+            self._board.add_text("recipe", f"```json\n{json.dumps(resolved(recipe), indent=2)}\n```", 0)
 
     def _open(self, global_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         path = os.path.join(self._run_path, METRICS)
-        kept = [row for row in read_rows(self._run_path) if row["global_step"] < global_step + ("measured" not in row)]
+        kept = [row for row in read_rows(self._run_path) if row["global_step"] <= global_step]
         draft = f"{path}.draft"
         with open(draft, "w", encoding="utf-8") as file:
             file.writelines(_line(row) for row in kept)
@@ -61,12 +66,13 @@ class Journal:
         self._open(global_step)
 
     def write(self, row: dict[str, Any]) -> None:
-        """One row; every number in it is a curve of its stage."""
+        """One row; every number in it is a curve."""
         self._file.write(_line(row))
         self._file.flush()
+        group = "held_out" if "measured" in row else row["stage"]
         for name, value in row.items():
             if isinstance(value, int | float) and name not in ("step", "global_step"):
-                self._board.add_scalar(f"{row['stage']}/{name}", value, row["global_step"])
+                self._board.add_scalar(f"{group}/{name}", value, row["global_step"])
 
 
 class NoJournal:

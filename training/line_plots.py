@@ -21,7 +21,7 @@ from manifests.plots import (
     ticks,
 )
 
-TONES = 6  # colours of the page's style
+TONES = 8  # colours of the page's style: more groups have a rate or a norm than it has speakers
 FEW_POINTS = 30  # that are drawn one by one besides the line
 
 

@@ -8,12 +8,15 @@ from manifests.console import ProgressBar
 from training.blame import blame
 from training.checkpoint import CheckpointState, Progress
 from training.data import StageData
+from training.evaluator import Evaluator
 from training.goodput import Part, WallTime
 from training.journal import Journal, NoJournal
+from training.metering import StepMeter
 from training.prefetch import Batches, Prefetcher
 from training.saver import Saver
 from training.spike_log import SpikeLog
 from training.spikes import Action, Rung, Verdict
+from training.step_line import StepLine
 from training.tensors import POLICY
 from training.trainer import StageTrainer
 
@@ -29,10 +32,13 @@ class StageLoop:
         saver: Saver,
         spikes: SpikeLog,
         wall: WallTime,
+        meter: StepMeter,
+        evaluator: Evaluator,
         held: CheckpointState | None,
     ) -> None:
         """Goes on from ``held``; raises as ``checkpoint.load_parts``."""
         self.number, self.trainer, self.saver, self.spikes, self.wall = number, trainer, saver, spikes, wall
+        self.meter, self.evaluator = meter, evaluator
         self.first_loss = self.last_loss = self.wall_s = self.stall_s = 0.0
         self._is_new = held is None
         if held is None:
@@ -46,8 +52,8 @@ class StageLoop:
 
     def go(self, journal: Journal | NoJournal, bar: ProgressBar, global_step: int) -> int:
         """Work through what is left of the stage; returns the run's steps so far. Its last checkpoint is whole then."""
-        stage = self.trainer.stage
-        bar.advance(self.trainer.step)
+        stage, line = self.trainer.stage, StepLine()
+        bar.go_on(self.trainer.step)
         if self._is_new and self.trainer.watch.recipe.action is Action.ROLL_BACK:
             self.saver.save({POLICY: self.trainer}, self.progress(global_step))
         self.wall.spend(Part.START_UP)
@@ -55,6 +61,7 @@ class StageLoop:
             while self.trainer.step < stage.num_steps:
                 batches = self.data.next_step()
                 waited = self.wall.spend(Part.DATA_WAIT)
+                flops = self.meter.count(batches)
                 try:
                     row = self.trainer.train_step(batches)
                 except Rung as rung:
@@ -64,12 +71,13 @@ class StageLoop:
                 clock = {"wall_s": wall_s, "data_wait_s": waited, "tokens_per_s": row["tokens"] / wall_s}
                 clock["checkpoint_stall_s"] = self.saver.stall_s  # since the row before
                 global_step += 1
-                journal.write({**row, **clock, "global_step": global_step})
+                row |= {**clock, **self.meter.columns(flops, wall_s), "global_step": global_step}
+                journal.write(row)
                 self.last_loss = row["loss"]
                 self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
                 self.wall_s += wall_s
-                bar.advance(1, f"loss {row['loss']:.3f}")
-                self._save(global_step)
+                bar.advance(details=line.cells(row))
+                self._end_step(journal, global_step)
         return global_step
 
     def _answer(self, rung: Rung, batches: Batches, journal: Journal | NoJournal, bar: ProgressBar, global_step: int) -> int:
@@ -87,7 +95,7 @@ class StageLoop:
             self.wall.spend(Part.SPIKES)
             trainer.step += 1
             bar.advance()
-            self._save(global_step + 1)
+            self._end_step(journal, global_step + 1)
             return global_step + 1
         held = self.saver.last()
         bar.advance(held.step - trainer.step)
@@ -105,15 +113,22 @@ class StageLoop:
         self.saver.load(held, {POLICY: self.trainer})
         self.trainer.step, self.first_loss, self.last_loss = held.step, held.first_loss, held.last_loss
 
-    def _save(self, global_step: int) -> None:
-        """What is due behind a step."""
+    def _end_step(self, journal: Journal | NoJournal, global_step: int) -> None:
+        """What is due behind a step: measures, then the checkpoint, which thus never has a row less. Raises as ``Evaluator.stop``."""
         self.wall.spend(Part.STEPS)  # what was written of it
+        forgotten = self.evaluator.measure_if_due(self.trainer, journal, global_step)
+        self.wall.spend(Part.EVALUATION)
+        self._save(global_step, is_asked=self.evaluator.stops_at(forgotten))
+        self.evaluator.stop(forgotten)
+
+    def _save(self, global_step: int, *, is_asked: bool) -> None:
+        """A checkpoint where one is due or asked for."""
         self.saver.look()
         is_last = self.trainer.step == self.trainer.stage.num_steps
-        if is_last or self.trainer.step % self.saver.recipe.checkpoint_every == 0:
+        if is_asked or is_last or self.trainer.step % self.saver.recipe.checkpoint_every == 0:
             self.trainer.watch.checkpointed()
             self.saver.save({POLICY: self.trainer}, self.progress(global_step))
-        if is_last:
+        if is_asked or is_last:
             self.saver.wait()
         self.saver.stall_s = self.wall.spend(Part.CHECKPOINT)
         self.stall_s += self.saver.stall_s

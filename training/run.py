@@ -10,11 +10,13 @@ from manifests.console import progress, say
 from manifests.errors import MismatchError, RequestError
 from training import checkpoint
 from training.checkpoint import CheckpointState, Identity, learned_digest, path_of
+from training.code_reading import find_code_reader
 from training.config import model_config
 from training.data import Batching, DocumentReader, stage_data
 from training.device import Arithmetic, exact_arithmetic, pick_device, told
 from training.documents import Split
 from training.evaluation import SwapResult, measure_swap, swap_report
+from training.evaluator import Evaluator
 from training.examples import ExampleMaker
 from training.feature_cache import FeatureCache
 from training.goodput import Part, WallTime
@@ -23,9 +25,11 @@ from training.held_out import HeldOut, held_out_splits
 from training.inputs import Inputs, growing_stage, open_inputs, swap_splits
 from training.journal import Journal, NoJournal, read_rows
 from training.loop import StageLoop
+from training.machines import Peak, device_peak
+from training.metering import StepMeter
 from training.model import StepAudio2
 from training.ranks import Ranks
-from training.recipe import LossWeights, PretrainStage, Stage, TrainingRecipe
+from training.recipe import LossWeights, Measure, PretrainStage, Stage, TrainingRecipe
 from training.run_folder import EVALUATION, SUMMARY, RunFolder, TrainResult
 from training.saver import Saver
 from training.sharding import shard
@@ -98,8 +102,7 @@ class Run:
         self.ranks = ranks
         self.arithmetic = Arithmetic.of(inputs.recipe, ranks.device, ranks.world)
         self._reader = DocumentReader(inputs.pack, inputs.recipe.data.cached_audio_bytes)
-        splits = held_out_splits(inputs.recipe, inputs.pack, inputs.layouts)
-        self._held_out = HeldOut(splits, self._reader, inputs.layouts, inputs.recipe.data.held_out_documents)
+        self._splits = held_out_splits(inputs.recipe, inputs.pack, inputs.layouts)
         self._saver = Saver(run_path, inputs.recipe, self.identity, self.arithmetic, ranks)
 
     def held(self, resume: bool) -> CheckpointState | None:
@@ -165,7 +168,11 @@ class Run:
             watch.load_state_dict(held.watch)
             self.wall.go_on(held.wall, (row for row in read_rows(self.folder.path) if row["global_step"] > global_step))
         spikes = SpikeLog(self.folder.path, self.inputs.pack, self.recipe.data.train_split, ranks, watch.num_spikes)
-        written = Journal(self.folder.path, global_step) if ranks.is_first else NoJournal()
+        written = Journal(self.folder.path, global_step, self.recipe) if ranks.is_first else NoJournal()
+        earlier = [row for row in read_rows(self.folder.path) if row["global_step"] <= global_step]
+        evaluator, peak = Evaluator(self._held_out(last_stage), self.recipe.evaluation, earlier), device_peak(device)
+        if ranks.is_first:
+            say(peak.line())
         with written as journal, progress(is_shown=ranks.is_first) as bars, self._saver:
             for number in range(first, last_stage + 1):
                 stage = self.recipe.stages[number]
@@ -178,24 +185,28 @@ class Run:
                 data = stage_data(
                     self.inputs.split(stage), self._reader, maker, self.recipe, stage, batching, ranks.rank, ranks.world
                 )
-                loop = StageLoop(number, trainer, data, self._saver, spikes, self.wall, continued)
+                loop = StageLoop(
+                    number, trainer, data, self._saver, spikes, self.wall, StepMeter(trainer, peak), evaluator, continued
+                )
                 if cache is not None:
                     cache.belong_to(model.encoder)
                 bar = bars.task(f"train {stage.name}", stage.num_steps, "steps")
                 global_step = loop.go(journal, bar, global_step)
-                self._measure(journal, stage, model, loop.trainer.step, global_step)
-                self._finish(loop, stage, model)
+                self._finish(loop, stage, model, peak)
         ranks.barrier()  # behind the first one's summary
         return self.folder.result(global_step - begun)
 
-    def _measure(self, journal: Journal | NoJournal, stage: Stage, model: StepAudio2, step: int, global_step: int) -> None:
-        """Write down what the stage's measures find on the held-out splits."""
-        if isinstance(stage, PretrainStage) and stage.measures:
-            found = self._held_out.row(model, stage.measures, masked_ids(stage, self.inputs.tokenizer.vocabulary))
-            row = {"stage": stage.name, "step": step, "measured": list(stage.measures), **found}
-            journal.write({**row, "global_step": global_step})
+    def _held_out(self, last_stage: int) -> HeldOut:
+        """What the stages up to the one of that number are measured on, with who reads the speech where one measures it."""
+        recipe, stages = self.recipe, self.recipe.stages[: last_stage + 1]
+        speaks = any(Measure.TTS in stage.measures for stage in stages if isinstance(stage, PretrainStage))
+        code_reader = find_code_reader(self.inputs, self.folder.path, self._reader, self.ranks) if speaks else None
+        most = recipe.data.held_out_documents
+        return HeldOut(
+            self._splits, self._reader, self.inputs.layouts, most, recipe.evaluation.speaking, recipe.seed, code_reader
+        )
 
-    def _finish(self, loop: StageLoop, stage: Stage, model: StepAudio2) -> None:
+    def _finish(self, loop: StageLoop, stage: Stage, model: StepAudio2, peak: Peak) -> None:
         """Measure what the stage asks for and write the summary so far."""
         found = self._swapped(stage, model)
         self.wall.spend(Part.EVALUATION)
@@ -219,6 +230,8 @@ class Run:
                 "model": self.recipe.model,
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "stages": stages,
+                "peak": asdict(peak),
+                "forgotten": loop.evaluator.alarms,
                 "swap_rise": self.folder.read(EVALUATION).get("swap_rise"),
                 "refused": {task.value: dict(reasons) for task, reasons in self.inputs.train.refused.items()},
             },

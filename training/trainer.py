@@ -23,7 +23,7 @@ from training.sharding import group_norms, own, reshard, sum_gradients
 from training.spikes import Rung, SpikeRecipe, SpikeWatch
 
 # What moves with the clock and not with the run: left out wherever two runs are compared.
-CLOCK_COLUMNS = ("wall_s", "data_wait_s", "tokens_per_s", "checkpoint_stall_s")
+CLOCK_COLUMNS = ("wall_s", "data_wait_s", "tokens_per_s", "checkpoint_stall_s", "flops", "mfu", "hfu")
 BY_KIND = ("loss_K", "entropy_K", "correct_K", "count_K")  # of ``Sums``, in its order
 
 
