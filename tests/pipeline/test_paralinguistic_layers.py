@@ -13,6 +13,8 @@ from manifests.recipes import decode_recipe
 from pipeline.build import build
 from pipeline.pack import pack
 from pipeline.recipe import BuildRecipe, PackRecipe
+from training.encoder_recipe import TagHead
+from training.tags import UNKNOWN, tag_numbers
 
 ANNOTATORS = ("prosody", "signal", "style", "rhythm", "paralinguistics", "caption")
 
@@ -71,6 +73,17 @@ def test_tags_and_sentences_go_into_packs(corpus: str, tmp_path: Path) -> None:
     assert captions == {row["turns"][0]["caption_zh"] for row in facts}
     assert None not in captions
     assert all("captioning" in row["tasks"] for row in rows)
+    # And the trainer's tag heads find them there.
+    heads = {"event": TagHead(labels=("bell", "noise")), "pitch": TagHead(labels=("low", "mid", "high"))}
+    numbers = set()
+    for row in rows:
+        document = opened.read(row["shard"], row["key"])
+        told = document.turns[0].facts["clips"][0]["tags"]["paralinguistics"]
+        found = tag_numbers(document, heads)
+        for number, (name, head) in zip(found, heads.items(), strict=True):
+            assert told[name]["value"] == (None if number == UNKNOWN else head.labels[number])
+        numbers |= set(found)
+    assert numbers - {UNKNOWN}
     wrong = decode_recipe(PackRecipe, recipe.replace("captions_from: caption", "captions_from: style"), "tagged")
     with pytest.raises(RequestError, match="captions_from names layer 'style', which has no captions"):
         pack([corpus], str(tmp_path / "wrong"), wrong)
