@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -179,3 +180,31 @@ def test_repeats_are_as_long_as_they_say_and_fit_their_sequences(opened: Opened,
     assert max(lengths) <= min(repeats.longest, 80)
     assert [repeats.num_tokens(position) for position in range(200)] == lengths  # drawn again, not remembered
     assert len(set(lengths)) > 5
+
+
+@pytest.mark.parametrize("stage", range(4))  # ctc, text and repeat, asr, tts and asr
+def test_documents_may_be_left_out_between_two_steps_and_no_other_moves(
+    opened: Opened, demo_recipe: TrainingRecipe, stage: int
+) -> None:
+    split, left_out = opened.split(demo_recipe.longest_sequence), dict[str, None]()
+    batching = replace(BATCHING, left_out=left_out)
+    chosen = demo_recipe.stages[stage]
+    data = stage_data(split, opened.reader, opened.maker, demo_recipe, chosen, batching)
+    whole = stage_data(split, opened.reader, opened.maker, demo_recipe, chosen, BATCHING)
+    assert content(data) == content(whole)
+    left_out["d03"] = None
+    seen = 0
+    for _ in range(4):
+        ours, theirs = (sorted(key for batch in one.next_step() for key in batch.document_ids) for one in (data, whole))
+        seen += theirs.count("d03")
+        assert ours == [key for key in theirs if key != "d03"]
+        assert data.state_dict() == whole.state_dict()
+    assert seen > 0
+
+
+def test_a_step_may_have_nothing_left(opened: Opened, demo_recipe: TrainingRecipe) -> None:
+    split = opened.split(demo_recipe.longest_sequence)
+    batching = replace(BATCHING, left_out=[entry.key for entry in split.entries])
+    for stage in (0, 3):
+        data = stage_data(split, opened.reader, opened.maker, demo_recipe, demo_recipe.stages[stage], batching)
+        assert sum(batch.weight for batch in data.next_step()) == 0

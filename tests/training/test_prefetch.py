@@ -180,3 +180,29 @@ def test_ctrl_c_while_waiting_ends_the_wait_and_the_thread() -> None:
         signal.signal(signal.SIGINT, before)
     assert not prefetching_threads()
     assert counted.done < 9
+
+
+def test_what_lies_ahead_may_be_worked_out_again_and_more_may_follow() -> None:
+    worked: list[int] = []
+    with Prefetcher(Counted(worked.append), 4, ahead=2) as data:
+        assert take(data) == 1
+        wait_until(lambda: worked == [1, 2, 3])
+        data.work_out_again(num_more=3)
+        assert data.state_dict() == {"done": 1}
+        assert [take(data) for _ in range(6)] == [2, 3, 4, 5, 6, 7]
+        assert worked == [1, 2, 3, 2, 3, 4, 5, 6, 7]
+
+
+def test_an_error_ahead_is_forgotten_where_it_does_not_come_again() -> None:
+    tries = collections.Counter[int]()
+
+    def fail_once(step: int) -> None:
+        tries[step] += 1
+        if step == 2 and tries[step] == 1:
+            raise WorkError("gone")
+
+    with Prefetcher(Counted(fail_once), 3) as data:
+        assert take(data) == 1
+        wait_until(lambda: tries[2] > 0)
+        data.work_out_again()
+        assert [take(data), take(data)] == [2, 3]
