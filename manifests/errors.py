@@ -6,7 +6,8 @@ StepwellError                 the root; ``str()`` is one line: what, which value
 ├── WorkError                 the work failed (exit code 1)
 │   ├── ContractError         a part broke its contract: columns, row count, order, code count
 │   ├── MismatchError         two artefacts do not belong together: vocabulary, codec, recipe digest
-│   └── StoreError            a store does not do what a commit rests on
+│   ├── StoreError            a store does not do what a commit rests on
+│   └── Rung                  training's watch rang at a step (training.spikes)
 └── AudioRefused              one input cannot become a recording; becomes a quarantine row, never ends a job
 """
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from manifests.console import duration, share
 
+SHOWN_SHARE = 0.005  # what is less is told by no percent
+
 
 class Part(StrEnum):
     """What wall time is spent on."""
@@ -60,5 +62,6 @@ class WallTime:
 def goodput_line(wall_s: Mapping[str, float]) -> str:
     """A summary's ``wall_s`` for people."""
     total = max(sum(wall_s.values()), 1e-9)
-    rest = [f"{part.replace('_', ' ')} {share(s / total)}" for part, s in wall_s.items() if part != Part.STEPS and s]
-    return f"goodput {share(wall_s[Part.STEPS] / total)} of {duration(total)} in steps that count; {', '.join(rest)}"
+    shares = {part: seconds / total for part, seconds in wall_s.items()}
+    rest = [f"{part.replace('_', ' ')} {share(s)}" for part, s in shares.items() if part != Part.STEPS and s >= SHOWN_SHARE]
+    return f"goodput {share(shares[Part.STEPS])} of {duration(total)} in steps that count; {', '.join(rest)}"

@@ -1,6 +1,7 @@
 """What lies in the folder of a run, and what a run came to.
 
     recipe.json  vocabulary.json  text_tokenizer.json  metrics.jsonl  tensorboard/  checkpoints/  evaluation.json  summary.json
+    spikes.jsonl, where the watch rang
 
 ``summary.json`` says how far the run is; ``finished`` is true when every stage is done.
 """
@@ -12,8 +13,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from manifests.console import counted
 from manifests.errors import RequestError
 from manifests.recipes import resolved
+from manifests.spikes import SPIKES
 from tokenization.artifact import Tokenizer
 from training.checkpoint import complete, path_of
 from training.goodput import goodput_line
@@ -39,6 +42,8 @@ class TrainResult:
     last_losses: dict[str, float]  # by finished stage
     swap_rise: float | None  # of the first split in data.swap_splits
     wall_s: dict[str, float]  # seconds of all calls, by part of ``training.goodput``
+    spikes: int  # steps that the watch rang at
+    documents_left_out: list[str]  # keys of those to blame
     steps: int  # optimiser steps that this call did
     is_finished: bool
 
@@ -48,6 +53,10 @@ class TrainResult:
         lines += [f"  {stage}: last loss {loss:.3f}" for stage, loss in self.last_losses.items()]
         if self.swap_rise is not None:
             lines.append(f"  alignment loss is {1 + self.swap_rise:.3g} times as high when audio is swapped")
+        if self.spikes:
+            named = counted(len(self.documents_left_out), "document")
+            remedy = f": pack again with --leave-out {self.run}/{SPIKES}" if self.documents_left_out else ""
+            lines.append(f"  {counted(self.spikes, 'spike')}, {named} to blame{remedy}")
         return [*lines, f"  {goodput_line(self.wall_s)}"]
 
 
@@ -86,6 +95,8 @@ class RunFolder:
             last_losses={row["name"]: row["last_loss"] for row in summary["stages"]},
             swap_rise=summary["swap_rise"],
             wall_s=summary["wall_s"],
+            spikes=summary["spikes"],
+            documents_left_out=summary["documents_left_out"],
             steps=steps,
             is_finished=summary["finished"],
         )

@@ -148,6 +148,7 @@ def test_bad_recordings_are_named_and_the_next_pack_does_without_them(
     assert result.is_finished
     assert result.last_losses["listen"] < 0.6  # of garbled transcripts alone it is 2.9
     assert rows[-1]["spikes"] == len(spikes)
+    assert f"  5 spikes, 5 documents to blame: pack again with --leave-out {run}/spikes.jsonl" in result.lines()
     steps = [row["step"] for row in rows]
     skipped = {spike.step for spike in spikes} if action == "skip" else set()
     assert steps == [step for step in range(1, 161) if step not in skipped]
