@@ -262,7 +262,7 @@ def make_run(path, pack_id: str, steps=(10, 20)) -> str:
         arithmetic = Arithmetic("2.8", "CPU", "float32", 1, False, False, 1)
         at = {"stage_number": 0, "stage": "align", "step": step, "global_step": step, "data": {}}
         told = {"first_loss": 2.0, "last_loss": 1.0, "stage_wall_s": 0.5, "stage_stall_s": 0.1}
-        before = {"parent": None, "finished_stages": [], "inexact_resumes": []}
+        before = {"parent": None, "finished_stages": [], "inexact_resumes": [], "watch": {}, "wall": {}}
         state = CheckpointState(identity=identity, arithmetic=arithmetic, **at, **told, **before)
         folder = path / "checkpoints" / state.name
         folder.mkdir(parents=True)
