@@ -8,8 +8,8 @@ own, with a step before it that is not counted; the two take turns, and the leas
 ``accelerate``, which ``transformers.Trainer`` imports.
 
 - full: rows of equal length, every token a target: what the loop, the model and the head cost.
-- ragged: documents of one of our packs, made of ``../shared/speech`` (digits and read speech): texts, and texts with made codes. Ours packs them
-  into sequences; theirs pads, batched by length (``group_by_length``), as many documents a batch as give as many tokens a
+- ragged: documents of one of our packs, made of ``../shared/speech`` (digits and read speech): texts, and texts with made codes (TTS). Once a mix of
+  both, and once TTS alone, whose lengths differ less: what padding by length is best at. Ours packs them into sequences; theirs pads, batched by length (``group_by_length``), as many documents a batch as give as many tokens a
   step. It runs one whole mega-batch (50 batches, the longest first). Ours reads the pack while it trains, theirs has all examples in memory.
 
 Then, of the same pack with audio: what waiting for data takes of steps that hear too, and the padding of long sequences.
@@ -50,10 +50,10 @@ from training.trainer import StageTrainer
 
 MEGA_BATCHES = 50  # batches that transformers sorts by length together
 RATE = 1e-3
-SPOKEN = {"tts": 0.8, "text": 0.2}  # of tokens
+SPOKEN, TTS = {"tts": 0.8, "text": 0.2}, {"tts": 1.0}  # of tokens
 HEARD = {"asr": 0.5, "tts": 0.4, "text": 0.1}
 HEARING_STEPS, LONG_ROWS = 10, 40
-OURS, LIMITS = "stepwell", {"full": 0.95, "ragged": 1.3}
+OURS, LIMITS = "stepwell", {"full": 0.95, "ragged": 1.3, "ragged, TTS alone": 1.3}
 TEXT_GROUPS = ("decoder", "embedding", "head")
 
 T = TypeVar("T")
@@ -190,13 +190,10 @@ def ours_ragged(setting: Setting, pack_uri: str, tokenizer_uri: str, tasks: Mapp
         return clock.measured(targets, tokens, setting.steps * setting.tokens)
 
 
-def theirs_ragged(setting: Setting, pack_uri: str, tokenizer_uri: str) -> Measured:
+def theirs_ragged(setting: Setting, pack_uri: str, tokenizer_uri: str, tasks: Mapping[str, float] = SPOKEN) -> Measured:
     """The same mix of documents, out of enough of them for mega-batches of the full number of batches."""
-    tokenizer = Tokenizer.open(tokenizer_uri)
-    recipe, num_batches = (
-        recipe_of(setting.model, SPOKEN, setting.tokens, 1, 1),
-        4 * MEGA_BATCHES,
-    )  # fewer are sorted fewer together
+    tokenizer, num_batches = Tokenizer.open(tokenizer_uri), 4 * MEGA_BATCHES  # fewer are sorted fewer together
+    recipe = recipe_of(setting.model, tasks, setting.tokens, 1, 1)
     documents = data_of(recipe, pack_uri, tokenizer).documents
     packer = packer_of(documents, stage_of(recipe))
     placed = [document for _ in range(num_batches) for document in packer.next_sequence().documents]
@@ -343,9 +340,13 @@ def main() -> None:
     clips = read_clips(options.folders, options.clips)
     with tempfile.TemporaryDirectory() as folder:
         quiet, heard = (write_speech_pack(f"{folder}/{audio}", clips, with_audio=audio) for audio in (False, True))
-        pairs = {"full": (ours_full, theirs_full, quiet[1:]), "ragged": (ours_ragged, theirs_ragged, quiet)}
-        for name, (ours, theirs_of, where) in pairs.items():
-            sides = {OURS: partial(apart, ours, setting, *where), "transformers": partial(apart, theirs_of, setting, *where)}
+        pairs: dict[str, tuple[Callable[..., Measured], Callable[..., Measured], tuple[Any, ...]]] = {
+            "full": (ours_full, theirs_full, quiet[1:]),
+            "ragged": (ours_ragged, theirs_ragged, quiet),
+            "ragged, TTS alone": (ours_ragged, theirs_ragged, (*quiet, TTS)),
+        }
+        for name, (ours, theirs_of, given) in pairs.items():
+            sides = {OURS: partial(apart, ours, setting, *given), "transformers": partial(apart, theirs_of, setting, *given)}
             print("\n".join(report(name, alternated(sides, options.rounds))), flush=True)
         print("\n".join(report("with audio", {OURS: apart(waiting, setting, *heard)})))
         share = padding(options.long, LONG_ROWS, setting.model, *heard)
