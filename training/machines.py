@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from manifests.console import counted
 from manifests.errors import RequestError
 from manifests.recipes import RecipeModel, decode_recipe
 
@@ -67,8 +68,8 @@ class Peak:
 
     def line(self) -> str:
         """For people."""
-        how = "measured in matrix products" if self.is_measured else "by data sheet"
-        return f"MFU is a share of {self.flops_per_s / 1e12:.3g} TFLOP/s, {how} ({self.device})"
+        how = "measured" if self.is_measured else "by data sheet"
+        return f"MFU is by a peak of {self.flops_per_s / 1e12:.3g} TFLOP/s, {how} ({self.device})"
 
 
 def device_peak(device: torch.device) -> Peak:
@@ -80,7 +81,7 @@ def device_peak(device: torch.device) -> Peak:
         if (known := known_gpu(name)) is not None and not any(other in name.lower() for other in SLOWER):
             return Peak(name, GPUS[known].flops_per_s, is_measured=False)
         return Peak(name, _measured(device, torch.bfloat16), is_measured=True)
-    return Peak(f"CPU, {torch.get_num_threads()} threads, float32", _measured(device, torch.float32), is_measured=True)
+    return Peak(f"CPU, {counted(torch.get_num_threads(), 'thread')}, float32", _measured(device, torch.float32), is_measured=True)
 
 
 def _measured(device: torch.device, dtype: torch.dtype) -> float:
