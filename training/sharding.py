@@ -37,14 +37,13 @@ def shard(model: StepAudio2, ranks: Ranks) -> None:
         return
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
     prefixes = tuple(prefix for group in SHARDED for prefix in GROUP_PREFIXES[group])
-    whole = {parameter for name, parameter in model.named_parameters() if not name.startswith(prefixes)}
+    hearing = {parameter for name, parameter in model.named_parameters() if not name.startswith(prefixes)}
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     embedding: Any = fully_shard(model.model.embed_tokens, mesh=mesh)
     embedding.set_unshard_in_backward(False)  # its gradient does not read its rows
-    fully_shard(
-        model, mesh=mesh, ignored_params=whole
-    )  # the last norm and the head: the root, which stays whole behind its forward
+    # The last norm and the head are the root's own, and a root stays whole behind its forward pass.
+    fully_shard(model, mesh=mesh, ignored_params=hearing)
     register_fsdp_forward_method(model, "hidden")
     for module in _sharded_modules(model):
         # FSDP divides by the number of ranks unless told, and its AVG is a SUM on gloo in torch 2.8.
