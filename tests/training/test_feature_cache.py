@@ -138,14 +138,16 @@ def test_runs_are_equal_bit_for_bit_however_much_is_kept(
     tmp_path: Path,
 ) -> None:
     """Also where the encoder is trained again between two stages that hear through it."""
-    ctc, text, align, tts = curriculum_of(5)
+    ctc, text, align, tts = curriculum_of(2)
     stages = [ctc, text, align, {**ctc, "name": "more_ctc"}, {**align, "name": "align_again"}, tts]
     found = {}
     for most_bytes in (1, 3000, 1 << 24):
         run = tmp_path / str(most_bytes)
         recipe = make_recipe(stages, data={"cached_feature_bytes": most_bytes})
-        train(recipe, chord_pack.pack, chord_pack.tokenizer, str(run))
+        if most_bytes == 3000:  # this one goes on with an empty cache
+            train(recipe, chord_pack.pack, chord_pack.tokenizer, str(run), until="align")
+        train(recipe, chord_pack.pack, chord_pack.tokenizer, str(run), resume=most_bytes == 3000)
         rows = [{k: v for k, v in row.items() if k not in CLOCK_COLUMNS} for row in read_rows(str(run))]
         found[most_bytes] = [rows, json.loads((run / "evaluation.json").read_text())]
-    assert len(found[1][0]) == 30
+    assert len(found[1][0]) == 12
     assert found[1] == found[3000] == found[1 << 24]
