@@ -24,9 +24,10 @@ from training.sharding import own, reshard
 
 POLICY = "policy"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's
-# torch tells at every save and load that one process works by itself, which is meant here. Said once: filters belong to the whole
-# process, and saves run in a thread.
-warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
+# torch tells at every save and load that one process works by itself, which is meant here, and that its own writer uses an old kind
+# of storage. Said once: filters belong to the whole process, and saves run in a thread.
+for told in ("torch.distributed is disabled, unavailable or uninitialized", "TypedStorage is deprecated"):
+    warnings.filterwarnings("ignore", told, UserWarning)
 
 
 class Part(Protocol):
