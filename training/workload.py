@@ -15,7 +15,6 @@ from training.lengths import num_heard_tokens, pieces
 from training.recipe import Task
 
 MOST_EXAMPLES = 5000  # of a task, evenly over its documents: a mean over more moves no figure of a plan
-CODES_HZ = 25
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,7 @@ class Assumptions:
     """What stands for documents where no pack is given. None of it is published."""
 
     utterance_s: float = 10.0
+    codes_hz: float = 25.0  # of the published codec; a pack's own codes are counted
     text_tokens_per_s: float = 3.5
     turns: int = 4  # of a continuation and of a conversation
     text_document_tokens: int = 1000
@@ -60,7 +60,7 @@ def assumed_work(task: Task, ratio: Ratio, assumed: Assumptions) -> Work:
     samples = round(assumed.utterance_s * MODEL_RATE_HZ)
     text = round(assumed.utterance_s * assumed.text_tokens_per_s)
     heard = num_heard_tokens(samples)
-    spoken = 2 + ratio.group * ratio.num_groups(text, round(assumed.utterance_s * CODES_HZ))  # with its wrappers
+    spoken = 2 + ratio.group * ratio.num_groups(text, round(assumed.utterance_s * assumed.codes_hz))  # with its wrappers
     audio = [stop - start for start, stop in pieces(samples)]
     match task:
         case Task.CTC:
