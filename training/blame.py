@@ -20,6 +20,7 @@ from tokenization.stretches import TokenKind
 from training.alone import each_alone, nothing
 from training.batches import Batch, CtcBatch
 from training.objectives import Sums
+from training.recipe import CtcStage
 from training.spikes import Cause, Rung
 from training.trainer import StageTrainer
 
@@ -72,15 +73,20 @@ def blame(trainer: StageTrainer, batches: Sequence[Batch | CtcBatch], rung: Rung
 
 
 def _suspects(trainer: StageTrainer, own: Sequence[Batch | CtcBatch]) -> list[Suspect]:
-    """This rank's documents by their losses. Decoders of all ranks run together: one that has fewer documents joins in without."""
+    """This rank's documents by their losses."""
     found = []
     for number in range(max(trainer.ranks.gather(len(own)))):
-        document = own[number] if number < len(own) else nothing()
-        with torch.no_grad():
-            sums = trainer.sums(document)
-        if number < len(own):
-            found.append(_suspect(trainer, document, sums))
+        for document in own[number : number + 1] or _beside(trainer):
+            with torch.no_grad():
+                sums = trainer.sums(document)
+            if document.document_ids:
+                found.append(_suspect(trainer, document, sums))
     return found
+
+
+def _beside(trainer: StageTrainer) -> list[Batch]:
+    """What a rank works through while others do documents that it has not: decoders of all ranks run together, encoders do not."""
+    return [] if isinstance(trainer.stage, CtcStage) else [nothing()]
 
 
 def _suspect(trainer: StageTrainer, document: Batch | CtcBatch, sums: Sums) -> Suspect:
@@ -116,8 +122,7 @@ def _norms(trainer: StageTrainer, own: Sequence[Batch | CtcBatch], rung: Rung) -
     for rank, num in enumerate(trainer.ranks.gather(len(own))):
         for number in range(num):
             is_own = rank == trainer.ranks.rank
-            document = own[number] if is_own else nothing()
-            _, norms = trainer.gradients([document], rung.weight)
+            _, norms = trainer.gradients([own[number]] if is_own else _beside(trainer), rung.weight)
             if is_own:
                 found.append(float(norms["grad_norm"]))
     return found

@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from manifests.errors import WorkError
 from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
+from training.alone import each_alone
 from training.batches import Batch, CtcBatch, collate
 from training.blame import blame
 from training.config import model_config
@@ -161,6 +162,7 @@ def steps_of(bench: Bench, ranks: Ranks) -> Iterator[tuple[str, dict[str, Any]]]
     yield "not finite", not_finite(bench, ranks)
     for cause in (Cause.LOSS_NOT_FINITE, Cause.GRADIENT_NOT_FINITE):
         yield f"blamed for {cause}", blamed(bench, ranks, cause)
+    yield "blamed for its audio", blamed_ctc(bench, ranks)
     yield "grown", grown(bench, ranks)
     for name in ("encoder_ctc", "main"):
         yield f"five steps of {name}", five_steps(bench, ranks, name)
@@ -220,6 +222,28 @@ def blamed(bench: Bench, ranks: Ranks, cause: Cause) -> dict[str, Any]:
         found = blame(trainer, batches, rung)
     named = [suspect.key for suspect in found.documents]
     return {"named": ranks.gather(named), "bad": bad.document_id, "of": found.num_documents, "all": sum(map(len, rows))}
+
+
+def blamed_ctc(bench: Bench, ranks: Ranks) -> dict[str, Any]:
+    """The last document of the last rank is heard as no number, and the first of several ranks has a document less."""
+    stage = bench.stage("encoder_ctc", micro_batches=1)
+    trainer = StageTrainer(bench.model(ranks), stage, bench.tokenizer.vocabulary, ranks)
+    documents = [one for batch in bench.data(stage, ranks).next_step() for one in each_alone(batch)]
+    bad = documents[-1]
+    if ranks.rank == ranks.world - 1:
+        documents[-1] = replace(bad, heard=replace(bad.heard, mels_ACM=bad.heard.mels_ACM * torch.nan))
+    elif ranks.is_first:
+        documents.pop()
+    try:
+        trainer.train_step(documents)
+    except Rung as rung:
+        found = blame(trainer, documents, rung)
+        norms = replace(rung.finding, cause=Cause.GRADIENT_NOT_FINITE)
+        again = blame(trainer, documents, Rung("encoder_ctc", 1, rung.weight, norms))
+    named = [suspect.key for suspect in found.documents]
+    assert [suspect.key for suspect in again.documents] == named
+    (key,) = ranks.gather(bad.document_ids)[-1]
+    return {"named": ranks.gather(named), "bad": key, "of": found.num_documents, "all": sum(ranks.gather(len(documents)))}
 
 
 def grown(bench: Bench, ranks: Ranks) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def test_what_one_rank_cannot_compute_stops_all_alike_and_moves_nothing(found: d
 
 
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("cause", ["loss_not_finite", "gradient_not_finite"])
+@pytest.mark.parametrize("cause", ["loss_not_finite", "gradient_not_finite", "its audio"])
 def test_all_ranks_blame_the_same_document(found: dict[int, dict[str, Any]], world: int, cause: str) -> None:
     """Each looks at its own documents, and over ranks a decoder runs on all of them together."""
     told = found[world][f"blamed for {cause}"]
