@@ -15,7 +15,7 @@ from training import code_reading
 from training.journal import BOARD, read_rows
 from training.recipe import TrainingRecipe
 from training.run import train
-from training.trainer import CLOCK_COLUMNS
+from training.trainer import CLOCK_COLUMNS, StageTrainer
 
 Recipes = Callable[..., TrainingRecipe]
 Curriculum = Callable[..., list[dict[str, Any]]]
@@ -36,6 +36,7 @@ def measured(run: Path) -> list[dict[str, Any]]:
     return [row for row in read_rows(str(run)) if "measured" in row]
 
 
+@pytest.mark.slow
 def test_measures_are_taken_within_a_stage_and_a_resumed_run_has_the_same(
     chord_pack: Any, make_recipe: Recipes, curriculum_of: Curriculum, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,8 +51,6 @@ def test_measures_are_taken_within_a_stage_and_a_resumed_run_has_the_same(
 
     # Cut behind the measure of step 4, whose checkpoint is that of step 3.
     train(recipe, chord_pack.pack, chord_pack.tokenizer, str(parts), until="align")
-    from training.trainer import StageTrainer
-
     step = StageTrainer.train_step
 
     def dying(self: StageTrainer, batches: Any) -> Any:
@@ -69,6 +68,7 @@ def test_measures_are_taken_within_a_stage_and_a_resumed_run_has_the_same(
     assert plain[0] == plain[1]
 
 
+@pytest.mark.slow
 def test_a_stage_that_forgets_is_told_and_stopped_where_the_recipe_says_so(
     chord_pack: Any, make_recipe: Recipes, curriculum_of: Curriculum, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
