@@ -43,10 +43,10 @@ class Part(StrEnum):
         return {Part.TEST: range(5), Part.TUNING: range(45, 50), Part.TRAIN: range(5, 45)}[self]
 
 
-NUM_STRINGS: Mapping[Part, int] = {Part.TEST: 400, Part.TUNING: 200, Part.TRAIN: 4000}
+NUM_STRINGS: Mapping[Part, int] = {Part.TEST: 400, Part.TUNING: 200, Part.TRAIN: 7000}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Take:
     """One recording of one digit."""
 
@@ -87,7 +87,8 @@ def draw_strings(
 ) -> dict[Part, list[DigitString]]:
     """Strings of each split, all different, as many of each length and speaker as of another.
 
-    Orders go to test and tuning first; training draws others. A function of the arguments alone.
+    Orders go to test and tuning first; training draws others. A function of the arguments alone. Raises ValueError where there
+    are too few takes for so many single digits.
     """
     random = np.random.default_rng(seed)
     pairs = [(int(pair) // 10, int(pair) % 10) for pair in random.permutation(NUM_PAIRS)]
@@ -97,6 +98,9 @@ def draw_strings(
     strings: dict[Part, list[DigitString]] = {}
     for part in Part:
         drawn: dict[DigitString, None] = {}
+        singles, there = num_strings[part] // LONGEST, len(WORDS) * len(part.takes) * len(speakers)
+        if singles > 0.9 * there:  # drawing what is left would take for ever
+            raise ValueError(f"split {part.value!r}: {singles} strings of one digit out of {there} takes; ask for fewer")
         while len(drawn) < num_strings[part]:
             number = len(drawn)
             length, speaker = 1 + number // len(speakers) % LONGEST, speakers[number % len(speakers)]

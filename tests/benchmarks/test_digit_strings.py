@@ -67,3 +67,8 @@ def test_recordings_hold_their_takes_in_order_with_silence_between(shared: Path,
                 assert gap - place <= GAP_S[1] * RATE_HZ + 1
                 place = gap + len(own)
             assert not audio[place:].any()
+
+
+def test_more_single_digits_than_takes_are_refused() -> None:
+    with pytest.raises(ValueError, match="split 'test': 200 strings of one digit out of 200 takes"):
+        draw_strings(SPEAKERS, {**FEW, Part.TEST: 1000})

@@ -1,0 +1,66 @@
+"""What the parts of the experiment cost: wall and CPU seconds of each, written down as they end."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one phase: with all processes that ended in it."""
+
+    phase: str
+    wall_s: float
+    cpu_s: float
+
+
+class Phases:
+    """Costs in the order of the work, kept in a file, so that a run that was cut off and went on has all of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.costs = [Cost(**row) for row in json.loads(path.read_text())] if path.exists() else []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time what is done in the block. One that is done again counts with all its times."""
+        print(f"── {name}", flush=True)
+        wall_s, cpu_s = time.perf_counter(), _cpu_s()
+        yield
+        cost = Cost(name, time.perf_counter() - wall_s, _cpu_s() - cpu_s)
+        print(f"   {name}: {cost.wall_s:.0f} s, {cost.cpu_s:.0f} s of CPU", flush=True)
+        self.costs.append(cost)
+        self._path.write_text(json.dumps([asdict(cost) for cost in self.costs]))
+
+    @property
+    def wall_s(self) -> float:
+        return sum(cost.wall_s for cost in self.costs)
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(cost.cpu_s for cost in self.costs)
+
+
+def stepwell(*words: str | Path) -> None:
+    """One of the command's verbs, in a process of its own. Raises CalledProcessError where it fails."""
+    subprocess.run([sys.executable, "-m", "stepwell", *map(str, words)], cwd=ROOT, check=True)
+
+
+def module(*words: str | Path) -> Sequence[str]:
+    """The words that run a module of this folder."""
+    return [sys.executable, "-m", *map(str, words)]
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)

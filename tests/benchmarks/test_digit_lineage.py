@@ -1,0 +1,90 @@
+"""No take of the test split is behind a checkpoint, its pack or its codec; a chain that hears one is found out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.digits.lineage import Rests, corpus_takes, packed_takes, run_rests_on
+from benchmarks.digits.phases import stepwell
+from benchmarks.digits.strings import Part, draw_strings, write_strings
+from manifests.corpus import Corpus
+from manifests.errors import MismatchError
+from manifests.packs import Pack
+
+FEW = {Part.TEST: 8, Part.TUNING: 8, Part.TRAIN: 16}
+SPEAKERS = ("george", "jackson", "lucas", "nicolas")
+SETTINGS = Path(__file__).parents[2] / "benchmarks" / "digits" / "settings"
+TOKENIZER = """
+name: test
+text: {kind: bpe, vocab_size: 280, text_from: [source]}
+codec: {kind: fsq, network: {width: 16}, training: {steps: 2}}
+"""
+TRAINING = """
+model: micro
+threads: 1
+stages:
+  - {name: hear, kind: ctc, steps: 2, batch_documents: 2, train: {encoder: {lr: 1.0e-3}, ctc_head: {lr: 1.0e-3}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def chain(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment in small, by the same verbs: two corpora, a codec and a pack of each, a run on the training pack."""
+    out = tmp_path_factory.mktemp("digits")
+    manifests = write_strings(out / "strings", shared / "speech", FEW)
+    for name, text in (("tokenizer.yaml", TOKENIZER), ("training.yaml", TRAINING)):
+        (out / name).write_text(text)
+    for part in (Part.TRAIN, Part.TEST):
+        corpus, tokenizer = out / f"corpus-{part}", out / f"tokenizer-{part}"
+        stepwell("corpus", "build", manifests[part], "--out", corpus, "--recipe", SETTINGS / "corpus.yaml", "--engine", "local")
+        stepwell("tokenizer", "train", corpus, "--out", tokenizer, "--recipe", out / "tokenizer.yaml")
+    for part in (Part.TRAIN, Part.TEST):
+        corpus, tokenizer = out / f"corpus-{part}", out / f"tokenizer-{Part.TRAIN}"
+        stepwell("tokenizer", "encode", corpus, "--tokenizer", tokenizer, "--engine", "local")
+        stepwell(
+            "corpus", "pack", corpus, "--out", out / f"pack-{part}", "--recipe", SETTINGS / "pack.yaml", "--tokenizer", tokenizer
+        )
+    inputs = ["--pack", out / f"pack-{Part.TRAIN}", "--tokenizer", out / f"tokenizer-{Part.TRAIN}"]
+    stepwell("train", "run", "--recipe", out / "training.yaml", *inputs, "--run", out / "run")
+    return out
+
+
+def rests(
+    chain: Path, *, pack: Part = Part.TRAIN, tokenizer: Part = Part.TRAIN, corpora: tuple[Part, ...] = tuple(Part)[::2]
+) -> Rests:
+    named = [str(chain / f"corpus-{part}") for part in corpora]
+    return run_rests_on(str(chain / "run"), str(chain / f"pack-{pack}"), str(chain / f"tokenizer-{tokenizer}"), named)
+
+
+@pytest.mark.slow
+def test_everything_rests_on_training_takes_alone(chain: Path) -> None:
+    found = rests(chain)
+    assert found.packed == found.codec
+    assert found.packed == {(own.speaker, take) for own in draw_strings(SPEAKERS, FEW)[Part.TRAIN] for take in own.takes}
+    for part in (Part.TEST, Part.TUNING):
+        found.check(part)
+    with pytest.raises(MismatchError, match=r"the pack rests on .* takes of split 'train'"):
+        found.check(Part.TRAIN)
+
+
+@pytest.mark.slow
+def test_a_test_take_in_the_codec_or_in_the_pack_is_found(chain: Path) -> None:
+    train, test = (Corpus.open(str(chain / f"corpus-{part}")) for part in (Part.TRAIN, Part.TEST))
+    with pytest.raises(MismatchError, match=r"the codec rests on .* takes of split 'test'"):
+        Rests(corpus_takes(train), corpus_takes(test)).check(Part.TEST)
+    tested = packed_takes(Pack.open(str(chain / f"pack-{Part.TEST}")), test)
+    assert tested == {(own.speaker, take) for own in draw_strings(SPEAKERS, FEW)[Part.TEST] for take in own.takes}
+    with pytest.raises(MismatchError, match=r"the pack rests on .* takes of split 'test'"):
+        Rests(tested, corpus_takes(train)).check(Part.TEST)
+
+
+@pytest.mark.slow
+def test_what_was_not_made_together_is_refused(chain: Path) -> None:
+    with pytest.raises(MismatchError, match=r"has pack .* give the one"):
+        rests(chain, pack=Part.TEST)
+    with pytest.raises(MismatchError, match=r"has codec .* give the one"):
+        rests(chain, tokenizer=Part.TEST)
+    with pytest.raises(MismatchError, match="is none of those given"):
+        rests(chain, corpora=(Part.TEST,))
