@@ -37,7 +37,7 @@ from training.checkpoint import complete
 from training.data import DocumentReader
 from training.recipe import load_training_recipe
 
-RECIPES = Path(__file__).parent / "recipes"
+SETTINGS = Path(__file__).parent / "settings"
 FEWEST_DIGITS = 2  # of a string whose order can be absent from training
 WER_LIMIT, RIGHT_LIMIT, WALL_LIMIT_S = 0.03, 0.85, 3600.0
 HEARD = 40  # spoken strings that are kept as audio
@@ -72,7 +72,7 @@ class Experiment:
                     "--out",
                     self.corpus(part),
                     "--recipe",
-                    RECIPES / "corpus.yaml",
+                    SETTINGS / "corpus.yaml",
                     "--engine",
                     "local",
                 )
@@ -80,14 +80,14 @@ class Experiment:
     def train_codec(self) -> None:
         with self.phases.phase("codec"):
             stepwell(
-                "tokenizer", "train", self.corpus(Part.TRAIN), "--out", self.tokenizer, "--recipe", RECIPES / "tokenizer.yaml"
+                "tokenizer", "train", self.corpus(Part.TRAIN), "--out", self.tokenizer, "--recipe", SETTINGS / "tokenizer.yaml"
             )
 
     def make_pack(self, part: Part) -> None:
         with self.phases.phase(f"codes and pack, {part}"):
             stepwell("tokenizer", "encode", self.corpus(part), "--tokenizer", self.tokenizer, "--engine", "local")
             recipe = self.out / f"pack-{part}.yaml"
-            recipe.write_text((RECIPES / "pack.yaml").read_text() + f"splits: {{{part}: 1.0}}\n")
+            recipe.write_text((SETTINGS / "pack.yaml").read_text() + f"splits: {{{part}: 1.0}}\n")
             stepwell(
                 "corpus", "pack", self.corpus(part), "--out", self.pack(part), "--recipe", recipe, "--tokenizer", self.tokenizer
             )
