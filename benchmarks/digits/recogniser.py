@@ -6,7 +6,7 @@ Nothing of it is the model's: other layers, other mels, other strings. It learns
 anew for every step and made worse (speed, level, a filter, an echo, noise, and phases lost to Griffin-Lim), so that it is no judge
 of rooms or vocoders; it hears no audio that a codec made. ``takes`` says what it has heard.
 
-Shapes: B strings, S audio samples, N mel frames (10 ms), M mel bins, F frames of 20 ms, L labels (0 is CTC's blank).
+Shapes: B strings, S audio samples, N mel frames (10 ms), M mel bins, F frames of 40 ms, L labels (0 is CTC's blank).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 
 from benchmarks.digits.judging import judge
-from benchmarks.digits.strings import RATE_HZ, WORDS, Part, Take, draw_strings, read_takes, spoken
+from benchmarks.digits.strings import LONGEST, RATE_HZ, WORDS, Part, Take, draw_strings, read_takes, spoken
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ, Audio
 from tokenization.mel import HOP_SAMPLES, griffin_lim, log_mel
@@ -36,8 +36,8 @@ NUM_MELS = 40
 TOP_HZ = 3800.0  # the set was recorded at 8 kHz: above lies what a codec invents
 RANGE_NEPER = 7.0  # of magnitudes below the loudest frame's, about 60 dB, that are heard
 WIDTH = 96
-STEPS = 500
-BATCH = 16
+STEPS = 800
+BATCH = 24
 RATE = 3e-3
 WEIGHTS, TAKES = "recogniser.safetensors", "takes.json"
 
@@ -51,20 +51,12 @@ class Recogniser(nn.Module):
         self.mel = MelSpectrogram(
             MODEL_RATE_HZ, n_fft=512, win_length=400, hop_length=160, f_min=60.0, f_max=TOP_HZ, n_mels=NUM_MELS, power=1.0
         )
-        self.hears = nn.Sequential(
-            nn.Conv1d(NUM_MELS, WIDTH, 5, padding=2),
-            nn.BatchNorm1d(WIDTH),
-            nn.GELU(),
-            nn.Conv1d(WIDTH, WIDTH, 5, stride=2, padding=2),
-            nn.BatchNorm1d(WIDTH),
-            nn.GELU(),
-            nn.Conv1d(WIDTH, WIDTH, 5, padding=2),
-            nn.BatchNorm1d(WIDTH),
-            nn.GELU(),
-            nn.Dropout(0.2),
-        )
+        layers: list[nn.Module] = []
+        for inner, stride in ((NUM_MELS, 2), (WIDTH, 1), (WIDTH, 2)):
+            layers += [nn.Conv1d(inner, WIDTH, 5, stride=stride, padding=2), nn.BatchNorm1d(WIDTH), nn.GELU()]
+        self.hears = nn.Sequential(*layers, nn.Dropout(0.1))
         self.follows = nn.GRU(WIDTH, WIDTH, batch_first=True, bidirectional=True)
-        self.says = nn.Sequential(nn.Dropout(0.2), nn.Linear(2 * WIDTH, len(WORDS) + 1))
+        self.says = nn.Sequential(nn.Dropout(0.1), nn.Linear(2 * WIDTH, len(WORDS) + 1))
 
     def forward(self, audio_BS: Tensor) -> Tensor:
         """Log-probabilities ``[B, F, L]`` of 16 kHz audio."""
@@ -105,7 +97,8 @@ def train_recogniser(speech: Path, steps: int = STEPS, seed: int = 0) -> Recogni
         optimizer = torch.optim.AdamW(recogniser.parameters(), lr=RATE, weight_decay=0.02)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
         for _ in range(steps):
-            loss = _loss(recogniser, [_drawn(takes, random) for _ in range(BATCH)])
+            num_digits = int(random.integers(1, LONGEST + 1))  # of all strings of a step, so that little of it is padding
+            loss = _loss(recogniser, [_drawn(takes, num_digits, random) for _ in range(BATCH)])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(recogniser.parameters(), 1.0)
@@ -122,12 +115,12 @@ def _loss(recogniser: Recogniser, strings: Sequence[tuple[Audio, list[int]]]) ->
     return nn.functional.ctc_loss(log_probs_FBL, labels, num_frames, torch.tensor([len(labels) for _, labels in strings]))
 
 
-def _drawn(takes: Mapping[tuple[str, Take], np.ndarray], random: np.random.Generator) -> tuple[Audio, list[int]]:
-    """A string of one to five takes of one speaker, made worse, with its labels."""
+def _drawn(takes: Mapping[tuple[str, Take], np.ndarray], num_digits: int, random: np.random.Generator) -> tuple[Audio, list[int]]:
+    """A string of takes of one speaker, made worse, with its labels."""
     speakers = sorted({speaker for speaker, _ in takes})
     speaker = speakers[random.integers(len(speakers))]
     own = [take for of, take in takes if of == speaker]
-    chosen = [own[place] for place in random.integers(len(own), size=random.integers(1, 6))]
+    chosen = [own[place] for place in random.integers(len(own), size=num_digits)]
     audio = spoken([takes[speaker, take] for take in chosen], random).astype(np.float32) / 2**15
     return worsened(audio, random), [take.digit + 1 for take in chosen]
 
@@ -141,21 +134,21 @@ def worsened(audio: np.ndarray, random: np.random.Generator) -> Audio:
         tail = np.exp(-np.arange(3200) / MODEL_RATE_HZ * 6.9 / random.uniform(0.05, 0.2)) * random.standard_normal(3200)
         tail[0] = random.uniform(4.0, 20.0)
         audio = fftconvolve(audio, tail / tail[0])[: len(audio)]
-    if random.random() < 0.7:
-        level = np.sqrt(np.mean(np.square(audio))) * 10 ** (-random.uniform(5.0, 40.0) / 20)
+    if random.random() < 0.6:
+        level = np.sqrt(np.mean(np.square(audio))) * 10 ** (-random.uniform(10.0, 40.0) / 20)
         noise = coloured_noise(next_fast_len(len(audio)), random.uniform(0.0, 2.0), random)[: len(audio)]
         audio = audio + level * noise / np.sqrt(np.mean(np.square(noise)))
     if random.random() < 0.15:  # phases guessed from a coarse spectrum, as any mel vocoder has to
         whole = audio[: len(audio) // HOP_SAMPLES * HOP_SAMPLES]
-        audio = griffin_lim(log_mel(whole.astype(np.float32), num_mels=80), rounds=8)
+        audio = griffin_lim(log_mel(whole.astype(np.float32), num_mels=80), rounds=6)
     return np.asarray(audio, np.float32)
 
 
 def _filtered(audio: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Gains over frequency within about 10 dB, smooth over the logarithm of frequency."""
+    """Gains over frequency within 6 dB, smooth over the logarithm of frequency."""
     whole = next_fast_len(len(audio))
     octaves = np.log2(np.maximum(np.fft.rfftfreq(whole, 1 / MODEL_RATE_HZ), 50.0) / 50.0)
-    gains_db = np.interp(octaves, np.linspace(0.0, octaves[-1], 6), random.uniform(-8.0, 8.0, size=6))
+    gains_db = np.interp(octaves, np.linspace(0.0, octaves[-1], 6), random.uniform(-6.0, 6.0, size=6))
     return np.fft.irfft(np.fft.rfft(audio, whole) * 10 ** (gains_db / 20), whole)[: len(audio)]
 
 
