@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 QUIET := OTEL_SDK_DISABLED=true PYANNOTE_METRICS_ENABLED=0 TOKENIZERS_PARALLELISM=false
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(QUIET)
 
-.PHONY: env demo test check soak bench bench-gpu quality clean
+.PHONY: env demo test check soak bench bench-gpu bench-speech quality clean
 
 env: $(STAMP)
 
@@ -49,6 +49,10 @@ bench: env
 	$(ONE_THREAD) $(BIN)/python benchmarks/part_costs.py
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.trainer_speed
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.loader_speed
+
+# Training on real speech, in some twenty minutes of one core: a speaker left out, curves on read sentences, sixteen of them by heart.
+bench-speech: env
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.speech --out benchmarks/results/speech
 
 # One GPU: takes any python3 with torch 2.11 or later, and says so where there is none. The material is made where the environment is.
 bench-gpu:
