@@ -40,7 +40,7 @@ from training.trainer import StageTrainer
 LEFT_OUT_SPEAKER, TEST_TAKES = "fsdd-george", 5
 KINDS = ("spec", "speed", "noise")
 AUGMENTS: dict[str, dict[str, Any]] = {"none": {}, **{kind: {kind: {}} for kind in KINDS}, "all": {kind: {} for kind in KINDS}}
-GENDER = {"gender": {"labels": ["female", "male"], "layer": "source", "weight": 3.0}}
+GENDER = {"labels": ["female", "male"], "layer": "source"}
 LEAST_SPEAKERS = 5  # of which one is left out
 EVALUATED_TOGETHER = 64
 
@@ -159,11 +159,11 @@ def digits(folder: str, names: Sequence[str], seeds: Sequence[int], steps: int) 
             print(f"| {name} | {seed} | {found[0]:.1%} | {found[1]:.1%} |", flush=True)
 
 
-def gender(folder: str, seed: int, steps: int) -> None:
+def gender(folder: str, seed: int, steps: int, weight: float) -> None:
     clips = read_clips(["read"])
     left_out = set(sorted({clip.speaker for clip in clips})[::LEAST_SPEAKERS])
     material = Material.of(folder, clips, {clip.key: "test" if clip.speaker in left_out else "train" for clip in clips})
-    recipe = recipe_of({}, GENDER, steps, 16, seed)
+    recipe = recipe_of({}, {"gender": {**GENDER, "weight": weight}}, steps, 16, seed)
     model = trained(material, recipe)
     held = [clip.gender for clip in clips if clip.speaker in left_out]
     majority = Counter(held).most_common(1)[0][1] / len(held)
@@ -180,13 +180,14 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--tag-steps", type=int, default=150)
+    parser.add_argument("--tag-weight", type=float, default=3.0, help="a label of text has 1")
     parser.add_argument("--no-tags", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, exact_arithmetic(1):
         if options.augment:
             digits(f"{folder}/digits", options.augment, options.seeds, options.steps)
         if not options.no_tags:
-            gender(f"{folder}/read", options.seeds[0], options.tag_steps)
+            gender(f"{folder}/read", options.seeds[0], options.tag_steps, options.tag_weight)
 
 
 if __name__ == "__main__":
