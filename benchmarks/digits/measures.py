@@ -7,7 +7,7 @@ from typing import Any
 
 from manifests.packs import Pack
 from tokenization.artifact import Tokenizer
-from training.config import StartRecipe, model_config
+from training.config import model_config
 from training.data import DocumentReader
 from training.documents import Split, read_split
 from training.entries import Entry
@@ -16,6 +16,7 @@ from training.layouts import Layouts
 from training.model import StepAudio2
 from training.recipe import Measure, Task, TrainingRecipe
 from training.start import open_start
+from training.start_recipe import StartRecipe
 
 
 @dataclass(frozen=True)
