@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 QUIET := OTEL_SDK_DISABLED=true PYANNOTE_METRICS_ENABLED=0 TOKENIZERS_PARALLELISM=false
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(QUIET)
 
-.PHONY: env demo test check soak bench bench-gpu bench-speech quality clean
+.PHONY: env demo digits test check soak bench bench-gpu bench-speech quality clean
 
 env: $(STAMP)
 
@@ -25,6 +25,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: env
 	$(QUIET) $(BIN)/stepwell demo
+
+# Spoken strings of digits from takes to scores, in some forty-five minutes; figures, curves and audio in benchmarks/results/digits.
+digits: env
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.digits
 
 test: env
 	$(ONE_THREAD) $(BIN)/python -m pytest
