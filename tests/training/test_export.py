@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from manifests.errors import MismatchError, RequestError
 from tests.training.test_run import tensors
 from tokenization.artifact import Tokenizer
+from tokenization.text import TextTokenizer
 from training import checkpoint
 from training.config import Dtype, Part
 from training.export import export_run
@@ -65,13 +66,16 @@ def test_an_earlier_checkpoint_and_a_narrow_type_may_be_asked_for(run: str, tmp_
     assert all(torch.equal(tensor, own[name].to(torch.bfloat16)) for name, tensor in exported.items())
 
 
-def test_an_exported_decoder_loads_in_transformers(run: str, tmp_path: Path) -> None:
-    from transformers import Qwen2ForCausalLM
+def test_an_exported_decoder_loads_in_transformers(run: str, chord_pack: Any, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, Qwen2ForCausalLM
 
     export_run(run, str(tmp_path / "out"), Part.DECODER, Dtype.FLOAT32)
     theirs = Qwen2ForCausalLM.from_pretrained(tmp_path / "out")
     own = saved(run)
     assert all(torch.equal(tensor, own[name]) for name, tensor in theirs.state_dict().items())
+    words, text = "so la mi re do ti", Tokenizer.open(chord_pack.tokenizer).text
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")(words)["input_ids"] == list(text.encode(words))
+    assert TextTokenizer.load(str(tmp_path / "out" / "tokenizer.json")).digest == text.digest
 
 
 def test_a_run_starts_from_an_export(
@@ -87,6 +91,10 @@ def test_a_run_starts_from_an_export(
     assert changed == {"adapter", "ctc_head"}  # trained, and no part of the layout
     moved = max(float((after[name] - before[name]).abs().max()) for name in after if name.startswith("adapter."))
     assert moved < 0.02  # one step away, and not another draw
+    weights = tmp_path / "out" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")  # another number, of the same shape
+    with pytest.raises(MismatchError, match=r"^checkpoint '00-align-0000001' has start_digest [0-9a-f]{32}, this run "):
+        train(recipe, chord_pack.pack, chord_pack.tokenizer, str(tmp_path / "next"), resume=True)
 
 
 def test_a_run_starts_from_parts_and_draws_what_they_lack(
