@@ -15,7 +15,8 @@ from benchmarks.digits.strings import RATE_HZ, Take
 def test_right_is_one_less_errors_and_what_is_put_in_counts() -> None:
     found = score(["one two", "four three", "six", "five five five"], ["one two", "three four", "six seven", "five"])
     # "four three" for "three four": the fewest edits are two; seven is missing; five was put in twice.
-    assert found.num_words == 7 and found.num_strings == 4
+    assert found.num_words == 7
+    assert found.num_strings == 4
     assert found.substitutions + found.deletions + found.insertions == 2 + 1 + 2
     assert found.right == pytest.approx(1 - 5 / 7)
     assert found.low < found.right < found.high
@@ -58,6 +59,7 @@ def test_audio_is_made_worse_and_stays_audio() -> None:
     audio = np.sin(np.arange(RATE_HZ) * 0.3).astype(np.float32) * 0.3
     for seed in range(12):
         worse = worsened(audio, np.random.default_rng(seed))
-        assert worse.dtype == np.float32 and np.isfinite(worse).all()
+        assert worse.dtype == np.float32
+        assert np.isfinite(worse).all()
         assert 16000 / 1.21 < len(worse) < 16000 / 0.84
         np.testing.assert_array_equal(worse, worsened(audio, np.random.default_rng(seed)))

@@ -225,7 +225,9 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_moves_a_weight(
 
     monkeypatch.setattr(StageTrainer, "train_step", poisoned)
     stopping = demo_recipe.model_copy(update={"spikes": SpikeRecipe(action=Action.STOP)})
-    told = r"^stage 'encoder_ctc' step 4: loss is nan; it must be finite; none of its 4 documents stands out\. Nothing was updated"
+    told = (
+        r"^stage 'encoder_ctc' step 4: loss is nan; it must be finite; none of its 4 documents stands out\. Nothing was updated"
+    )
     with pytest.raises(WorkError, match=told):
         train(stopping, chord_pack.pack, chord_pack.tokenizer, run)
     assert seen
