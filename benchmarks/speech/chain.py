@@ -32,7 +32,7 @@ from training.lengths import num_encoder_frames, num_valid_frames
 from training.model import StepAudio2
 from training.recipe import LossWeights, Task, TrainingRecipe, load_training_recipe
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent / "curricula"
 CACHED_AUDIO_BYTES = 256 << 20
 TRAIN = "train"
 
