@@ -188,7 +188,7 @@ def test_other_threads_are_refused_and_may_be_allowed(
 def test_what_a_checkpoint_was_computed_with_is_compared_whole(recipe: TrainingRecipe) -> None:
     here = Arithmetic.of(recipe, torch.device("cpu"), 1)
     assert asdict(here) | {"device": ""} == {
-        "torch_version": torch.__version__, "device": "", "dtype": "float32", "threads": 1, "recompute": False, "compile": False,
+        "torch_version": torch.__version__, "device": "", "dtype": "fp32", "threads": 1, "recompute": False, "compile": False,
         "world": 1,
     }  # fmt: skip
     here.check(here, "checkpoint 'a'", allow_inexact=False)
