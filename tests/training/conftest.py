@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ
 from manifests.ids import digest_json
-from manifests.packs import FORMAT_VERSION
+from manifests.packs import FORMAT_VERSION, Pack
 from manifests.schema import DOCUMENTS, table_of
 from manifests.store import Store, json_bytes, table_bytes
 from pipeline.documents import MadeTurn, document_of
@@ -24,7 +25,15 @@ from tokenization.artifact import CodecFacts, Tokenizer, write_tokenizer
 from tokenization.interleave import Ratio
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
-from training.recipe import TrainingRecipe
+from training.config import model_config
+from training.data import Batching, DocumentReader, StageData, stage_data
+from training.documents import read_split
+from training.examples import ExampleMaker
+from training.layouts import Layouts
+from training.model import StepAudio2
+from training.recipe import Stage, TrainingRecipe
+from training.spikes import SpikeWatch
+from training.trainer import StageTrainer
 
 Spoken = tuple[str, str, np.ndarray]  # key, text, float32 [S] at 16 kHz
 Content = Spoken | TarredDocument
@@ -41,6 +50,7 @@ class MadePack:
 
 
 PackMaker = Callable[..., MadePack]
+Bench = Callable[..., tuple[StageTrainer, StageData]]
 
 
 def chords(text: str, rng: np.random.Generator) -> np.ndarray:
@@ -178,3 +188,23 @@ def demo_recipe() -> TrainingRecipe:
 def curriculum_of() -> Callable[[int], list[dict[str, Any]]]:
     """The four stages at a number of steps each."""
     return curriculum
+
+
+@pytest.fixture(scope="session")
+def bench(chord_pack: MadePack) -> Bench:
+    """``bench(recipe, stage, watch=None)`` gives a fresh model under the stage, and its data."""
+    pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
+    vocabulary = tokenizer.vocabulary
+
+    def make(recipe: TrainingRecipe, stage: Stage, watch: SpikeWatch | None = None) -> tuple[StageTrainer, StageData]:
+        torch.manual_seed(0)
+        config = model_config(recipe.model)
+        model = StepAudio2(config, vocabulary.num_rows, vocabulary.text_size)
+        model.model.recomputes = recipe.recompute
+        layouts = Layouts(tokenizer.text, vocabulary, tokenizer.ratio, recipe.prompts)
+        split = read_split(pack, "train", layouts, stage.tasks, recipe.longest_sequence)
+        maker, batching = ExampleMaker(layouts, stage.loss_weights), Batching(config.encoder.num_mels, vocabulary.pad)
+        data = stage_data(split, DocumentReader(pack, 1 << 24), maker, recipe, stage, batching)
+        return StageTrainer(model, stage, vocabulary, watch=watch), data
+
+    return make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,49 +11,30 @@ import numpy as np
 import pytest
 import torch
 
-from manifests.packs import Pack
-from tokenization.artifact import Tokenizer
+from tests.training.conftest import Bench
 from training.alone import each_alone, nothing
 from training.batches import Batch, CtcBatch, HeardExample, collate, collate_ctc
 from training.blame import blame
-from training.config import model_config
-from training.data import Batching, DocumentReader, StageData, stage_data
-from training.documents import read_split
-from training.examples import Example, ExampleMaker
+from training.examples import Example
 from training.feature_cache import FeatureCache
 from training.features import log_mel
-from training.layouts import Layouts
-from training.model import StepAudio2
 from training.objectives import Sums
-from training.recipe import GroupRate, Schedule, Stage, Task, TrainingRecipe
+from training.recipe import GroupRate, Schedule, Task, TrainingRecipe
 from training.spikes import Cause, Rung, SpikeRecipe, SpikeWatch
 from training.trainer import StageTrainer
 
 NUM_MELS, WINDOW = 40, 8
-Bench = Callable[..., tuple[StageTrainer, StageData]]
 
 
 @pytest.fixture(scope="module")
-def bench(chord_pack: Any) -> Bench:
-    """``bench(recipe, stage)`` gives a fresh model under the stage, watched with a small window, and its data."""
-    pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    vocabulary = tokenizer.vocabulary
-
-    def make(recipe: TrainingRecipe, stage: Stage) -> tuple[StageTrainer, StageData]:
-        torch.manual_seed(0)
-        model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
-        layouts = Layouts(tokenizer.text, vocabulary, tokenizer.ratio, recipe.prompts)
-        split = read_split(pack, "train", layouts, stage.tasks, recipe.longest_sequence)
-        maker = ExampleMaker(layouts, stage.loss_weights)
-        data = stage_data(split, DocumentReader(pack, 1 << 24), maker, recipe, stage, Batching(NUM_MELS, vocabulary.pad))
-        return StageTrainer(model, stage, vocabulary, watch=SpikeWatch(SpikeRecipe(window=WINDOW))), data
-
-    return make
+def watched(bench: Bench) -> Bench:
+    """``bench``, watched with a small window."""
+    return lambda recipe, stage: bench(recipe, stage, SpikeWatch(SpikeRecipe(window=WINDOW)))
 
 
 @pytest.mark.parametrize("stage", range(4))
-def test_documents_alone_have_the_losses_that_they_have_together(bench: Bench, demo_recipe: TrainingRecipe, stage: int) -> None:
-    trainer, data = bench(demo_recipe, demo_recipe.stages[stage])
+def test_documents_alone_have_the_losses_that_they_have_together(watched: Bench, demo_recipe: TrainingRecipe, stage: int) -> None:
+    trainer, data = watched(demo_recipe, demo_recipe.stages[stage])
     for batch in data.next_step():
         alone = list(each_alone(batch))
         assert tuple(key for one in alone for key in one.document_ids) == batch.document_ids
@@ -65,8 +46,8 @@ def test_documents_alone_have_the_losses_that_they_have_together(bench: Bench, d
         torch.testing.assert_close(sum(part.count_K for part in parts), whole.count_K)
 
 
-def test_pieces_that_are_encoded_one_by_one_are_told_apart_too(bench: Bench, demo_recipe: TrainingRecipe) -> None:
-    trainer, data = bench(demo_recipe, demo_recipe.stages[3])
+def test_pieces_that_are_encoded_one_by_one_are_told_apart_too(watched: Bench, demo_recipe: TrainingRecipe) -> None:
+    trainer, data = watched(demo_recipe, demo_recipe.stages[3])
     examples = [data.documents[task].example(position) for task in (Task.ASR, Task.TTS) for position in range(3)]
     cache = FeatureCache(1 << 24)
     cache.belong_to(trainer.model.encoder)
@@ -79,8 +60,8 @@ def test_pieces_that_are_encoded_one_by_one_are_told_apart_too(bench: Bench, dem
             assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_nothing_can_be_worked_through(bench: Bench, demo_recipe: TrainingRecipe) -> None:
-    trainer, _ = bench(demo_recipe, demo_recipe.stages[3])
+def test_nothing_can_be_worked_through(watched: Bench, demo_recipe: TrainingRecipe) -> None:
+    trainer, _ = watched(demo_recipe, demo_recipe.stages[3])
     total, norms = trainer.gradients([nothing()], 3.0)
     assert (float(total.loss), float(norms["grad_norm"])) == (0.0, 0.0)
 
@@ -116,8 +97,8 @@ def ring(trainer: StageTrainer, batches: Sequence[Any]) -> Rung:
 
 
 @pytest.mark.parametrize("kind", ["ctc", "packed"])
-def test_what_is_not_finite_is_named_alone(bench: Bench, demo_recipe: TrainingRecipe, kind: str) -> None:
-    trainer, data = bench(demo_recipe, demo_recipe.stages[0 if kind == "ctc" else 3])
+def test_what_is_not_finite_is_named_alone(watched: Bench, demo_recipe: TrainingRecipe, kind: str) -> None:
+    trainer, data = watched(demo_recipe, demo_recipe.stages[0 if kind == "ctc" else 3])
     documents = data.documents[Task.ASR] if kind == "packed" else data._heard._documents
     examples = [documents.example(position) for position in range(8)]
     for place in (1, 6):
@@ -131,9 +112,9 @@ def test_what_is_not_finite_is_named_alone(bench: Bench, demo_recipe: TrainingRe
 
 
 def test_so_is_what_has_a_loss_and_no_gradient(
-    bench: Bench, demo_recipe: TrainingRecipe, monkeypatch: pytest.MonkeyPatch
+    watched: Bench, demo_recipe: TrainingRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, data = bench(demo_recipe, demo_recipe.stages[3])
+    trainer, data = watched(demo_recipe, demo_recipe.stages[3])
     examples = [data.documents[Task.ASR].example(position) for position in range(8)]
     bad, whole = {examples[place].document_id for place in (0, 5)}, trainer.sums
 
@@ -150,11 +131,11 @@ def test_so_is_what_has_a_loss_and_no_gradient(
 
 
 @pytest.fixture(scope="module")
-def taught(bench: Bench, demo_recipe: TrainingRecipe) -> tuple[StageTrainer, list[Example]]:
+def taught(watched: Bench, demo_recipe: TrainingRecipe) -> tuple[StageTrainer, list[Example]]:
     """A trainer that knows what ten documents say, with a full window, and the documents."""
     rates = {group: GroupRate(lr=1e-2) for group in demo_recipe.stages[3].train}
     stage = demo_recipe.stages[3].model_copy(update={"train": rates, "schedule": Schedule.CONSTANT, "clip_grad_norm": 10.0})
-    trainer, data = bench(demo_recipe, stage)
+    trainer, data = watched(demo_recipe, stage)
     examples = [data.documents[Task.ASR].example(position) for position in range(10)]
     for _ in range(25):
         trainer.train_step(as_packed(examples))

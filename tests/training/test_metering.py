@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,44 +11,19 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from manifests.packs import Pack
-from tokenization.artifact import Tokenizer
+from tests.training.conftest import Bench
 from training.batches import Batch, CtcBatch, HeardPieces, collate, hear
 from training.config import model_config
 from training.cost import MAC, Work, stage_flops
-from training.data import Batching, DocumentReader, StageData, stage_data
-from training.documents import read_split
-from training.examples import ExampleMaker
 from training.feature_cache import FeatureCache
-from training.layouts import Layouts
 from training.machines import Peak
 from training.metering import StepMeter, computed_work, needed_work
 from training.model import StepAudio2
 from training.objectives import NUM_KINDS, frames
-from training.recipe import CtcStage, Stage, TrainingRecipe
+from training.recipe import CtcStage, TrainingRecipe
 from training.trainer import StageTrainer, masked_ids
 
 PEAK = Peak("made up", 1e12, is_measured=False)
-Bench = Callable[[TrainingRecipe, Stage], tuple[StageTrainer, StageData]]
-
-
-@pytest.fixture
-def bench(chord_pack: Any) -> Bench:
-    """A fresh model under a stage, and its data."""
-    pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    vocabulary = tokenizer.vocabulary
-
-    def make(recipe: TrainingRecipe, stage: Stage) -> tuple[StageTrainer, StageData]:
-        torch.manual_seed(0)
-        model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
-        model.model.recomputes = recipe.recompute
-        layouts = Layouts(tokenizer.text, vocabulary, tokenizer.ratio, recipe.prompts)
-        split = read_split(pack, "train", layouts, stage.tasks, recipe.longest_sequence)
-        maker = ExampleMaker(layouts, stage.loss_weights)
-        data = stage_data(split, DocumentReader(pack, 1 << 24), maker, recipe, stage, Batching(40, vocabulary.pad))
-        return StageTrainer(model, stage, vocabulary), data
-
-    return make
 
 
 def all_pairs(trainer: StageTrainer, batches: Sequence[Batch] | Sequence[CtcBatch]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,10 @@ from typer.testing import CliRunner
 from manifests.errors import RequestError
 from manifests.recipes import resolved
 from manifests.spikes import BlamedDocument, Spike, append_spike
+from tests.html_page import Page
 from training.cli import app
 from training.recipe import TrainingRecipe
 from training.run_report import held_out_charts, loss_charts, optimizer_charts, write_run_report
-
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Page(HTMLParser):
-    """Collects what is read, and checks that tags close in order and that nothing is asked for outside of the page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag not in ("script", "link", "img", "iframe")
-        assert all(name not in ("src", "href") for name, _ in attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        return
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
 
 
 def step(stage: str, number: int, global_step: int, **columns: float) -> dict[str, Any]:

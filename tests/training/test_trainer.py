@@ -1,47 +1,25 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 from manifests.errors import ContractError, RequestError
-from manifests.packs import Pack
-from tokenization.artifact import Tokenizer
+from tests.training.conftest import Bench
 from tokenization.stretches import TokenKind
 from tokenization.vocabulary import Vocabulary
 from training.batches import collate
 from training.config import model_config
-from training.data import Batching, DocumentReader, StageData, stage_data
-from training.documents import read_split
-from training.examples import Example, ExampleMaker
-from training.layouts import Layouts
+from training.examples import Example
 from training.model import GROUP_PREFIXES, StepAudio2
 from training.objectives import token_sums
-from training.recipe import Group, GroupRate, Logits, LossWeights, Schedule, Stage, Task, TrainingRecipe
+from training.recipe import Group, GroupRate, Logits, LossWeights, Schedule, Task, TrainingRecipe
 from training.trainer import StageTrainer, rate_at, trained_names
 
 
-@pytest.fixture
-def bench(chord_pack: Any) -> Any:
-    """``bench(recipe, stage)`` gives a fresh model under the stage, and its data."""
-    pack, tokenizer = Pack.open(chord_pack.pack), Tokenizer.open(chord_pack.tokenizer)
-    vocabulary = tokenizer.vocabulary
-
-    def make(recipe: TrainingRecipe, stage: Stage) -> tuple[StageTrainer, StageData]:
-        torch.manual_seed(0)
-        model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)
-        layouts = Layouts(tokenizer.text, vocabulary, tokenizer.ratio, recipe.prompts)
-        split = read_split(pack, "train", layouts, stage.tasks, recipe.longest_sequence)
-        maker = ExampleMaker(layouts, stage.loss_weights)
-        data = stage_data(split, DocumentReader(pack, 1 << 24), maker, recipe, stage, Batching(40, vocabulary.pad))
-        return StageTrainer(model, stage, vocabulary), data
-
-    return make
-
-
 @pytest.mark.parametrize("stage", range(4))
-def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimizer_state(bench: Any, demo_recipe: TrainingRecipe, stage: int) -> None:
+def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimizer_state(
+    bench: Bench, demo_recipe: TrainingRecipe, stage: int
+) -> None:
     trainer, data = bench(demo_recipe, demo_recipe.stages[stage])
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     for _ in range(2):
@@ -57,7 +35,7 @@ def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimizer_state(bench: Any,
     assert held <= {id(parameter) for parameter in trainer.trained.values()}
 
 
-def test_gradients_of_what_the_next_stage_freezes_are_freed(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_gradients_of_what_the_next_stage_freezes_are_freed(bench: Bench, demo_recipe: TrainingRecipe) -> None:
     first, data = bench(demo_recipe, demo_recipe.stages[0])
     first.train_step(data.next_step())
     assert any(parameter.grad is not None for parameter in first.model.parameters())
@@ -66,7 +44,7 @@ def test_gradients_of_what_the_next_stage_freezes_are_freed(bench: Any, demo_rec
 
 
 @pytest.mark.parametrize("stage", range(4))
-def test_micro_batches_change_nothing_but_rounding(bench: Any, demo_recipe: TrainingRecipe, stage: int) -> None:
+def test_micro_batches_change_nothing_but_rounding(bench: Bench, demo_recipe: TrainingRecipe, stage: int) -> None:
     """Token counts differ between the parts, so a mean of means would show."""
     weights = LossWeights(text=1.0, audio_code=0.7, tts_pad=0.2, audio_pad=0.3, special=0.5)
     rows, grads = [], []
@@ -84,7 +62,7 @@ def test_micro_batches_change_nothing_but_rounding(bench: Any, demo_recipe: Trai
             torch.testing.assert_close(grad[name], expected, atol=1e-5, rtol=1e-3)
 
 
-def test_loss_is_the_weighted_mean_over_targets(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_loss_is_the_weighted_mean_over_targets(bench: Bench, demo_recipe: TrainingRecipe) -> None:
     weights = {"text": 1.0, "audio_code": 0.0, "tts_pad": 0.5, "audio_pad": 0.25, "special": 2.0}
     stage = demo_recipe.stages[3].model_copy(update={"loss_weights": LossWeights(**weights)})
     trainer, data = bench(demo_recipe, stage)
@@ -97,7 +75,7 @@ def test_loss_is_the_weighted_mean_over_targets(bench: Any, demo_recipe: Trainin
     assert sum(counts.values()) == sum(len(batch.targets_N) for batch in batches)
 
 
-def test_packed_documents_have_the_losses_and_gradients_of_each_alone(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_packed_documents_have_the_losses_and_gradients_of_each_alone(bench: Bench, demo_recipe: TrainingRecipe) -> None:
     """Whatever stands before a document in its row, behind it, or in other rows."""
     trainer, data = bench(demo_recipe, demo_recipe.stages[3])
     documents = [data.documents[task].example(position) for task in (Task.TTS, Task.ASR) for position in range(4)]
@@ -117,7 +95,7 @@ def test_packed_documents_have_the_losses_and_gradients_of_each_alone(bench: Any
         torch.testing.assert_close(gradient, sum(found[name] for _, found in alone), atol=1e-4, rtol=1e-3)
 
 
-def test_a_step_without_audio_leaves_the_adaptor_where_it_is(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_a_step_without_audio_leaves_the_adaptor_where_it_is(bench: Bench, demo_recipe: TrainingRecipe) -> None:
     trainer, data = bench(demo_recipe, demo_recipe.stages[3])
     before = {name: p.detach().clone() for name, p in trainer.trained.items() if name.startswith("adapter.")}
     row = trainer.train_step([collate([[data.documents[Task.TTS].example(0)]], 512, 40, 1)])
@@ -125,7 +103,7 @@ def test_a_step_without_audio_leaves_the_adaptor_where_it_is(bench: Any, demo_re
     assert all(torch.equal(value, trainer.trained[name]) for name, value in before.items())
 
 
-def test_norms_by_group_make_up_the_whole_and_are_taken_before_clipping(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_norms_by_group_make_up_the_whole_and_are_taken_before_clipping(bench: Bench, demo_recipe: TrainingRecipe) -> None:
     stage = demo_recipe.stages[3].model_copy(update={"clip_grad_norm": 1e-3, "micro_batches": 1})
     trainer, data = bench(demo_recipe, stage)
     row = trainer.train_step(data.next_step())
@@ -136,7 +114,7 @@ def test_norms_by_group_make_up_the_whole_and_are_taken_before_clipping(bench: A
         assert clipped[group] == pytest.approx(norm * 1e-3 / row["grad_norm"], rel=1e-3)
 
 
-def test_audio_ids_are_out_of_the_softmax_until_the_vocabulary_is_full(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_audio_ids_are_out_of_the_softmax_until_the_vocabulary_is_full(bench: Bench, demo_recipe: TrainingRecipe) -> None:
     stage = demo_recipe.stages[1]
     full, data = bench(demo_recipe, stage)
     batches = data.next_step()
@@ -172,7 +150,7 @@ def test_a_pattern_freezes_weights_of_a_trained_group_and_must_match_some(demo_r
         trained_names(named, stage.model_copy(update={"frozen": ("adapter.*",)}))
 
 
-def test_norms_biases_and_the_embedding_are_not_decayed(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_norms_biases_and_the_embedding_are_not_decayed(bench: Bench, demo_recipe: TrainingRecipe) -> None:
     trainer, _ = bench(demo_recipe, demo_recipe.stages[3])
     names = {id(parameter): name for name, parameter in trainer.trained.items()}
     for group in trainer.optimizer.param_groups:
@@ -181,7 +159,7 @@ def test_norms_biases_and_the_embedding_are_not_decayed(bench: Any, demo_recipe:
             assert group["weight_decay"] == (0.1 if is_matrix else 0.0), names[id(parameter)]
 
 
-def test_every_patch_needs_its_feature(bench: Any, demo_recipe: TrainingRecipe) -> None:
+def test_every_patch_needs_its_feature(bench: Bench, demo_recipe: TrainingRecipe) -> None:
     trainer, _ = bench(demo_recipe, demo_recipe.stages[2])
     with pytest.raises(ContractError, match="2 audio features for 3 patches"):
         trainer.model.embed(torch.zeros(1, 5, dtype=torch.long), torch.tensor([[0, 1, 1, 1, 0]]).bool(), torch.zeros(2, 32))
