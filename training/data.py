@@ -53,7 +53,7 @@ class DocumentReader:
         except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise WorkError(
                 f"document {entry.key!r} in shard {entry.shard!r} of pack {self._pack.store.uri!r} cannot be read "
-                f"({type(error).__name__}: {error}); bring the shard and its index back whole and go on with --resume"
+                f"({type(error).__name__}: {error}); bring the shard and its index back whole, then go on (a run: with --resume)"
             ) from error
 
 
