@@ -2,7 +2,8 @@
 
 Words of the reference and of what was heard are aligned with the fewest edits. Right is the share of the reference's words
 that are neither replaced nor left out, less one for each word put in: ``1 - word error``, which many insertions bring below 0.
-Intervals are of 95 %: percentile bootstrap over strings.
+Intervals are of 95 %: percentile bootstrap over distinct texts, each with all of its strings: a model that decodes greedily says
+equal texts alike, so that strings of one text are no independent items.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Score:
     low: float
     high: float
     num_strings: int
+    num_texts: int  # that differ
     num_words: int
     substitutions: int
     deletions: int
@@ -38,7 +40,8 @@ class Score:
     def line(self) -> str:
         """For people."""
         return (
-            f"{self.right:.1%} right ({self.low:.1%} to {self.high:.1%}), {self.num_words} words of {self.num_strings} strings: "
+            f"{self.right:.1%} right ({self.low:.1%} to {self.high:.1%}), {self.num_words} words of "
+            f"{self.num_strings} strings, {self.num_texts} distinct texts: "
             f"{self.substitutions} replaced, {self.deletions} left out, {self.insertions} put in"
         )
 
@@ -50,15 +53,16 @@ def judge(read: Callable[[Audio], str], waves: Iterable[Audio], texts: Sequence[
 
 def score(heard: Sequence[str], texts: Sequence[str]) -> Score:
     """Of what was heard, against what should be said; one of each a string."""
-    rows = []
+    rows: dict[str, np.ndarray] = {}
     for said, own in zip(texts, heard, strict=True):
         edits = jiwer.process_words(said, own)
-        rows.append([len(said.split()), edits.substitutions, edits.deletions, edits.insertions])
-    counts = np.array(rows)
+        row = np.array([len(said.split()), edits.substitutions, edits.deletions, edits.insertions])
+        rows[said] = rows.get(said, 0) + row
+    counts = np.array(list(rows.values()))
     draws = np.random.default_rng(0).integers(len(counts), size=(NUM_DRAWS, len(counts)))
     low, high = np.percentile(_right(counts[draws].sum(1)), [2.5, 97.5])
     words, *errors = counts.sum(0).tolist()
-    return Score(float(_right(counts.sum(0))), float(low), float(high), len(counts), words, *errors)
+    return Score(float(_right(counts.sum(0))), float(low), float(high), len(texts), len(counts), words, *errors)
 
 
 def _right(counts: np.ndarray) -> np.ndarray:

@@ -81,10 +81,11 @@ def heard_strings(folder: Path) -> list[dict[str, Any]]:
 
 
 def picture(audio: Audio) -> str:
-    """The log mel of 16 kHz audio as a PNG: time to the right, 100 columns a second, low bands at the bottom."""
+    """The log mel of 16 kHz audio as a PNG: time to the right, 100 columns a second, low bands at the bottom; of none, a blank one."""
     from matplotlib.image import imsave
 
-    mel = log_mel(np.pad(audio, (0, -len(audio) % HOP_SAMPLES)), PICTURE_MELS).T
+    num_columns = max(1, -(-len(audio) // HOP_SAMPLES))
+    mel = log_mel(np.pad(audio, (0, num_columns * HOP_SAMPLES - len(audio))), PICTURE_MELS).T
     file = io.BytesIO()
     imsave(file, mel, format="png", cmap="magma", origin="lower", vmin=mel.max() - FLOOR_NEPER, vmax=mel.max())
     return _address("image/png", file.getvalue())

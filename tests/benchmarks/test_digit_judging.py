@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.digits.judging import judge, score
 from benchmarks.digits.recogniser import Recogniser, worsened
-from benchmarks.digits.strings import RATE_HZ, Take
+from benchmarks.digits.strings import RATE_HZ, WORDS, Take
 
 
 def test_right_is_one_less_errors_and_what_is_put_in_counts() -> None:
@@ -28,10 +28,20 @@ def test_what_says_nothing_is_wrong_and_what_says_all_is_right() -> None:
     assert (whole.right, whole.low, whole.high) == (1.0, 1.0, 1.0)
 
 
-def test_the_interval_is_drawn_over_strings_and_the_same_every_time() -> None:
-    heard, texts = ["one one one one one"] * 20 + ["two"] * 20, ["one one one one one"] * 20 + ["three"] * 20
-    assert score(heard, texts) == score(heard, texts)
-    assert score(heard, texts).high - score(heard, texts).low > 0.05
+def test_the_interval_is_drawn_over_texts_and_the_same_every_time() -> None:
+    texts = [f"{first} {second}" for first in WORDS[:5] for second in WORDS]
+    heard = ["one one one" if place % 3 == 0 else text for place, text in enumerate(texts)]
+    once, often = score(heard, texts), score(heard * 9, texts * 9)
+    assert once == score(heard, texts)
+    assert once.high - once.low > 0.05
+    assert (often.right, often.low, often.high) == (once.right, once.low, once.high)  # nine times the same is no more
+    assert (often.num_strings, often.num_texts, once.num_texts) == (450, 50, 50)
+
+
+def test_nothing_is_heard_in_no_audio() -> None:
+    recogniser = Recogniser().eval()
+    assert [recogniser.read(np.zeros(length, np.float32)) for length in (0, 1, 256)] == [""] * 3
+    recogniser.read(np.zeros(257, np.float32))
 
 
 def test_a_judge_hears_each_wave_once() -> None:

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from benchmarks.digits.judging import score
-from benchmarks.digits.page import ROWS, loss_plots, write_page
+from benchmarks.digits.page import ROWS, heard_strings, loss_plots, picture, write_page
 
 
 @pytest.fixture
@@ -25,11 +25,14 @@ def out(tmp_path: Path) -> Path:
     }
     results = {
         "parameters": 4_321_000,
-        "asr_test": {name: {"wer": 0.0123, "words": 1234, "exact": 0.97} for name in ("all", "new_orders")},
+        "asr_test": {
+            "all": {"wer": 0.0119, "words": 1234, "exact": 0.97},
+            "new_orders": {"wer": 0.0123, "words": 1154, "exact": 0.96},
+        },
         "tts_test": judged,
         "wall_s": 3000.0,
         "cpu_s": 5000.0,
-        "costs": [{"phase": "codec <1>", "wall_s": 100.0, "cpu_s": 90.0}],
+        "costs": [{"phase": "codec <1>", "wall_s": 100.0, "cpu_s": 90.0, "is_finished": False}],
     }
     (tmp_path / "results.json").write_text(json.dumps(results))
     rows = [
@@ -50,9 +53,10 @@ def out(tmp_path: Path) -> Path:
 
 def test_the_page_shows_what_was_measured(out: Path) -> None:
     page = write_page(out).read_text(encoding="utf-8")
-    assert "1.23\u00a0%" in page
+    assert "<b>1.23\u00a0%</b><span>words heard wrong" in page
+    assert "3 distinct texts" in page
     assert "83.3\u00a0%" in page
-    assert "codec &lt;1&gt;" in page
+    assert "codec &lt;1&gt;, cut off" in page
     assert "<script" not in page
     assert page.count("<audio") == page.count('<img class="mel"') == 3 * len(ROWS)
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
@@ -78,3 +82,10 @@ def test_curves_are_by_stage_and_kind_and_rates_are_none() -> None:
         ("align", ["all", "text"]),
         ("speak", ["audio_code"]),
     ]
+
+
+def test_an_empty_answer_has_a_blank_picture(out: Path) -> None:
+    soundfile.write(out / "audio" / "test" / "spoken" / "000_one.wav", np.zeros(0, np.float32), 16000, subtype="PCM_16")
+    assert heard_strings(out / "audio" / "test")[-1]["ways"][-1]["length_s"] == 0.0
+    assert picture(np.zeros(0, np.float32)) == picture(np.zeros(160, np.float32))
+    assert "width:0.0%" in write_page(out).read_text(encoding="utf-8")
