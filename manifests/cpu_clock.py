@@ -5,6 +5,7 @@ A helper is no child that the kernel has counted before it ended, so what it has
 
 from __future__ import annotations
 
+import resource
 import time
 
 _charged_s = 0.0
@@ -19,3 +20,9 @@ def charge(seconds: float) -> None:
     """Add CPU seconds that a helper has taken for this process."""
     global _charged_s
     _charged_s += seconds
+
+
+def spent_s() -> float:
+    """CPU seconds so far of this process and of its children that have ended and were waited for, as the kernel counts them."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

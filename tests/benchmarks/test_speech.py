@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speech.__main__ import Results, curve_lines, heart_lines, speaker_lines
+from benchmarks.speech.__main__ import Results, curve_lines, heart_lines, result_lines, speaker_lines
 from benchmarks.speech.chain import RECIPES, Chain, Listener, read_manifest
 from benchmarks.speech.classifier import classify
 from training import checkpoint
@@ -43,7 +43,8 @@ def test_speakers_are_compared_clip_by_clip_and_then_as_wholes() -> None:
     assert "| a: model | 100.0 %" in lines
     assert "| a: model − classifier | 50.0 %" in lines
     assert "| b: model − classifier | -25.0 %" in lines
-    assert "| mean: model − classifier | 12.5 %" in lines
+    assert "| mean: model − classifier | 12.5 % | – | 2 speakers |" in lines
+    assert "the classifier from the audio as it is" in lines
     assert "12 s of CPU" in lines
 
 
@@ -60,6 +61,18 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
     again = Results(tmp_path / "results.json")
     assert again.measure("part", lambda: pytest.fail("measured again")) == [1, 2]
     assert again.cpu_s("part") >= 0
+
+
+def test_parts_of_former_calls_stay_in_the_report(tmp_path: Path) -> None:
+    row = {"stage": "align", "step": 50, "train": 1.25, "others": 2.5}
+    Results(tmp_path / "results.json").measure("curves", lambda: [row])
+    again = Results(tmp_path / "results.json")
+    for speaker in "ba":
+        again.measure(f"speakers {speaker}", lambda: [[True, False], [True, True]])
+    text = "\n".join(result_lines(again))
+    assert "| align | 50 |" in text
+    assert text.index("| a: model |") < text.index("| b: model |")
+    assert "by heart" not in text
 
 
 @pytest.mark.slow
