@@ -80,9 +80,13 @@ class HeldOut:
         return {"documents": len(entries), **found}
 
     def _asr(self, model: StepAudio2, entries: Sequence[Entry], masked: slice | None) -> dict[str, Any]:
-        answers = self.transcribe(model, entries, masked)
-        texts = [self._text_of(answer) for answer in answers]
-        return {**_errors(entries, texts), "cut": sum(not answer.is_finished for answer in answers)}
+        return self.errors_heard(list(zip(entries, self.transcribe(model, entries, masked), strict=True)))
+
+    def errors_heard(self, heard: Sequence[tuple[Entry, Answer]]) -> dict[str, Any]:
+        """Word and character errors of what was written behind ASR documents; ``cut``: answers that came to no end."""
+        texts = [self._text_of(answer) for _, answer in heard]
+        errors = _errors([entry for entry, _ in heard], texts)
+        return {**errors, "cut": sum(not answer.is_finished for _, answer in heard)}
 
     def _text(self, model: StepAudio2, entries: Sequence[Entry], masked: slice | None) -> dict[str, Any]:
         maker = ExampleMaker(self.layouts, LossWeights())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from training.entries import Entry
 from training.held_out import HeldOut, Speech
 from training.layouts import Layouts
 from training.model import StepAudio2
-from training.recipe import Measure, Task, TrainingRecipe
+from training.recipe import Task, TrainingRecipe
 from training.start import open_start
 from training.start_recipe import StartRecipe
 
@@ -48,12 +49,20 @@ class Trained:
         }
         return replace(split, eligible=chosen)
 
-    def hear(self, pack: Pack, fewest_digits: int = 1) -> dict[str, Any]:
-        """``wer``, ``words`` and what else ``training.held_out`` says of ASR: greedy, by nothing but what is heard."""
-        split = self.strings(pack, fewest_digits)
-        prefix = f"{split.name}_{Measure.ASR.value}_"
-        found = self._held_out(pack, split).row(self.model, [Measure.ASR], None)
-        return {name.removeprefix(prefix): value for name, value in found.items()}
+    def hear(self, pack: Pack, fewest_digits: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """Under each name, of strings of so many digits and more: ``wer``, ``words`` and what else ``training.held_out`` says of ASR.
+
+        Greedy, by nothing but what is heard; each string is heard once.
+        """
+        split = self.strings(pack, min(fewest_digits.values()))
+        entries = [split.entries[place] for place in split.eligible[Task.ASR]]
+        held_out = self._held_out(pack, split)
+        heard = list(zip(entries, held_out.transcribe(self.model, entries, None), strict=True))
+        found = {}
+        for name, fewest in fewest_digits.items():
+            own = [(entry, answer) for entry, answer in heard if len(entry.text.split()) >= fewest]
+            found[name] = {"documents": len(own), **held_out.errors_heard(own)}
+        return found
 
     def speak(self, pack: Pack, fewest_digits: int) -> list[tuple[Entry, Speech]]:
         """What the model says for the text of each string, which is all that it is given; drawn as the recipe has it."""

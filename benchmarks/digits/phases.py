@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from manifests.cpu_clock import spent_s
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +23,11 @@ class Cost:
     phase: str
     wall_s: float
     cpu_s: float
+    is_finished: bool = True  # False: it failed or was interrupted
+
+    @property
+    def title(self) -> str:
+        return self.phase if self.is_finished else f"{self.phase}, cut off"
 
 
 class Phases:
@@ -32,15 +38,23 @@ class Phases:
         self.costs = [Cost(**row) for row in json.loads(path.read_text())] if path.exists() else []
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time what is done in the block. One that is done again counts with all its times."""
+    def phase(self, name: str, result: Path | None = None) -> Iterator[None]:
+        """Time what is done in the block, however it ends. One that is done again counts with all its times.
+
+        One that has finished, and whose ``result`` is there, adds nothing: its block only sees that there is nothing to do.
+        """
         print(f"── {name}", flush=True)
-        wall_s, cpu_s = time.perf_counter(), _cpu_s()
-        yield
-        cost = Cost(name, time.perf_counter() - wall_s, _cpu_s() - cpu_s)
-        print(f"   {name}: {cost.wall_s:.0f} s, {cost.cpu_s:.0f} s of CPU", flush=True)
-        self.costs.append(cost)
-        self._path.write_text(json.dumps([asdict(cost) for cost in self.costs]))
+        is_done = result is not None and result.exists() and any(cost.phase == name and cost.is_finished for cost in self.costs)
+        wall_s, cpu_s, is_finished = time.perf_counter(), spent_s(), False
+        try:
+            yield
+            is_finished = True
+        finally:
+            cost = Cost(name, time.perf_counter() - wall_s, spent_s() - cpu_s, is_finished)
+            print(f"   {cost.title}: {cost.wall_s:.0f} s, {cost.cpu_s:.0f} s of CPU", flush=True)
+            if not (is_done and is_finished):
+                self.costs.append(cost)
+                self._path.write_text(json.dumps([asdict(cost) for cost in self.costs]))
 
     @property
     def wall_s(self) -> float:
@@ -59,8 +73,3 @@ def stepwell(*words: str | Path) -> None:
 def module(*words: str | Path) -> Sequence[str]:
     """The words that run a module of this folder."""
     return [sys.executable, "-m", *map(str, words)]
-
-
-def _cpu_s() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.digits.lineage import Rests, corpus_takes, packed_takes, run_rests_on
 from benchmarks.digits.phases import stepwell
-from benchmarks.digits.strings import Part, draw_strings, write_strings
+from benchmarks.digits.recogniser import Recogniser
+from benchmarks.digits.strings import Part, Take, draw_strings, write_strings
 from manifests.corpus import Corpus
 from manifests.errors import MismatchError
 from manifests.packs import Pack
+from training import checkpoint
+from training.published import FACTS
 
 FEW = {Part.TEST: 8, Part.TUNING: 8, Part.TRAIN: 16}
+HEARD = frozenset({("george", Take(7, 12))})
 SPEAKERS = ("george", "jackson", "lucas", "nicolas")
 SETTINGS = Path(__file__).parents[2] / "benchmarks" / "digits" / "settings"
 TOKENIZER = """
@@ -48,20 +55,30 @@ def chain(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     inputs = ["--pack", out / f"pack-{Part.TRAIN}", "--tokenizer", out / f"tokenizer-{Part.TRAIN}"]
     stepwell("train", "run", "--recipe", out / "training.yaml", *inputs, "--run", out / "run")
+    stepwell("train", "export", "--run", out / "run", "--out", out / "exported", "--dtype", "float32")
+    Recogniser(HEARD).save(out / "recogniser")
     return out
 
 
 def rests(
-    chain: Path, *, pack: Part = Part.TRAIN, tokenizer: Part = Part.TRAIN, corpora: tuple[Part, ...] = tuple(Part)[::2]
+    chain: Path,
+    *,
+    pack: Part = Part.TRAIN,
+    tokenizer: Part = Part.TRAIN,
+    corpora: tuple[Part, ...] = tuple(Part)[::2],
+    exported: str = "exported",
+    recogniser: str = "recogniser",
 ) -> Rests:
     named = [str(chain / f"corpus-{part}") for part in corpora]
-    return run_rests_on(str(chain / "run"), str(chain / f"pack-{pack}"), str(chain / f"tokenizer-{tokenizer}"), named)
+    made = (str(chain / "run"), str(chain / f"pack-{pack}"), str(chain / f"tokenizer-{tokenizer}"))
+    return run_rests_on(*made, named, str(chain / exported), chain / recogniser)
 
 
 @pytest.mark.slow
 def test_everything_rests_on_training_takes_alone(chain: Path) -> None:
     found = rests(chain)
     assert found.packed == found.codec
+    assert found.recogniser == HEARD
     assert found.packed == {(own.speaker, take) for own in draw_strings(SPEAKERS, FEW)[Part.TRAIN] for take in own.takes}
     for part in (Part.TEST, Part.TUNING):
         found.check(part)
@@ -73,11 +90,41 @@ def test_everything_rests_on_training_takes_alone(chain: Path) -> None:
 def test_a_test_take_in_the_codec_or_in_the_pack_is_found(chain: Path) -> None:
     train, test = (Corpus.open(str(chain / f"corpus-{part}")) for part in (Part.TRAIN, Part.TEST))
     with pytest.raises(MismatchError, match=r"the codec rests on .* takes of split 'test'"):
-        Rests(corpus_takes(train), corpus_takes(test)).check(Part.TEST)
+        Rests(corpus_takes(train), corpus_takes(test), HEARD).check(Part.TEST)
     tested = packed_takes(Pack.open(str(chain / f"pack-{Part.TEST}")), test)
     assert tested == {(own.speaker, take) for own in draw_strings(SPEAKERS, FEW)[Part.TEST] for take in own.takes}
     with pytest.raises(MismatchError, match=r"the pack rests on .* takes of split 'test'"):
-        Rests(tested, corpus_takes(train)).check(Part.TEST)
+        Rests(tested, corpus_takes(train), HEARD).check(Part.TEST)
+
+
+def test_a_test_take_in_the_recogniser_is_found() -> None:
+    rests = Rests(frozenset(), frozenset(), HEARD | {("lucas", Take(4, 2))})
+    rests.check(Part.TUNING)
+    with pytest.raises(MismatchError, match=r"the recogniser rests on 1 takes of split 'test'"):
+        rests.check(Part.TEST)
+
+
+@pytest.mark.slow
+def test_what_was_measured_is_the_newest_checkpoint_and_began_with_nothing(
+    chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(chain / "exported", tmp_path / "older")
+    facts = json.loads((tmp_path / "older" / FACTS).read_text())
+    (tmp_path / "older" / FACTS).write_text(json.dumps({**facts, "checkpoint": "00-hear-0000001"}))
+    with pytest.raises(MismatchError, match=r"have checkpoint '00-hear-0000001', the run's newest checkpoint '00-hear-0000002'"):
+        rests(chain, exported=str(tmp_path / "older"))
+    Recogniser().save(tmp_path / "silent")
+    with pytest.raises(MismatchError, match="names no takes"):
+        rests(chain, recogniser=str(tmp_path / "silent"))
+    real = checkpoint.load_state
+
+    def started(path: str) -> checkpoint.CheckpointState:
+        state = real(path)
+        return replace(state, identity=replace(state.identity, start_digest="ab" * 16))
+
+    monkeypatch.setattr(checkpoint, "load_state", started)
+    with pytest.raises(MismatchError, match=r"began with weights abab.* from elsewhere"):
+        rests(chain)
 
 
 @pytest.mark.slow
