@@ -6,6 +6,7 @@ pass as well where only the gradient is bad.
     gradient too large   every document whose own part of the step's gradient is past twice the usual norm of whole steps
 
 Where that would be every document, or more than half of them where all is finite, none is named: it is the model then that is off.
+Examples of spans of many documents are judged like the others, so that no other has to stand in for one, and never named.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from tokenization.stretches import TokenKind
 from training.alone import each_alone, nothing
 from training.batches import Batch, CtcBatch
+from training.examples import NO_DOCUMENT
 from training.objectives import Sums
 from training.recipe import CtcStage
 from training.spikes import Cause, Rung
@@ -31,7 +33,7 @@ LARGE_PART = 2.0  # of the usual norm of whole steps: no document's part of a st
 class Suspect:
     """A document of the step, alone."""
 
-    key: str
+    key: str  # NO_DOCUMENT of an example of spans of many
     loss: float  # sum over its targets by their weights, as in the step's loss
     weight: float  # of all its targets
     mean_nll: float  # over its targets, unweighted
@@ -46,7 +48,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Blame:
-    """What became of a step's documents: those named, the worst first, and how many there are."""
+    """What became of a step's examples: the documents named, the worst first, and how many examples there are."""
 
     documents: list[Suspect]
     num_documents: int
@@ -69,7 +71,7 @@ def blame(trainer: StageTrainer, batches: Sequence[Batch | CtcBatch], rung: Rung
         named = _large(trainer, suspects)
     is_finite = rung.finding.cause in (Cause.LOSS, Cause.GRADIENT)
     most = len(suspects) // 2 if is_finite else len(suspects) - 1
-    return Blame(named if len(named) <= most else [], len(suspects))
+    return Blame([suspect for suspect in named if suspect.key != NO_DOCUMENT] if len(named) <= most else [], len(suspects))
 
 
 def _suspects(trainer: StageTrainer, own: Sequence[Batch | CtcBatch]) -> list[Suspect]:

@@ -20,7 +20,7 @@ from training.augmentation import HeardDocuments
 from training.batches import Batch, CtcBatch, collate, collate_ctc
 from training.documents import Split
 from training.entries import Entry
-from training.examples import Example, ExampleMaker, recombine
+from training.examples import NO_DOCUMENT, Example, ExampleMaker, recombine
 from training.feature_cache import FeatureCache
 from training.layouts import WITHOUT_READING
 from training.order import Order, generator
@@ -171,7 +171,10 @@ class TaskDocuments:
 
 
 class RepeatDocuments(TaskDocuments):
-    """Repeat examples: the text of each document, or spans of all texts, at a random pace. Which, its position decides."""
+    """Repeat examples: the text of each document, or spans of all texts, at a random pace. Which, its position decides.
+
+    Spans of all texts are of no one document, and say so; documents that are left out are still among the texts, for lengths may not move.
+    """
 
     def __init__(
         self, split: Split, reader: DocumentReader, maker: ExampleMaker, recipe: TrainingRecipe, stage: PretrainStage
@@ -208,7 +211,8 @@ class RepeatDocuments(TaskDocuments):
         around = super().num_tokens(position) - 2 * len(own)  # prompt, wrappers and stop
         ids = own if around + 2 * len(ids) > self._most else ids
         room = self._most - around - len(ids)
-        return self.maker.repeat(entry, ids, max(len(ids), min(room, round(stretch * len(ids)))), rng)
+        document_id = entry.key if ids is own else NO_DOCUMENT
+        return self.maker.repeat(document_id, ids, max(len(ids), min(room, round(stretch * len(ids)))), rng)
 
 
 def task_documents(

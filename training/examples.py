@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from manifests.packs import Document, Turn
 
 PATCH_PAD = "<audio_patch_pad>"
+NO_DOCUMENT = ""  # document_id of an example that is made of spans of many: none is to blame for it
 
 
 @dataclass(frozen=True)
 class Example:
-    """What the trainer sees of one document.
+    """What the trainer sees of one document, or of spans of many.
 
     The loss of ``ids[t]`` is predicted from the state at t - 1, so the first position never has weight; but all labels of
     ``ctc`` have, which nothing predicts one from the other.
     """
 
     task: Task
-    document_id: str
+    document_id: str  # key of the document, or NO_DOCUMENT
     ids: np.ndarray  # int64 [T]
     kinds: np.ndarray  # uint8 [T] of TokenKind
     weights: np.ndarray  # float32 [T]: of the position's loss, the stage's weight of its kind; 0 = no loss
@@ -71,7 +72,7 @@ class ExampleMaker:
             self._fill(draft, stretch, entry, document)
         return draft.example(task, entry.key)
 
-    def repeat(self, entry: Entry, text_ids: Sequence[int], num_places: int, rng: np.random.Generator) -> Example:
+    def repeat(self, document_id: str, text_ids: Sequence[int], num_places: int, rng: np.random.Generator) -> Example:
         """Text between the wrappers of audio, and the same text again. It has ASR's form on purpose.
 
         ``num_places`` positions stand between the wrappers; the text keeps its order in a random choice of them. The
@@ -90,7 +91,7 @@ class ExampleMaker:
             draft.add(prompt.ids, prompt.kind)
         draft.add([self.vocabulary.audio_start], TokenKind.SPECIAL).add(places, kinds)
         draft.add([self.vocabulary.audio_end], TokenKind.SPECIAL).add(ids, TokenKind.TEXT, is_target=True)
-        return draft.add(self.layouts.stop.ids, TokenKind.SPECIAL, is_target=True).example(Task.REPEAT, entry.key)
+        return draft.add(self.layouts.stop.ids, TokenKind.SPECIAL, is_target=True).example(Task.REPEAT, document_id)
 
     def _fill(self, draft: Draft, stretch: Stretch, entry: Entry, document: Document | None) -> None:
         match stretch:

@@ -15,7 +15,7 @@ from tests.training.conftest import Bench
 from training.alone import each_alone, nothing
 from training.batches import Batch, CtcBatch, HeardExample, collate, collate_ctc
 from training.blame import blame
-from training.examples import Example
+from training.examples import NO_DOCUMENT, Example
 from training.feature_cache import FeatureCache
 from training.features import log_mel
 from training.objectives import Sums
@@ -162,6 +162,24 @@ def test_documents_of_other_words_are_named_until_the_rest_is_usual(learned: tup
     assert {suspect.key for suspect in found.documents} == {examples[2].document_id, examples[7].document_id}
     worst = found.documents[0]
     assert worst.mean_nll > 2.0 > worst.usual
+
+
+@pytest.mark.parametrize("cause", [Cause.LOSS_NOT_FINITE, Cause.LOSS, Cause.GRADIENT])
+def test_spans_of_many_documents_are_to_blame_without_a_name(learned: tuple[StageTrainer, list[Example]], cause: Cause) -> None:
+    """Neither the document in whose place they stand, nor another in their stead; a bad one beside them is named all the same."""
+    trainer, examples = learned
+    if cause is Cause.GRADIENT:
+        trainer.watch.recipe = SpikeRecipe(window=WINDOW, threshold=1e9, grad_threshold=3.5)
+    spoil = deafening if cause is Cause.LOSS_NOT_FINITE else other_words
+    examples[2] = replace(spoil(examples[2]), document_id=NO_DOCUMENT)
+    for expected in ([], [examples[7].document_id]):
+        if expected:
+            examples[7] = spoil(examples[7])
+        batches = as_packed(examples)
+        rung = ring(trainer, batches)
+        assert rung.finding.cause is cause
+        found = blame(trainer, batches, rung)
+        assert ([suspect.key for suspect in found.documents], found.num_documents) == (expected, 10)
 
 
 def test_a_large_gradient_is_blamed_on_the_document_that_has_it(learned: tuple[StageTrainer, list[Example]]) -> None:

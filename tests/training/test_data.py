@@ -16,7 +16,7 @@ from tokenization.artifact import Tokenizer
 from training.batches import Batch, CtcBatch
 from training.data import Batching, DocumentReader, PackedData, StageData, served_shares, stage_data, task_documents
 from training.documents import Split, read_split
-from training.examples import ExampleMaker
+from training.examples import NO_DOCUMENT, ExampleMaker
 from training.layouts import Layouts
 from training.prompts import Prompts
 from training.recipe import LossWeights, PretrainStage, Task, TrainingRecipe
@@ -182,6 +182,29 @@ def test_repeats_are_as_long_as_they_say_and_fit_their_sequences(opened: Opened,
     assert len(set(lengths)) > 5
 
 
+def test_a_repeat_is_of_its_document_or_of_none(opened: Opened, demo_recipe: TrainingRecipe) -> None:
+    """What a repeat copies is its document's text, or spans of many texts, which name nobody; its position decides, read first or last."""
+    split = opened.split(256)
+
+    def drawn(share: float, positions: Sequence[int]) -> dict[int, Any]:
+        repeat = demo_recipe.repeat.model_copy(update={"recombined_share": share})
+        recipe = demo_recipe.model_copy(update={"repeat": repeat})
+        source = task_documents(split, opened.reader, opened.maker, recipe, recipe.stages[1])[Task.REPEAT]
+        made = {position: (source.entry(position), source.example(position)) for position in positions}
+        for entry, example in made.values():
+            copied = tuple(example.ids[example.weights > 0][:-1].tolist())
+            assert example.document_id in (entry.key, NO_DOCUMENT)
+            assert example.document_id == NO_DOCUMENT or copied == tuple(entry.turns[0].text_ids)
+        return {position: (example.document_id, example.ids.tobytes()) for position, (_, example) in made.items()}
+
+    places = range(60)
+    named = [{key for key, _ in drawn(share, places).values()} for share in (0.0, 1.0)]
+    assert (NO_DOCUMENT in named[0], named[1]) == (False, {NO_DOCUMENT})
+    mixed = drawn(0.5, places)
+    assert 10 < sum(key == NO_DOCUMENT for key, _ in mixed.values()) < 50
+    assert drawn(0.5, places[::-1]) == mixed
+
+
 @pytest.mark.parametrize("stage", range(4))  # ctc, text and repeat, asr, tts and asr
 def test_documents_may_be_left_out_between_two_steps_and_no_other_moves(
     opened: Opened, demo_recipe: TrainingRecipe, stage: int
@@ -197,7 +220,8 @@ def test_documents_may_be_left_out_between_two_steps_and_no_other_moves(
     for _ in range(4):
         ours, theirs = (sorted(key for batch in one.next_step() for key in batch.document_ids) for one in (data, whole))
         seen += theirs.count("d03")
-        assert ours == [key for key in theirs if key != "d03"]
+        assert [key for key in ours if key != NO_DOCUMENT] == [key for key in theirs if key not in ("d03", NO_DOCUMENT)]
+        assert ours.count(NO_DOCUMENT) <= theirs.count(NO_DOCUMENT)  # spans of many, in the place of d03
         assert data.state_dict() == whole.state_dict()
     assert seen > 0
 

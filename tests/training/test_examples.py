@@ -198,9 +198,8 @@ def test_kinds_agree_with_what_stands_there(num_text: int, num_codes: int) -> No
 @settings(max_examples=60, deadline=None)
 def test_repeat_has_the_form_of_asr_with_the_text_in_order_among_placeholders(ids: list[int], extra: int, seed: int) -> None:
     places = len(ids) + extra
-    entry = documents.made("text", [documents.turn("abc")]).entry()
     maker = ExampleMaker(documents.layouts(Prompts(asr="P")), LossWeights())
-    found = maker.repeat(entry, ids, places, np.random.default_rng(seed))
+    found = maker.repeat("key", ids, places, np.random.default_rng(seed))
     assert found.ids[:2].tolist() == [*ids_of("P"), START]
     assert found.ids[places + 2] == END
     heard = found.ids[2 : places + 2]
@@ -212,13 +211,12 @@ def test_repeat_has_the_form_of_asr_with_the_text_in_order_among_placeholders(id
 def test_a_repeat_that_is_not_stretched_is_as_long_as_its_layout_says() -> None:
     made = documents.made("text", [documents.turn("abc")])
     entry, rng = made.entry(), np.random.default_rng(0)
-    assert MAKER.repeat(entry, ids_of("abc"), 3, rng).ids.tolist() == MAKER.make(Task.REPEAT, entry).ids.tolist()
+    assert MAKER.repeat(entry.key, ids_of("abc"), 3, rng).ids.tolist() == MAKER.make(Task.REPEAT, entry).ids.tolist()
 
 
 def test_repeat_needs_a_place_for_each_token() -> None:
-    entry = documents.made("text", [documents.turn("abc")]).entry()
     with pytest.raises(ContractError, match="3 tokens in 2 places"):
-        MAKER.repeat(entry, [1, 2, 3], 2, np.random.default_rng(0))
+        MAKER.repeat("key", [1, 2, 3], 2, np.random.default_rng(0))
 
 
 def test_recombined_texts_are_spans_of_the_packs_own() -> None:

@@ -51,7 +51,7 @@ def built(task: Task) -> dict[str, Any]:
     layouts = Layouts(TEXT, Vocabulary.published(), documents.layouts().ratio, Prompts())
     maker, entry = ExampleMaker(layouts, WEIGHTS), MADE[task].entry(TEXT)
     if task is Task.REPEAT:
-        example = maker.repeat(entry, entry.turns[0].text_ids, 12, np.random.default_rng(0))
+        example = maker.repeat(entry.key, entry.turns[0].text_ids, 12, np.random.default_rng(0))
     else:
         example = maker.make(task, entry, MADE[task].document)
     return {
