@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from manifests.console import counted
 from manifests.corpus import Corpus, UnitView
 from manifests.decision_tables import DecisionTable
 from manifests.errors import RequestError
@@ -67,6 +68,16 @@ def named_by_runs(uris: Sequence[str], corpus: Corpus | None) -> dict[str, str]:
                 for name in document.clip_ids if corpus else [document.key]:
                     found.setdefault(name, f"spikes.{spike.cause}")
     return dict(sorted(found.items()))
+
+
+def check_found(named: Mapping[str, str], num_found: int) -> None:
+    """Raises RequestError unless all documents of plain text that are named were found: a corpus has an id to compare, text has keys alone."""
+    if num_found < len(named):
+        raise RequestError(
+            f"--leave-out (leave_out_named): {num_found} of {counted(len(named), 'key')} of plain text found; a key is of a file's path below "
+            "the sources' common folder, a row's place in it and its text, by line_chars; give the sources and the recipe of the pack "
+            "that the run was trained on, or leave the names out"
+        )
 
 
 def _check_source(uri: str, spike: Spike, corpus: Corpus | None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ from pipeline.claims import claim, clean
 from pipeline.clip_documents import clip_parts
 from pipeline.engines import InlineEngine
 from pipeline.facts import LinksTask, Ties, find_links, find_pair_sides, ties_of, unit_groups
-from pipeline.leave_out import named_by_runs
+from pipeline.leave_out import check_found, named_by_runs
 from pipeline.recipe import PackRecipe
 from pipeline.shuffle import ShardTask, cut_shards, make_shard
 from pipeline.spills import SPILL_BYTES, Part, Spilled, SpillTask, Tally, spill
@@ -109,7 +110,9 @@ def pack(
         with progress() as bars:
             lineage = text_lineage(files, bars.task("read", sum(file.num_bytes for file in files), "bytes"))
         head, has_funnel = _head(recipe, opened, lineage), bool(recipe.leave_out_named)
-        return write_pack(out, head, dict, lambda _: parts, recipe, run, has_funnel=has_funnel)
+        return write_pack(
+            out, head, dict, lambda _: parts, recipe, run, has_funnel=has_funnel, check=partial(_check_texts, recipe)
+        )
     corpus = Corpus.open(sources[0])
     recipe = _without(recipe, named_by_runs(leave_out, corpus))
     check_recipe(corpus, recipe, tokenizer)
@@ -123,6 +126,11 @@ def pack(
         run,
         has_funnel=True,
     )
+
+
+def _check_texts(recipe: PackRecipe, spilled: Sequence[Spilled]) -> None:
+    """Raises RequestError where a name was not found: a row of text has one key, and nothing but its name leaves it out."""
+    check_found(recipe.leave_out_named, sum(num for part in spilled for (reason, _), num in part.num_rows.items() if reason))
 
 
 def _without(recipe: PackRecipe, named: Mapping[str, str]) -> PackRecipe:
@@ -192,11 +200,12 @@ def write_pack(
     run: Map = INLINE.map,
     *,
     has_funnel: bool = False,
+    check: Callable[[Sequence[Spilled]], None] | None = None,
     spill_bytes: int = SPILL_BYTES,
 ) -> PackResult:
     """Write the pack that ``head`` describes, unless it is there; ``parts_of(find_ties())`` are its documents.
 
-    Raises RequestError when ``out`` holds something else.
+    Raises RequestError when ``out`` holds something else, and where ``check`` does of what all parts became.
     """
     store, work, pack_id = Store(out), Store(f"{out.rstrip('/')}/packing"), str(head["pack_id"])
     try:
@@ -211,6 +220,8 @@ def write_pack(
     try:
         tasks = [SpillTask(work.uri, pack_id, part, recipe.seed, splits, spill_bytes) for part in parts_of(ties)]
         spilled = _each(run, spill, tasks, "spill", "parts")
+        if check:
+            check(spilled)
         names = [name for part in spilled for name in part.spills]
         shards = cut_shards(store.uri, work, pack_id, names, splits, recipe.shard_bytes)
         done = set(work.objects("manifest"))

@@ -103,6 +103,34 @@ def test_documents_of_plain_text_are_known_by_their_keys(tmp_path):
     assert {row["reason"]: row["num"] for row in without.funnel if row["reason"]} == {"spikes.loss": 1}
 
 
+@pytest.mark.parametrize("change", ["folder", "line_chars", "other text", "recipe"])
+def test_keys_of_plain_text_that_are_not_found_are_refused(tmp_path, change):
+    """They move with the sources' common folder and with line_chars; a pack without them would be the same pack as before."""
+    for name, words in (("a", "one"), ("b/more", "two")):
+        path = tmp_path / "texts" / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{words} and line {n}\n" for n in range(6)))
+
+    def request(line_chars: int = 1, **changes) -> PackRecipe:
+        fields = {"name": "t", "documents": [{"kind": "text", "line_chars": line_chars}], "text_from": ["source"], **changes}
+        return decode_recipe(PackRecipe, yaml.safe_dump(fields), "t")
+
+    (tmp_path / "other.txt").write_text("another\n")
+    source, file, out = str(tmp_path / "texts/*.txt"), str(tmp_path / SPIKES), tmp_path / "without"
+    keys = Pack.open(pack(source, str(tmp_path / "whole"), request()).pack_uri).documents("train")["key"].to_pylist()
+    append_spike(str(tmp_path), spike("loss", [blamed(key, []) for key in keys[:2]], None))
+    assert pack(source, str(out), request(), leave_out=[file]).num_documents["train"] == len(keys) - 2
+    sources, asked, files, num = {
+        "folder": ([source, str(tmp_path / "other.txt")], request(), [file], "0 of 2"),  # the folder above is common to both
+        "line_chars": ([source], request(line_chars=40), [file], "0 of 2"),
+        "other text": ([str(tmp_path / "texts/b/more.txt")], request(), [file], "0 of 2"),
+        "recipe": ([source], request(leave_out_named={"ab": "by hand"}), [file], "2 of 3"),
+    }[change]
+    with pytest.raises(RequestError, match=f"{num} keys of plain text found; .* or leave the names out$"):
+        pack(sources, str(tmp_path / "again"), asked, leave_out=files)
+    assert not list(tmp_path.glob("again/**/*.*"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
