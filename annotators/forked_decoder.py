@@ -18,8 +18,8 @@ import weakref
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from manifests.cpu_clock import charge
-from manifests.errors import ModelUnavailable
+from manifests.cpu_clock import charge, spent_s
+from manifests.errors import ModelUnavailable, WorkError
 
 CLIP_MEMORY_BYTES = 4 << 30  # private memory of the process that decodes a clip
 
@@ -31,30 +31,52 @@ class ForkedDecoder:
 
     def __init__(self, options: dict[str, Any]) -> None:
         """``options``: of ``pocketsphinx.Decoder``. Raises ModelUnavailable where it cannot be loaded."""
+        self._options = options
+        self._start()
+
+    def decode(self, pcm: bytes) -> list[Segment]:
+        """Words and fillers of a clip of 16 kHz int16 samples, in order.
+
+        Raises RuntimeError where decoding died of it. Where the helper itself is gone, a new one is asked; raises WorkError where
+        that one goes too, which says nothing of the clip.
+        """
+        try:
+            return self._ask(pcm)
+        except (EOFError, OSError):
+            self._end()
+            self._start()
+        try:
+            return self._ask(pcm)
+        except (EOFError, OSError) as error:
+            raise WorkError(
+                f"pocketsphinx's helper process was lost twice ({type(error).__name__}); see whether the machine is out of "
+                "memory, and go on"
+            ) from error
+
+    def _start(self) -> None:
         self._pipe, theirs = Pipe()
         command = [sys.executable, "-c", "from annotators.forked_decoder import serve; serve()", str(theirs.fileno())]
         # The same modules as here, wherever they were found.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        self._helper = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
+        helper = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
         theirs.close()
         # It ends by itself when its pipe is closed, also where this process is killed.
-        weakref.finalize(self, _end, self._pipe, self._helper)
+        self._end = weakref.finalize(self, _end, self._pipe, helper)
         self._spent_s = 0.0
-        self._pipe.send(options)
+        self._pipe.send(self._options)
         try:
             failure, self._spent_s = self._pipe.recv()
         except EOFError:
-            failure = f"its process ended with exit code {self._helper.wait()}"
+            failure = f"its process ended with exit code {helper.wait()}"
         charge(self._spent_s)
         if failure:
             raise ModelUnavailable(f"pocketsphinx cannot load its model ({failure}); install its wheel again")
 
-    def decode(self, pcm: bytes) -> list[Segment]:
-        """Words and fillers of a clip of 16 kHz int16 samples, in order. Raises RuntimeError where decoding died of it."""
+    def _ask(self, pcm: bytes) -> list[Segment]:
         self._pipe.send_bytes(pcm)
-        segments, how, spent_s = self._pipe.recv()
-        charge(spent_s - self._spent_s)
-        self._spent_s = spent_s
+        segments, how, helper_s = self._pipe.recv()
+        charge(helper_s - self._spent_s)
+        self._spent_s = helper_s
         if segments is None:
             raise RuntimeError(f"pocketsphinx's process ended without an answer ({how})")
         return list(segments)
@@ -71,9 +93,9 @@ def serve() -> None:
 
         decoder = pocketsphinx.Decoder(**options)
     except Exception as error:
-        pipe.send((f"{type(error).__name__}: {error}", _spent_s()))
+        pipe.send((f"{type(error).__name__}: {error}", spent_s()))
         return
-    pipe.send((None, _spent_s()))
+    pipe.send((None, spent_s()))
     while True:
         try:
             pcm = pipe.recv_bytes()
@@ -82,7 +104,7 @@ def serve() -> None:
         answer = _in_a_copy(decoder, pcm, pipe)
         if answer is None:
             return
-        pipe.send((*answer, _spent_s()))
+        pipe.send((*answer, spent_s()))
 
 
 def _in_a_copy(decoder: Any, pcm: bytes, pipe: Connection) -> tuple[list[Segment] | None, str] | None:
@@ -116,12 +138,6 @@ def _segments(decoder: Any, pcm: bytes) -> list[Segment]:
     decoder.process_raw(pcm, no_search=False, full_utt=True)
     decoder.end_utt()
     return [(found.word, found.start_frame, found.end_frame, float(found.prob)) for found in decoder.seg() or ()]
-
-
-def _spent_s() -> float:
-    """CPU seconds of this process and of the copies that have ended."""
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _end(pipe: Connection, helper: subprocess.Popen[bytes]) -> None:

@@ -71,7 +71,7 @@ class Progress:
     data: dict[str, Any]  # StageData.state_dict
     watch: dict[str, Any]  # SpikeWatch.state_dict
     wall: dict[str, float]  # WallTime.state_dict
-    first_loss: float  # of the stage
+    first_loss: float | None  # of the stage; None before the first step that was accepted
     last_loss: float
     stage_wall_s: float
     stage_stall_s: float  # of checkpoints
@@ -134,6 +134,8 @@ def _write(draft: str, tensors: Mapping[str, torch.Tensor], state: CheckpointSta
 
 
 def _publish(draft: str, state: CheckpointState) -> None:
+    if absent := sorted(name for name in state.files if not os.path.exists(os.path.join(draft, WEIGHTS, name))):
+        raise ValueError(f"{absent[0]!r}, which another rank wrote, is not here: all ranks need one folder")
     value = asdict(state)
     with open(os.path.join(draft, STATE), "wb") as file:
         file.write(json_bytes({**value, "digest": digest_json(value)}))

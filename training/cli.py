@@ -67,7 +67,11 @@ def run(
     until: Annotated[str | None, typer.Option("--until", help="Stop after this stage.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")] = False,
     allow_inexact: Annotated[
-        bool, typer.Option("--allow-inexact", help="Also with other threads, torch, device or compile: last bits will differ.")
+        bool,
+        typer.Option(
+            "--allow-inexact",
+            help="Also with another number of processes, threads, torch, device, precision, recompute or compile: last bits will differ.",
+        ),
     ] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Train on so many workers of a Ray cluster.")] = None,
     address: Annotated[

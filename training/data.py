@@ -7,6 +7,7 @@ whole order, which needs lengths only, and reads its own documents.
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,22 +30,26 @@ from training.recipe import CtcStage, PretrainStage, Stage, Task, TrainingRecipe
 
 
 class DocumentReader:
-    """Documents of a pack by entry, read lazily; the last ones stay in memory, up to a number of bytes of audio."""
+    """Documents of a pack by entry, read lazily; the last ones stay in memory, up to a number of bytes of audio.
+
+    Measures read here while the next steps are worked out: one thread at a time.
+    """
 
     def __init__(self, pack: Pack, cached_audio_bytes: int) -> None:
-        self._pack, self._room = pack, cached_audio_bytes
+        self._pack, self._room, self._lock = pack, cached_audio_bytes, threading.Lock()
         self._cache: OrderedDict[tuple[str, str], Document] = OrderedDict()
 
     def read(self, entry: Entry) -> Document:
         """Raises WorkError where the shard is gone or damaged, naming it and the document."""
         where = (entry.shard, entry.key)
-        if where not in self._cache:
-            self._cache[where] = self._whole(entry)
-            self._room -= _audio_bytes(self._cache[where])
-            while self._room < 0 and len(self._cache) > 1:
-                self._room += _audio_bytes(self._cache.popitem(last=False)[1])
-        self._cache.move_to_end(where)
-        return self._cache[where]
+        with self._lock:
+            if where not in self._cache:
+                self._cache[where] = self._whole(entry)
+                self._room -= _audio_bytes(self._cache[where])
+                while self._room < 0 and len(self._cache) > 1:
+                    self._room += _audio_bytes(self._cache.popitem(last=False)[1])
+            self._cache.move_to_end(where)
+            return self._cache[where]
 
     def _whole(self, entry: Entry) -> Document:
         try:

@@ -70,7 +70,8 @@ def exact_arithmetic(threads: int) -> Iterator[None]:
     """A fixed number of threads and deterministic kernels; what was set before comes back afterwards.
 
     On the CPU equal steps give equal bits, so a resumed run is the unbroken one exactly. On CUDA that holds only where
-    every kernel has a deterministic form. CTC's backward has none: torch warns, and such a stage may differ in last bits.
+    every kernel has a deterministic form: CTC's backward has none, and fused attention takes its own only without ``warn_only``, under which
+    torch warns of the first instead of refusing it. There a stage may differ in last bits.
     """
     before_threads, before_exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     before_warning = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -5,6 +5,7 @@ Where it rises, stages of speech make the model forget how to write. What to do 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,15 +57,13 @@ class TextGuard:
             if split in self._lowest
         ]
         self._take(row)
-        return {f"{each.split}_{Measure.TEXT}_rise": each.rise for each in found}, [
-            each for each in found if each.rise > self._most_rise
-        ]
+        rises = {f"{each.split}_{Measure.TEXT}_rise": each.rise for each in found}
+        return rises, [each for each in found if not each.rise <= self._most_rise]  # a loss that is no number is forgotten too
 
     def _take(self, row: Mapping[str, Any]) -> None:
         for split, loss in _losses(row).items():
-            self._lowest[split] = min(
-                self._lowest.get(split, (loss, row["stage"])), (loss, row["stage"]), key=lambda pair: pair[0]
-            )
+            if math.isfinite(loss) and loss < self._lowest.get(split, (math.inf, ""))[0]:
+                self._lowest[split] = (loss, row["stage"])
 
 
 def alarms(most_rise: float, rows: Sequence[Mapping[str, Any]]) -> list[Forgot]:

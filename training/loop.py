@@ -15,7 +15,7 @@ from training.metering import StepMeter
 from training.prefetch import Batches, Prefetcher
 from training.saver import Saver
 from training.spike_log import SpikeLog
-from training.spikes import Action, Rung, Verdict
+from training.spikes import Action, NothingLeft, Rung, Verdict
 from training.step_line import StepLine
 from training.tensors import POLICY
 from training.trainer import StageTrainer
@@ -39,7 +39,8 @@ class StageLoop:
         """Goes on from ``held``; raises as ``checkpoint.load_parts``."""
         self.number, self.trainer, self.saver, self.spikes, self.wall = number, trainer, saver, spikes, wall
         self.meter, self.evaluator = meter, evaluator
-        self.first_loss = self.last_loss = self.wall_s = self.stall_s = 0.0
+        self.first_loss: float | None = None  # of the first step that was accepted
+        self.last_loss = self.wall_s = self.stall_s = 0.0
         self._is_new = held is None
         if held is None:
             trainer.watch.begin_stage()
@@ -64,17 +65,20 @@ class StageLoop:
                 flops = self.meter.count(batches)
                 try:
                     row = self.trainer.train_step(batches)
+                except NothingLeft:
+                    global_step = self._pass_over(journal, bar, global_step)
+                    continue
                 except Rung as rung:
                     global_step = self._answer(rung, batches, journal, bar, global_step)
                     continue
                 wall_s = waited + self.wall.spend(Part.STEPS)
                 clock = {"wall_s": wall_s, "data_wait_s": waited, "tokens_per_s": row["tokens"] / wall_s}
-                clock["checkpoint_stall_s"] = self.saver.stall_s  # since the row before
+                clock["checkpoint_stall_s"], self.saver.stall_s = self.saver.stall_s, 0.0  # since the row before
                 global_step += 1
                 row |= {**clock, **self.meter.columns(flops, wall_s), "global_step": global_step}
                 journal.write(row)
                 self.last_loss = row["loss"]
-                self.first_loss = row["loss"] if row["step"] == 1 else self.first_loss
+                self.first_loss = row["loss"] if self.first_loss is None else self.first_loss
                 self.wall_s += wall_s
                 bar.advance(details=line.cells(row))
                 self._end_step(journal, global_step)
@@ -92,11 +96,7 @@ class StageLoop:
         watch.leave_out(suspect.key for suspect in found.documents)
         if rung.finding.verdict is Verdict.SKIP:
             self.data.work_out_again()
-            self.wall.spend(Part.SPIKES)
-            trainer.step += 1
-            bar.advance()
-            self._end_step(journal, global_step + 1)
-            return global_step + 1
+            return self._pass_over(journal, bar, global_step)
         held = self.saver.last()
         bar.advance(held.step - trainer.step)
         self.data.work_out_again(num_more=trainer.step + 1 - held.step)
@@ -106,6 +106,14 @@ class StageLoop:
         self.wall.spend(Part.SPIKES)
         self.wall.roll_back(held.wall)
         return held.global_step
+
+    def _pass_over(self, journal: Journal | NoJournal, bar: ProgressBar, global_step: int) -> int:
+        """The step counts, and nothing comes of it; returns the run's steps behind it."""
+        self.wall.spend(Part.SPIKES)
+        self.trainer.step += 1
+        bar.advance()
+        self._end_step(journal, global_step + 1)
+        return global_step + 1
 
     def _load(self, held: CheckpointState) -> None:
         """Model, optimizer and random state of a checkpoint of the stage."""
@@ -130,8 +138,9 @@ class StageLoop:
             self.saver.save({POLICY: self.trainer}, self.progress(global_step))
         if is_asked or is_last:
             self.saver.wait()
-        self.saver.stall_s = self.wall.spend(Part.CHECKPOINT)
-        self.stall_s += self.saver.stall_s
+        stall_s = self.wall.spend(Part.CHECKPOINT)
+        self.saver.stall_s += stall_s
+        self.stall_s += stall_s
 
     def progress(self, global_step: int) -> Progress:
         """How far the run is, behind the step that was done last."""

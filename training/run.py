@@ -99,6 +99,8 @@ class Run:
             pack_id=inputs.pack.pack_id,
             start_digest=ranks.agree(lambda: inputs.start.digest() if ranks.is_first else "")[0],
         )
+        for rank, identity in enumerate(ranks.gather(self.identity)):
+            self.identity.check(identity, f"rank {rank}")
         self.ranks = ranks
         self.arithmetic = Arithmetic.of(inputs.recipe, ranks.device, ranks.world)
         self._reader = DocumentReader(inputs.pack, inputs.recipe.data.cached_audio_bytes)
@@ -148,6 +150,7 @@ class Run:
         """From the checkpoint (or the start) to the end of the stage with that number."""
         ranks, device = self.ranks, self.ranks.device
         ranks.agree(lambda: self.folder.begin(self.recipe, self.inputs.tokenizer) if ranks.is_first else None)
+        self.folder.check_shared(ranks)
         vocabulary = self.inputs.tokenizer.vocabulary
         torch.manual_seed(self.recipe.seed)
         config, tags = model_config(self.recipe.model), self.recipe.num_tag_labels

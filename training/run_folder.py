@@ -15,12 +15,14 @@ from typing import Any
 
 from manifests.console import counted
 from manifests.errors import RequestError
+from manifests.ids import new_attempt_id
 from manifests.recipes import resolved
 from manifests.spikes import SPIKES
 from tokenization.artifact import Tokenizer
 from training.checkpoint import complete, path_of
 from training.goodput import goodput_line
 from training.journal import METRICS
+from training.ranks import Ranks
 from training.recipe import TrainingRecipe
 
 SUMMARY = "summary.json"
@@ -70,6 +72,18 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether a summary says that every stage is done."""
         return bool(self.read(SUMMARY).get("finished"))
+
+    def check_shared(self, ranks: Ranks) -> None:
+        """Raises RequestError, on every rank, where some of them see another folder. Every rank must call it."""
+        mark = os.path.join(self.path, f".{ranks.gather(new_attempt_id())[0]}")
+        ranks.agree(lambda: open(mark, "w", encoding="utf-8").close() if ranks.is_first else None)
+        seen = ranks.gather(os.path.exists(mark))
+        if ranks.is_first:
+            os.remove(mark)
+        if not all(seen):
+            raise RequestError(
+                f"run {self.path!r} is another folder on rank {seen.index(False)} than on the first; give --run a folder that all of them see"
+            )
 
     def begin(self, recipe: TrainingRecipe, tokenizer: Tokenizer) -> None:
         """Make the folder, with what the run rests on. Raises RequestError where that cannot be written."""

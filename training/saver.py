@@ -33,7 +33,7 @@ class Saver:
         self.newest: str | None = None  # name of the last one that is whole
         self.finished_stages: list[dict[str, Any]] = []  # rows of the run's summary
         self.inexact_resumes: list[dict[str, Any]] = []  # as in a checkpoint
-        self.stall_s = 0.0  # that the loop stood still for checkpoints behind its last step
+        self.stall_s = 0.0  # that the loop stood still for checkpoints behind its last row of metrics
         self._ranks, self._copies = ranks, TensorCopies()
         self._under_way: Future[str] | None = None
 
@@ -95,7 +95,7 @@ class Saver:
         """Raises what the save under way has failed with, if it has on any rank; does not wait for it. Every rank must call it."""
         if self._under_way is not None:
             has_failed = self._under_way.done() and self._under_way.exception() is not None
-            if self._ranks.sum(torch.tensor(float(has_failed), device=self._ranks.device)) > 0:
+            if self._ranks.sum(torch.tensor(float(has_failed))) > 0:
                 self.wait()
 
     def wait(self) -> None:
@@ -107,7 +107,17 @@ class Saver:
 
     def _publish(self, tensors: Mapping[str, torch.Tensor], state: CheckpointState) -> str:
         checkpoint.save(self.run_path, tensors, state, self._apart)
-        last_steps = {stage.name: stage.num_steps for stage in self.recipe.stages}
-        keep = self.recipe.keep_checkpoints
-        self._apart.agree(lambda: checkpoint.drop_old(self.run_path, keep, last_steps) if self._apart.is_first else None)
+        if self._apart.is_first:
+            self._drop_old()
+        self._apart.barrier()
         return state.name
+
+    def _drop_old(self) -> None:
+        """The new one is whole, so an old one that does not go is no failure of the run."""
+        last_steps = {stage.name: stage.num_steps for stage in self.recipe.stages}
+        try:
+            checkpoint.drop_old(self.run_path, self.recipe.keep_checkpoints, last_steps)
+        except OSError as error:
+            say(
+                f"an old checkpoint of run {self.run_path!r} cannot be removed ({error.strerror}: {error.filename}); tried again behind the next"
+            )

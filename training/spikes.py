@@ -100,6 +100,13 @@ class Rung(WorkError):
         self.step, self.weight, self.finding = step, weight, finding
 
 
+class NothingLeft(WorkError):
+    """A step without a target: all of its documents were left out. Nothing is updated, and nothing is wrong."""
+
+    def __init__(self, stage: str, step: int) -> None:
+        super().__init__(f"stage {stage!r} step {step}: every document of it was left out. Nothing was updated")
+
+
 class SpikeWatch:
     """Compares each step of a stage with those that were accepted before it.
 

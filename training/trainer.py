@@ -20,7 +20,7 @@ from training.objectives import Sums, ctc_sums, token_sums
 from training.ranks import ALONE, Ranks
 from training.recipe import CtcStage, Group, GroupRate, Logits, Precision, PretrainStage, Schedule, Stage
 from training.sharding import group_norms, own, reshard, sum_gradients
-from training.spikes import Rung, SpikeRecipe, SpikeWatch
+from training.spikes import NothingLeft, Rung, SpikeRecipe, SpikeWatch
 
 # What moves with the clock and not with the run: left out wherever two runs are compared.
 CLOCK_COLUMNS = ("wall_s", "data_wait_s", "tokens_per_s", "checkpoint_stall_s", "flops", "mfu", "hfu")
@@ -68,11 +68,13 @@ class StageTrainer:
         """One step over the micro-batches of all ranks, of which these are this rank's; returns its row of metrics, ``step`` counted from 1.
 
         The loss is the weighted sum over all micro-batches by the weight of all of them. Raises Rung before the optimizer moves
-        where the watch rings at loss or gradient norm, on every rank: these are the same on each.
+        where the watch rings at loss or gradient norm, and NothingLeft for a step without a target, on every rank: these are the same on each.
         """
         facts = [(batch.weight, batch.num_tokens, batch.padding, 1) for batch in batches]
         own_facts = torch.tensor([sum(values) for values in zip(*facts, strict=True)] or 4 * [0.0], dtype=torch.float64)
         weight, tokens, padding, parts = self.ranks.sum(own_facts).tolist()
+        if not weight:
+            raise NothingLeft(self.stage.name, self.step + 1)
         rates = self._set_rates()
         total, norms = self.gradients(batches, weight)
         loss = float(total.loss.float() / weight)

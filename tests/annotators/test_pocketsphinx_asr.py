@@ -96,6 +96,15 @@ def test_a_clip_that_kills_its_copy_is_an_error_and_the_next_one_is_heard(part: 
     assert recognise(part, clip)[0] == alone
 
 
+def test_another_helper_comes_where_one_was_killed(conversation: Audio) -> None:
+    part, clip = PocketsphinxConfig().build(), conversation[60_000:84_000]
+    row = recognise(part, clip)[0]
+    helpers = set(all_children(os.getpid()))
+    os.kill(youngest := max(helpers), signal.SIGKILL)
+    assert recognise(part, clip)[0] == row
+    assert youngest not in all_children(os.getpid())
+
+
 def test_the_helper_ends_with_its_part_in_the_middle_of_a_clip() -> None:
     """Killed as the memory killer would, with a clip under work: no process is left."""
     program = (

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +13,12 @@ import pytest
 import torch
 
 from manifests.errors import MismatchError, RequestError
-from manifests.packs import Pack
+from manifests.packs import Document, Pack
 from tokenization.artifact import Tokenizer
 from training.batches import Batch, CtcBatch
 from training.data import Batching, DocumentReader, PackedData, StageData, served_shares, stage_data, task_documents
 from training.documents import Split, read_split
+from training.entries import Entry
 from training.examples import NO_DOCUMENT, ExampleMaker
 from training.layouts import Layouts
 from training.prompts import Prompts
@@ -232,3 +235,28 @@ def test_a_step_may_have_nothing_left(opened: Opened, demo_recipe: TrainingRecip
     for stage in (0, 3):
         data = stage_data(split, opened.reader, opened.maker, demo_recipe, demo_recipe.stages[stage], batching)
         assert sum(batch.weight for batch in data.next_step()) == 0
+
+
+def test_two_threads_may_read_at_once(opened: Opened) -> None:
+    """Measures read while the next steps are worked out, and what one is about to return the other may be putting out."""
+    entries = opened.split(512).entries[:6]
+    reader = DocumentReader(PackInMemory(opened.pack, entries), cached_audio_bytes=1)  # type: ignore[arg-type]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for read in [pool.submit(lambda: [reader.read(entry).key for _ in range(2_000) for entry in entries]) for _ in "ab"]:
+                assert read.result() == 2_000 * [entry.key for entry in entries]
+    finally:
+        sys.setswitchinterval(before)
+
+
+class PackInMemory:
+    """Documents of a pack that are in memory already."""
+
+    def __init__(self, pack: Pack, entries: Sequence[Entry]) -> None:
+        self.store = pack.store
+        self._documents = {entry.key: pack.read(entry.shard, entry.key) for entry in entries}
+
+    def read(self, shard: str, key: str) -> Document:
+        return self._documents[key]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -34,3 +35,11 @@ def test_a_higher_loss_does_not_become_what_later_ones_are_held_against() -> Non
     """Slow forgetting, each time by less than what is allowed, is found all the same."""
     rows = [measured("text", 1, test=1.0), *(measured("tts", step, test=1.0 + 0.06 * step) for step in (1, 2, 3))]
     assert [forgot.step for forgot in alarms(0.1, rows)] == [2, 3]
+
+
+def test_a_loss_that_is_no_number_is_forgotten_and_never_the_lowest() -> None:
+    guard = TextGuard(0.1)
+    guard.watch(measured("text", 1, test=math.nan))
+    guard.watch(measured("text", 2, test=1.0))
+    assert [forgot.step for forgot in guard.watch(measured("tts", 3, test=math.nan))[1]] == [3]
+    assert [forgot.lowest for forgot in guard.watch(measured("tts", 4, test=9.0))[1]] == [1.0]

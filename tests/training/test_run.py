@@ -5,7 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ from manifests.errors import MismatchError, RequestError, WorkError
 from manifests.recipes import resolved
 from training import checkpoint
 from training.journal import read_rows
+from training.ranks import ALONE, Ranks
 from training.recipe import TrainingRecipe
 from training.run import train
+from training.run_folder import RunFolder
 from training.spikes import Action, SpikeRecipe
 from training.trainer import CLOCK_COLUMNS, StageTrainer
 
@@ -251,3 +256,33 @@ def test_a_draft_of_a_checkpoint_is_never_taken_for_one(unbroken: str, tmp_path:
     (folder / ".00-encoder_ctc-0000002.a1b2c3").mkdir(parents=True)
     (folder / "00-encoder_ctc-0000004").mkdir()
     assert checkpoint.complete(str(tmp_path)) == []
+
+
+@dataclass(frozen=True)
+class ThreadRanks(Ranks):
+    """Threads of one process in the place of ranks."""
+
+    said: dict[int, Any] = field(default_factory=dict)
+    meeting: threading.Barrier = field(default_factory=lambda: threading.Barrier(2))
+
+    def gather(self, value: Any) -> list[Any]:
+        self.meeting.wait(10)
+        self.said[self.rank] = value
+        self.meeting.wait(10)
+        return [self.said[rank] for rank in range(self.world)]
+
+
+def test_ranks_that_see_different_folders_are_told_so(tmp_path: Path) -> None:
+    """Two folders stand for those of two machines: a mark that the first rank leaves is not in the other's."""
+    folders = [RunFolder(str(tmp_path / name)) for name in ("one", "other")]
+    for folder in folders:
+        os.makedirs(folder.path)
+    first = ThreadRanks(0, 2)
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [first, replace(first, rank=1)]
+        calls = [pool.submit(folder.check_shared, own) for folder, own in zip(folders, ranks, strict=True)]
+        for call in calls:
+            with pytest.raises(RequestError, match="another folder on rank 1 than on the first"):
+                call.result()
+    folders[0].check_shared(ALONE)
+    assert os.listdir(folders[0].path) == []

@@ -13,6 +13,7 @@ from training.examples import Example
 from training.model import GROUP_PREFIXES, StepAudio2
 from training.objectives import token_sums
 from training.recipe import Group, GroupRate, Logits, LossWeights, Schedule, Task, TrainingRecipe
+from training.spikes import NothingLeft
 from training.trainer import StageTrainer, rate_at, trained_names
 
 
@@ -179,3 +180,10 @@ def test_the_model_has_the_published_names_and_number_of_weights(demo_recipe: Tr
     small = sum(p.numel() for group in ("encoder", "adaptor", "decoder") for _, p in tiny.groups()[group])
     assert 2e6 < small < 4e6
     assert len(TokenKind) == 6
+
+
+def test_a_step_of_which_all_was_left_out_is_no_spike(bench: Bench, demo_recipe: TrainingRecipe) -> None:
+    trainer, _ = bench(demo_recipe, demo_recipe.stages[3])
+    with pytest.raises(NothingLeft, match=r"step 1: every document of it was left out"):
+        trainer.train_step([])
+    assert trainer.watch.num_spikes == 0
