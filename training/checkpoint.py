@@ -27,7 +27,7 @@ from manifests.recipes import recipe_digest
 from manifests.store import json_bytes
 from training.device import Arithmetic
 from training.evaluation_recipe import EvaluationRecipe
-from training.ranks import ALONE, Ranks
+from training.ranks import ALONE, Ranks, is_loss
 from training.recipe import Precision, TrainingRecipe
 from training.spikes import SpikeRecipe
 from training.tensors import POLICY, Part, check_files, read_model, read_parts, write_tensors
@@ -115,8 +115,9 @@ def save(run_path: str, tensors: Mapping[str, torch.Tensor], state: CheckpointSt
     try:
         attempt = ranks.gather(new_attempt_id())[0]
         _write(path_of(run_path, f".{state.name}.{attempt}"), tensors, state, ranks)
-    # A rank that is gone is a RuntimeError of its group.
     except (OSError, RuntimeError, ValueError) as error:
+        if is_loss(error):
+            raise RuntimeError(str(error)) from error  # the disk has nothing to do with it: as in any other collective
         left = f"the last good one is {state.parent}" if state.parent else "there is none before it"
         reason = getattr(error, "strerror", None) or error
         raise WorkError(

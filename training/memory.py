@@ -17,7 +17,7 @@ from training.recipe import Group
 
 MASTER_BYTES = 4  # of a weight, of its gradient, and of each of AdamW's two moments
 GATHERED_LAYERS = 2  # the one at work and the one fetched ahead
-HEAD_TABLES = 4  # [chunk, rows] in float32 that the head holds at once
+HEAD_TABLES = 3  # [chunk, rows] in float32 that the head holds at once
 
 
 @dataclass(frozen=True)

@@ -138,13 +138,17 @@ def _plain_losses(ranks: Ranks) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # Gloo's errors have no class of their own.
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        if not is_loss(error):
             raise
         raise WorkError(
             f"rank {ranks.rank} of {ranks.world} {LOST}: it was killed, ran out of memory, or its machine is gone; see what was said of "
             "it, and go on with --resume"
         ) from error
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether it says that another rank is gone. Gloo's errors have no class of their own."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 @contextmanager

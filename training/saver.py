@@ -16,7 +16,7 @@ from manifests.console import say
 from training import checkpoint
 from training.checkpoint import CheckpointState, Identity, Progress
 from training.device import Arithmetic
-from training.ranks import Ranks
+from training.ranks import Ranks, is_loss
 from training.recipe import TrainingRecipe
 from training.tensors import Part, TensorCopies, run_tensors, still_names
 
@@ -52,7 +52,8 @@ class Saver:
                 # The disk that failed the block is the one that failed the save, which says more of it.
                 if failure is None or isinstance(failure, OSError):
                     raise
-                say(f"error: {error}")
+                if not is_loss(error):  # else the block has met the same
+                    say(f"error: {error}")
 
     def go_on(self, held: CheckpointState, differing: Mapping[str, Any]) -> None:
         """What follows goes on from that checkpoint, computed otherwise in what is ``differing``."""

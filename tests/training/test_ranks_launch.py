@@ -103,7 +103,7 @@ def test_workers_of_ray_come_to_what_one_process_comes_to(command: Command, alon
     done = command.run("-m", *command.arguments("ray", "--json", "--workers", "2"))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["is_finished"]
-    assert "train encoder_ctc: 4/4 steps" in done.stderr
+    assert "train tts: 4/4 steps" in done.stderr
     same_rows(command, "ray", alone)
 
 
