@@ -178,7 +178,7 @@ def _follow(request: Request, is_over: threading.Event) -> None:
         while not is_last:
             is_last = is_over.wait(LOOK_EVERY_S)
             row = _newest_row(request.run)
-            if row is None or row == before or "loss" not in row:
+            if row is None or row == before:
                 continue
             name = row["stage"]
             if name not in bars:
@@ -189,12 +189,13 @@ def _follow(request: Request, is_over: threading.Event) -> None:
 
 
 def _newest_row(run_path: str) -> dict[str, Any] | None:
-    """The last whole row of the run's metrics."""
+    """The last whole row of a step in the run's metrics; rows of measures may stand behind it."""
     try:
         with open(os.path.join(run_path, METRICS), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().splitlines(keepends=True)
     except OSError:
         return None
-    whole = [line for line in lines[-2:] if line.endswith(b"\n")]
-    return dict(json.loads(whole[-1])) if whole else None
+    # The first line may lack its beginning, the last its end.
+    rows = (json.loads(line) for line in reversed(lines[1:]) if line.endswith(b"\n"))
+    return next((dict(row) for row in rows if "loss" in row), None)
