@@ -1,4 +1,4 @@
-"""Where the model runs, and what makes its sums come out the same."""
+"""What decides the bits of a run, and what makes its sums come out the same."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ from training.recipe import TrainingRecipe
 
 # What cuBLAS asks for before its sums come out the same (CUDA toolkit, "Results reproducibility").
 CUBLAS_WORKSPACE = ":4096:8"
-
-
-def pick_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class HeldOut:
 
     def errors_heard(self, heard: Sequence[tuple[Entry, Answer]]) -> dict[str, Any]:
         """Word and character errors of what was written behind ASR documents; ``cut``: answers that came to no end."""
-        texts = [self._text_of(answer) for _, answer in heard]
+        texts = [self.text_of(answer) for _, answer in heard]
         errors = _errors([entry for entry, _ in heard], texts)
         return {**errors, "cut": sum(not answer.is_finished for _, answer in heard)}
 
@@ -147,7 +147,8 @@ class HeldOut:
         closed_at = int(np.flatnonzero(answer.ids == vocabulary.tts_end)[0])
         return Speech(codes, answer.is_finished and most - closed_at > self.layouts.ratio.group)
 
-    def _text_of(self, answer: Answer) -> str:
+    def text_of(self, answer: Answer) -> str:
+        """The words of an answer, without its stop."""
         written = answer.ids[:-1] if answer.is_finished else answer.ids
         return self.layouts.text.decode(written[written < self.layouts.vocabulary.text_size].tolist())
 

@@ -192,10 +192,10 @@ def _newest_row(run_path: str) -> dict[str, Any] | None:
     """The last whole row of a step in the run's metrics; rows of measures may stand behind it."""
     try:
         with open(os.path.join(run_path, METRICS), "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            start = file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().splitlines(keepends=True)
     except OSError:
         return None
     # The first line may lack its beginning, the last its end.
-    rows = (json.loads(line) for line in reversed(lines[1:]) if line.endswith(b"\n"))
+    rows = (json.loads(line) for line in reversed(lines[bool(start) :]) if line.endswith(b"\n"))
     return next((dict(row) for row in rows if "loss" in row), None)

@@ -174,7 +174,7 @@ def quiet_gloo() -> Iterator[None]:
 
 def _ranks() -> Ranks:
     if WORLD not in os.environ:
-        return Ranks(0, 1, _device(0))
+        return Ranks(0, 1, local_device())
     needed = (RANK, LOCAL_RANK, ADDRESS, PORT)
     if missing := [name for name in needed if name not in os.environ]:
         raise RequestError(
@@ -183,11 +183,11 @@ def _ranks() -> Ranks:
     values = {name: os.environ[name] for name in (RANK, WORLD, LOCAL_RANK)}
     if not all(value.isdecimal() for value in values.values()) or not int(values[RANK]) < int(values[WORLD]):
         raise RequestError(f"{values}: must be whole numbers, {RANK} below {WORLD}; launch with torchrun, or unset them")
-    return Ranks(int(values[RANK]), int(values[WORLD]), _device(int(values[LOCAL_RANK])))
+    return Ranks(int(values[RANK]), int(values[WORLD]), local_device(int(values[LOCAL_RANK])))
 
 
-def _device(local_rank: int) -> torch.device:
-    """CUDA where there is one, else the CPU."""
+def local_device(local_rank: int = 0) -> torch.device:
+    """CUDA where there is one, else the CPU. Raises RequestError for a process beyond the machine's devices."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():

@@ -13,7 +13,7 @@ from training.checkpoint import CheckpointState, Identity, learned_digest, path_
 from training.code_reading import find_code_reader
 from training.config import model_config
 from training.data import Batching, DocumentReader, stage_data
-from training.device import Arithmetic, exact_arithmetic, pick_device, told
+from training.device import Arithmetic, exact_arithmetic, told
 from training.documents import Split
 from training.evaluation import SwapResult, measure_swap, swap_report
 from training.evaluator import Evaluator
@@ -28,7 +28,7 @@ from training.loop import StageLoop
 from training.machines import Peak, device_peak
 from training.metering import StepMeter
 from training.model import StepAudio2
-from training.ranks import Ranks
+from training.ranks import Ranks, local_device
 from training.recipe import LossWeights, Measure, PretrainStage, Stage, TrainingRecipe
 from training.run_folder import EVALUATION, SUMMARY, RunFolder, TrainResult
 from training.saver import Saver
@@ -67,7 +67,7 @@ def train(
     wall = WallTime()
     inputs = open_inputs(recipe, pack, tokenizer)
     measured = swap_splits(inputs)
-    ranks = ranks or Ranks(device=pick_device())
+    ranks = ranks or Ranks(device=local_device())
     work = Run(inputs, run, measured, ranks, wall)
     held = work.held(resume)
     if (

@@ -28,12 +28,12 @@ from benchmarks.digits.judging import Score, judge
 from benchmarks.digits.lineage import run_rests_on
 from benchmarks.digits.measures import Trained
 from benchmarks.digits.page import write_page
-from benchmarks.digits.phases import ROOT, Phases, module, stepwell
+from benchmarks.digits.phases import Phases, module
 from benchmarks.digits.recogniser import TAKES, Recogniser
 from benchmarks.digits.strings import Part, write_strings
+from benchmarks.verbs import ROOT, build_corpus, make_pack, stepwell, train_run
 from manifests.contracts import MODEL_RATE_HZ, Audio
 from manifests.packs import Pack
-from training.checkpoint import complete
 from training.data import DocumentReader
 from training.recipe import load_training_recipe
 
@@ -68,17 +68,7 @@ class Experiment:
             manifests = write_strings(self.out / "strings", self.speech)
         with self.phases.phase("corpora", self.corpus(list(Part)[-1])):
             for part, manifest in manifests.items():
-                stepwell(
-                    "corpus",
-                    "build",
-                    manifest,
-                    "--out",
-                    self.corpus(part),
-                    "--recipe",
-                    SETTINGS / "corpus.yaml",
-                    "--engine",
-                    "local",
-                )
+                build_corpus(manifest, self.corpus(part))
 
     def train_codec(self) -> None:
         with self.phases.phase("codec", self.tokenizer):
@@ -89,17 +79,11 @@ class Experiment:
     def make_pack(self, part: Part) -> None:
         with self.phases.phase(f"codes and pack, {part}", self.pack(part)):
             stepwell("tokenizer", "encode", self.corpus(part), "--tokenizer", self.tokenizer, "--engine", "local")
-            recipe = self.out / f"pack-{part}.yaml"
-            recipe.write_text((SETTINGS / "pack.yaml").read_text() + f"splits: {{{part}: 1.0}}\n")
-            stepwell(
-                "corpus", "pack", self.corpus(part), "--out", self.pack(part), "--recipe", recipe, "--tokenizer", self.tokenizer
-            )
+            make_pack(self.corpus(part), self.pack(part), SETTINGS / "pack.yaml", part, self.tokenizer)
 
     def train(self) -> None:
         with self.phases.phase("stages 0 to 4", self.run):
-            resume = ["--resume"] if complete(str(self.run)) else []
-            inputs = ["--pack", self.pack(Part.TRAIN), "--tokenizer", self.tokenizer]
-            stepwell("train", "run", "--recipe", self.recipe_name, *inputs, "--run", self.run, *resume)
+            train_run(self.recipe_name, self.pack(Part.TRAIN), self.tokenizer, self.run)
         with self.phases.phase("export", self.exported):
             if not self.exported.exists():
                 stepwell("train", "export", "--run", self.run, "--out", self.exported, "--dtype", "float32")

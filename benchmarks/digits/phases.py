@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from manifests.cpu_clock import spent_s
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,6 @@ class Phases:
     @property
     def cpu_s(self) -> float:
         return sum(cost.cpu_s for cost in self.costs)
-
-
-def stepwell(*words: str | Path) -> None:
-    """One of the command's verbs, in a process of its own. Raises CalledProcessError where it fails."""
-    subprocess.run([sys.executable, "-m", "stepwell", *map(str, words)], cwd=ROOT, check=True)
 
 
 def module(*words: str | Path) -> Sequence[str]:

@@ -1,6 +1,6 @@
 """From labelled recordings to a model that hears, by Stepwell's own verbs, in one folder an experiment.
 
-F encoder frames, C mel bands, M mel frames, L labels.
+C mel bands, M mel frames.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.nn.functional import ctc_loss
 
-from benchmarks.digits.phases import stepwell
+from benchmarks.verbs import build_corpus, make_pack, stepwell, train_run
 from manifests.packs import Document, Pack
 from tokenization.artifact import Tokenizer
 from training import checkpoint
+from training.batches import HeardExample, collate_ctc
 from training.config import model_config
 from training.data import DocumentReader
 from training.documents import Split, read_split
@@ -28,8 +27,8 @@ from training.examples import ExampleMaker
 from training.features import log_mel
 from training.held_out import HeldOut
 from training.layouts import Layouts
-from training.lengths import num_encoder_frames, num_valid_frames
 from training.model import StepAudio2
+from training.objectives import ctc_sums
 from training.recipe import LossWeights, Task, TrainingRecipe, load_training_recipe
 
 RECIPES = Path(__file__).parent / "curricula"
@@ -60,21 +59,15 @@ class Chain:
         for name, spoken in splits.items():
             manifest = self.out / f"{name}.jsonl"
             manifest.write_text("".join(json.dumps(_row(one)) + "\n" for one in spoken), encoding="utf-8")
-            corpus = self.out / "corpora" / name
-            stepwell("corpus", "build", manifest, "--out", corpus, "--recipe", RECIPES / "corpus.yaml", "--engine", "local")
+            build_corpus(manifest, self.out / "corpora" / name)
         tokenizer = self.out / "tokenizer"
         stepwell("tokenizer", "train", self.out / "corpora" / TRAIN, "--out", tokenizer, "--recipe", RECIPES / "tokenizer.yaml")
         for name in splits:
-            recipe = self.out / f"pack-{name}.yaml"
-            recipe.write_text((RECIPES / "pack.yaml").read_text() + f"splits: {{{name}: 1.0}}\n", encoding="utf-8")
-            corpus, pack = self.out / "corpora" / name, self.out / "packs" / name
-            stepwell("corpus", "pack", corpus, "--out", pack, "--recipe", recipe, "--tokenizer", tokenizer)
+            make_pack(self.out / "corpora" / name, self.out / "packs" / name, RECIPES / "pack.yaml", name, tokenizer)
 
     def train(self) -> None:
         """All stages of the recipe; a run that was cut off goes on."""
-        resume = ["--resume"] if checkpoint.complete(str(self.run)) else []
-        inputs = ["--pack", self.out / "packs" / TRAIN, "--tokenizer", self.out / "tokenizer"]
-        stepwell("train", "run", "--recipe", self._recipe_path, *inputs, "--run", self.run, *resume)
+        train_run(self._recipe_path, self.out / "packs" / TRAIN, self.out / "tokenizer", self.run)
 
 
 class Listener:
@@ -102,10 +95,8 @@ class Listener:
         """What the model writes down of every document of the split, decoding freely and greedily."""
         split, reader = self._open(name)
         entries = [split.entries[place] for place in split.eligible[Task.ASR]]
-        answers = HeldOut((split,), reader, self.layouts, len(entries)).transcribe(self.model, entries, self._masked)
-        written = [answer.ids[answer.ids < self.layouts.vocabulary.text_size] for answer in answers]
-        stop = list(self.layouts.stop.ids)
-        return [self.layouts.text.decode(ids[~np.isin(ids, stop)].tolist()) for ids in written]
+        held_out = HeldOut((split,), reader, self.layouts, len(entries))
+        return [held_out.text_of(answer) for answer in held_out.transcribe(self.model, entries, self._masked)]
 
     def asr_loss(self, name: str, most: int) -> float:
         """Nats a target (text and stop) over the split's first documents."""
@@ -116,18 +107,15 @@ class Listener:
     @torch.inference_mode()
     def ctc_loss(self, name: str, most: int) -> float:
         """Nats a label over the split's first documents; one with more labels than frames to say them in is left out."""
+        maker, num_mels = ExampleMaker(self.layouts, LossWeights()), self.model.config.encoder.num_mels
         loss, num_labels = 0.0, 0
         for entry, document in self.documents(name, most):
-            (turn,) = document.turns
-            labels_1L = torch.tensor(entry.turns[0].text_ids)[None]
-            mel_CM = log_mel(torch.from_numpy(turn.audio), self.model.config.encoder.num_mels)
-            num_valid = torch.tensor([num_valid_frames(mel_CM.shape[1])])
-            log_probs_1FL = self.model.ctc_logits(mel_CM[None], num_valid).log_softmax(-1)
-            sizes = (torch.tensor([num_encoder_frames(int(num_valid))]), torch.tensor([labels_1L.shape[1]]))
-            blank = log_probs_1FL.shape[-1] - 1
-            own = float(ctc_loss(log_probs_1FL.transpose(0, 1), labels_1L, *sizes, blank=blank, reduction="sum"))
+            example = maker.make(Task.CTC, entry, document)
+            mel_CM = log_mel(torch.from_numpy(example.audio[0]), num_mels)
+            (batch,) = collate_ctc([HeardExample(example, mel_CM, ())])
+            own = float(ctc_sums(self.model, batch).loss)
             if math.isfinite(own):
-                loss, num_labels = loss + own, num_labels + labels_1L.shape[1]
+                loss, num_labels = loss + own, num_labels + len(example.ids)
         return loss / num_labels
 
     def _open(self, name: str) -> tuple[Split, DocumentReader]:

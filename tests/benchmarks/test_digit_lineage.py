@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.digits.lineage import Rests, corpus_takes, packed_takes, run_rests_on
-from benchmarks.digits.phases import stepwell
 from benchmarks.digits.recogniser import Recogniser
 from benchmarks.digits.strings import Part, Take, draw_strings, write_strings
+from benchmarks.verbs import build_corpus, stepwell, train_run
 from manifests.corpus import Corpus
 from manifests.errors import MismatchError
 from manifests.packs import Pack
@@ -45,7 +45,7 @@ def chain(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (out / name).write_text(text)
     for part in (Part.TRAIN, Part.TEST):
         corpus, tokenizer = out / f"corpus-{part}", out / f"tokenizer-{part}"
-        stepwell("corpus", "build", manifests[part], "--out", corpus, "--recipe", SETTINGS / "corpus.yaml", "--engine", "local")
+        build_corpus(manifests[part], corpus)
         stepwell("tokenizer", "train", corpus, "--out", tokenizer, "--recipe", out / "tokenizer.yaml")
     for part in (Part.TRAIN, Part.TEST):
         corpus, tokenizer = out / f"corpus-{part}", out / f"tokenizer-{Part.TRAIN}"
@@ -53,8 +53,7 @@ def chain(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         stepwell(
             "corpus", "pack", corpus, "--out", out / f"pack-{part}", "--recipe", SETTINGS / "pack.yaml", "--tokenizer", tokenizer
         )
-    inputs = ["--pack", out / f"pack-{Part.TRAIN}", "--tokenizer", out / f"tokenizer-{Part.TRAIN}"]
-    stepwell("train", "run", "--recipe", out / "training.yaml", *inputs, "--run", out / "run")
+    train_run(out / "training.yaml", out / f"pack-{Part.TRAIN}", out / f"tokenizer-{Part.TRAIN}", out / "run")
     stepwell("train", "export", "--run", out / "run", "--out", out / "exported", "--dtype", "float32")
     Recogniser(HEARD).save(out / "recogniser")
     return out

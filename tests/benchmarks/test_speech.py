@@ -82,7 +82,7 @@ def test_the_chain_of_verbs_ends_in_a_model_that_listens(shared: Path, tmp_path:
     stages = [stage.model_dump(mode="json") | {"steps": 2, "warmup_steps": 0} for stage in chain.recipe.stages]
     small = tmp_path / "recipes" / "read.yaml"
     small.parent.mkdir()
-    for name in ("corpus", "pack", "tokenizer"):
+    for name in ("pack", "tokenizer"):
         (small.parent / f"{name}.yaml").write_text((RECIPES / f"{name}.yaml").read_text())
     told = chain.recipe.model_dump(mode="json") | {"model": "micro", "checkpoint_every": 1, "stages": stages}
     small.write_text(json.dumps(told))

@@ -1,4 +1,4 @@
-"""How the strings become a corpus: a recording is one clip, since its text speaks of all of it."""
+"""Labelled recordings as a corpus (``whole_recordings.yaml``): one is one clip, since its text speaks of all of it."""
 
 from __future__ import annotations
 
