@@ -36,7 +36,7 @@ from tokenization.stretches import TokenKind
 from training.batches import collate
 from training.config import model_config
 from training.data import Batching, DocumentReader, PackedData, TaskDocuments, stage_data
-from training.device import exact_arithmetic
+from training.device import exact_arithmetic, keep_freed_memory
 from training.documents import read_split
 from training.examples import Example, ExampleMaker
 from training.head import IGNORED
@@ -105,7 +105,8 @@ def stage_of(recipe: TrainingRecipe) -> PretrainStage:
 
 
 def trainer_of(recipe: TrainingRecipe, tokenizer: Tokenizer, compiles: bool) -> StageTrainer:
-    """A model of the recipe's size, drawn, under its stage's rules."""
+    """A model of the recipe's size, drawn, under its stage's rules, in a process as a run on the CPU sets it up."""
+    keep_freed_memory()
     vocabulary = tokenizer.vocabulary
     torch.manual_seed(0)
     model = StepAudio2(model_config(recipe.model), vocabulary.num_rows, vocabulary.text_size)

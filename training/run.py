@@ -13,7 +13,7 @@ from training.checkpoint import CheckpointState, Identity, learned_digest, path_
 from training.code_reading import find_code_reader
 from training.config import model_config
 from training.data import Batching, DocumentReader, stage_data
-from training.device import Arithmetic, exact_arithmetic, told
+from training.device import Arithmetic, exact_arithmetic, keep_freed_memory, told
 from training.documents import Split
 from training.evaluation import SwapResult, measure_swap, swap_report
 from training.evaluator import Evaluator
@@ -80,6 +80,8 @@ def train(
         return work.folder.result(0)
     if held is not None:
         work.go_on(held, allow_inexact)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     with exact_arithmetic(recipe.threads):
         return work.go(held, names.index(until) if until else len(names) - 1)
 
