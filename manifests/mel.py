@@ -17,10 +17,15 @@ BREAK_MEL = BREAK_HZ / LINEAR_HZ_PER_MEL
 LOG_STEP = np.log(6.4) / 27.0
 
 
+def mels_of(hertz: np.ndarray | float) -> np.ndarray:
+    """Float64: frequencies on the scale, of the same shape."""
+    above = BREAK_MEL + np.log(np.maximum(hertz, BREAK_HZ) / BREAK_HZ) / LOG_STEP
+    return np.where(np.less(hertz, BREAK_HZ), np.divide(hertz, LINEAR_HZ_PER_MEL), above)
+
+
 def slaney_triangles(sample_rate_hz: int, n_fft: int, num_mels: int) -> tuple[np.ndarray, np.ndarray]:
     """Float64 ``[M, K]`` triangles of peak 1 and float64 ``[M, 1]`` their widths in Hz; centres are even in mel."""
-    top_mel = BREAK_MEL + np.log(sample_rate_hz / 2 / BREAK_HZ) / LOG_STEP
-    mels = np.linspace(0.0, top_mel, num_mels + 2)
+    mels = np.linspace(0.0, mels_of(sample_rate_hz / 2), num_mels + 2)
     edges = np.where(mels < BREAK_MEL, mels * LINEAR_HZ_PER_MEL, BREAK_HZ * np.exp(LOG_STEP * (mels - BREAK_MEL)))
     bins_K = np.fft.rfftfreq(n_fft, 1.0 / sample_rate_hz)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]

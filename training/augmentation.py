@@ -18,9 +18,10 @@ import torch
 
 from manifests.audio import resample
 from manifests.contracts import MODEL_RATE_HZ
+from manifests.mel import mels_of
 from manifests.packs import Document
 from training.batches import HeardExample
-from training.encoder_recipe import AddedNoise, SpecMasks, SpeedFactors
+from training.encoder_recipe import AddedNoise, DrawnFilter, SpecMasks, SpeedFactors
 from training.examples import Example
 from training.features import HOP_SAMPLES, log_mel
 from training.lengths import LONGEST_SAMPLES, MIN_SAMPLES, num_encoder_frames, num_mel_frames, num_valid_frames
@@ -29,6 +30,7 @@ from training.recipe import CtcStage
 from training.tags import tag_numbers
 
 MELS_PER_S = MODEL_RATE_HZ / HOP_SAMPLES
+RING_SAMPLES = 2048  # what a drawn filter rings for at most, before and behind
 
 
 class Documents(Protocol):
@@ -57,6 +59,8 @@ class HeardDocuments:
         audio_S = example.audio[0]
         if self._recipe.speed is not None:
             audio_S = at_speed(audio_S, self._recipe.speed, self._draw(position, "speed"), example.ids)
+        if self._recipe.filter is not None:
+            audio_S = filtered(audio_S, self._recipe.filter, self._draw(position, "filter"))
         if self._recipe.noise is not None:
             audio_S = with_noise(audio_S, self._recipe.noise, self._draw(position, "noise"), partial(self._other, position))
         mel_CM = log_mel(torch.from_numpy(audio_S), self._num_mels)
@@ -83,6 +87,18 @@ def at_speed(audio_S: np.ndarray, recipe: SpeedFactors, draw: np.random.Generato
     frames = num_encoder_frames(num_valid_frames(num_mel_frames(len(changed_S))))
     # CTC needs a blank between equal neighbours.
     return changed_S if len(ids) + int((ids[1:] == ids[:-1]).sum()) <= frames else audio_S
+
+
+def filtered(audio_S: np.ndarray, recipe: DrawnFilter, draw: np.random.Generator) -> np.ndarray:
+    """Audio through a drawn filter that delays nothing. Before noise is added: what a room changes, and not what it adds."""
+    num_bands = int(draw.integers(recipe.num_bands[0], recipe.num_bands[1] + 1))
+    inner = np.sort(draw.uniform(0.0, 1.0 - num_bands * recipe.min_band_share, num_bands - 1))
+    edges = np.concatenate([[0.0], inner + recipe.min_band_share * np.arange(1, num_bands), [1.0]])
+    gains_db = draw.uniform(*recipe.gain_db, len(edges)) + draw.uniform(*recipe.level_db)
+    padded = len(audio_S) + RING_SAMPLES  # or the end would ring into the beginning
+    mels_B = mels_of(np.fft.rfftfreq(padded, 1.0 / MODEL_RATE_HZ))
+    gains_B = 10.0 ** (np.interp(mels_B / mels_of(MODEL_RATE_HZ / 2), edges, gains_db) / 20.0)
+    return np.fft.irfft(np.fft.rfft(audio_S, padded) * gains_B, padded)[: len(audio_S)].astype(np.float32)
 
 
 def with_noise(

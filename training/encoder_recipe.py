@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from manifests.recipes import RecipeModel
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Factor = Annotated[float, Field(ge=0.5, le=2.0)]
+
+
+def _rises(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"range {list(ends)} must rise: the lower end first")
+    return ends
+
+
+DecibelRange = Annotated[tuple[float, float], AfterValidator(_rises)]
 
 
 class SpecMasks(RecipeModel):
@@ -34,25 +43,40 @@ class SpeedFactors(RecipeModel):
     factors: tuple[Factor, ...] = Field(default=(0.9, 1.0, 1.1), min_length=1)
 
 
+class DrawnFilter(RecipeModel):
+    """Gains over frequency, as other rooms and microphones have them: FilterAugment of its type "linear" (Nam et al. 2022).
+
+    A number of bands of drawn widths, a drawn gain at each edge, straight lines in dB between them over mel. Defaults are the paper's.
+    """
+
+    num_bands: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_rises)] = (3, 5)
+    min_band_share: Share = 6 / 128  # of the mel scale up to half the rate
+    gain_db: DecibelRange = (-6.0, 6.0)
+    level_db: DecibelRange = (0.0, 0.0)  # on top, at all frequencies: how loud the piece is
+
+    @model_validator(mode="after")
+    def _bands_fit(self) -> DrawnFilter:
+        if self.num_bands[1] * self.min_band_share > 1.0:
+            raise ValueError(
+                f"{self.num_bands[1]} bands of min_band_share {self.min_band_share:g} are wider than all frequencies: lower one of the two"
+            )
+        return self
+
+
 class AddedNoise(RecipeModel):
     """Noise at a drawn ratio of mean powers, added to a share of the documents (as Deep Speech 2 does, Amodei et al. 2016)."""
 
     share: Share = 0.4
-    snr_db: tuple[float, float] = (0.0, 30.0)
+    snr_db: DecibelRange = (0.0, 30.0)
     # coloured: drawn, its power falls as 1 / f^a, a between 0 (white) and 2 (brown); pack: audio of another document of the pack.
     source: Literal["coloured", "pack"] = "coloured"
-
-    @model_validator(mode="after")
-    def _range_rises(self) -> AddedNoise:
-        if self.snr_db[0] > self.snr_db[1]:
-            raise ValueError(f"snr_db {list(self.snr_db)} must rise: the noisiest first")
-        return self
 
 
 class AugmentRecipe(RecipeModel):
     """What is done to audio before the encoder hears it, in this order; null leaves it out."""
 
     speed: SpeedFactors | None = None
+    filter: DrawnFilter | None = None
     noise: AddedNoise | None = None
     spec: SpecMasks | None = None
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from manifests.mel import slaney_filters, slaney_triangles
+from manifests.mel import mels_of, slaney_filters, slaney_triangles
 
 
 def test_filters_have_unit_area_and_cover_the_band() -> None:
@@ -32,3 +32,13 @@ def test_triangles_rise_to_one_at_their_centre_and_are_as_wide_as_stated() -> No
     support = (triangles > 0).sum(axis=1, keepdims=True) * 16_000 / (1 << 16)
     np.testing.assert_allclose(widths, support, atol=0.5)
     assert (np.diff(triangles.argmax(axis=1)) > 0).all()
+
+
+def test_frequencies_stand_on_the_scale_as_slaney_s_toolbox_has_them() -> None:
+    hertz = np.array([[0.0, 500.0, 1000.0], [1200.0, 6400.0, 8000.0]])
+    mels = mels_of(hertz)
+    assert mels.shape == (2, 3)
+    np.testing.assert_allclose(mels[0], [0.0, 7.5, 15.0])
+    assert mels[1, 1] == pytest.approx(15.0 + 27.0)  # 27 of them make a factor of 6.4
+    centres = slaney_triangles(16_000, 1 << 16, 20)[0].argmax(axis=1) * 16_000 / (1 << 16)
+    np.testing.assert_allclose(mels_of(centres), np.linspace(0.0, float(mels_of(8000.0)), 22)[1:-1], atol=2e-3)

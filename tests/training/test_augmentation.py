@@ -8,18 +8,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from manifests.contracts import MODEL_RATE_HZ
+from manifests.mel import mels_of
 from manifests.packs import Document
-from training.augmentation import HeardDocuments, at_speed, coloured_noise, with_masks, with_noise
-from training.encoder_recipe import AddedNoise, SpecMasks, SpeedFactors
+from training.augmentation import HeardDocuments, at_speed, coloured_noise, filtered, with_masks, with_noise
+from training.encoder_recipe import AddedNoise, DrawnFilter, SpecMasks, SpeedFactors
 from training.examples import Example
 from training.features import log_mel
 from training.order import generator
 from training.recipe import CtcStage, Task
 
 NUM_MELS = 40
-ALL: dict[str, Any] = {"speed": {}, "noise": {"share": 1.0}, "spec": {}}
+ALL: dict[str, Any] = {"speed": {}, "filter": {}, "noise": {"share": 1.0}, "spec": {}}
 
 
 def tone(hz: float, num_samples: int = 16_000) -> np.ndarray:
@@ -114,6 +116,61 @@ def test_audio_keeps_its_speed_where_another_would_not_do(num_samples: int, fact
     audio = tone(500.0, num_samples)
     assert at_speed(audio, SpeedFactors(factors=(factor,)), generator("a"), np.array(ids)) is audio
     assert len(at_speed(audio, SpeedFactors(factors=(1.0 / 1.1,)), generator("a"), np.array([1]))) > num_samples
+
+
+def test_a_filter_moves_no_other_stream() -> None:
+    """Of what is heard with noise and masks, a flat filter changes nothing: all else is drawn as without one."""
+    flat = {"filter": {"gain_db": (0.0, 0.0)}}
+    for position in range(6):
+        made = heard({**ALL, **flat}).example(position)
+        bare = heard({kind: recipe for kind, recipe in ALL.items() if kind != "filter"}).example(position)
+        assert np.allclose(made.example.audio[0], bare.example.audio[0], atol=1e-6)
+    assert not np.allclose(heard(ALL).example(0).example.audio[0], heard({**ALL, **flat}).example(0).example.audio[0], atol=1e-3)
+
+
+def response_db(recipe: DrawnFilter, name: str, num_samples: int = 4096) -> tuple[np.ndarray, np.ndarray]:
+    """Gains of a drawn filter, from its answer to one click, and the mels that they stand at."""
+    click = np.zeros(num_samples, np.float32)
+    click[num_samples // 2] = 1.0
+    made = filtered(click, recipe, generator(name))
+    assert made.dtype == np.float32
+    return 20 * np.log10(np.abs(np.fft.rfft(made))), mels_of(np.fft.rfftfreq(num_samples, 1 / MODEL_RATE_HZ))
+
+
+def test_a_filter_s_gains_are_straight_lines_over_mel_within_their_range() -> None:
+    recipe = DrawnFilter(num_bands=(4, 4), min_band_share=0.2, gain_db=(-6.0, 6.0))
+    gains, mels = response_db(recipe, "a")
+    assert -6.1 < gains.min() < gains.max() < 6.1
+    slopes = np.interp(np.linspace(0, mels[-1], 200), mels, gains)
+    bends = np.flatnonzero(np.abs(np.diff(slopes, 2)) > 0.02)
+    assert len(np.flatnonzero(np.diff(bends) > 20)) == 2  # three bends between four bands, each a fifth of the scale at least
+
+
+def test_filters_differ_and_fill_their_ranges() -> None:
+    ends = [response_db(DrawnFilter(), f"{number}")[0][0] for number in range(200)]
+    assert -6.1 < min(ends) < -5.0
+    assert 5.0 < max(ends) < 6.1
+    assert abs(np.mean(ends)) < 0.8
+    level = [response_db(DrawnFilter(gain_db=(0, 0), level_db=(-20.0, 3.0)), f"{number}")[0] for number in range(50)]
+    assert all(np.ptp(gains) < 0.01 for gains in level)  # at all frequencies alike
+    assert -20.1 < min(gains[0] for gains in level) < -17.0
+    assert 0.0 < max(gains[0] for gains in level) < 3.1
+
+
+def test_the_end_of_a_piece_does_not_ring_into_its_beginning() -> None:
+    click = np.zeros(4096, np.float32)
+    click[-1] = 1.0
+    made = filtered(click, DrawnFilter(), generator("a"))
+    assert np.abs(made[:2048]).max() < 1e-4 < np.abs(made[-8:-1]).max()
+
+
+def test_filters_that_cannot_be_drawn_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"range \[5, 3\] must rise"):
+        DrawnFilter(num_bands=(5, 3))
+    with pytest.raises(ValidationError, match=r"range \[6\.0, -6\.0\] must rise"):
+        DrawnFilter(gain_db=(6.0, -6.0))
+    with pytest.raises(ValidationError, match=r"30 bands of min_band_share 0\.05 are wider than all frequencies"):
+        DrawnFilter(num_bands=(3, 30), min_band_share=0.05)
 
 
 @pytest.mark.parametrize("source", ["coloured", "pack"])
