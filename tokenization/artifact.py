@@ -14,13 +14,14 @@ The head is written last, so a folder with a head is whole.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from manifests.contracts import AudioCodec
-from manifests.errors import MismatchError, RequestError
-from manifests.ids import digest_json
+from manifests.errors import MismatchError, RequestError, StepwellError
+from manifests.ids import digest_bytes, digest_json
 from manifests.store import Store, json_bytes
 from tokenization.interleave import Ratio
 from tokenization.text import TextTokenizer
@@ -42,6 +43,32 @@ class CodecFacts:
     frame_rate_hz: float
     num_codes: int
     sample_rate_hz: int
+
+
+@dataclass(frozen=True)
+class Head:
+    """``tokenizer.json``."""
+
+    tokenizer_id: str
+    text_file: str
+    text_digest: str
+    vocabulary: Vocabulary
+    ratio: Ratio
+    codec: CodecFacts
+    lineage: Mapping[str, Any]
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Head:
+        """Of what ``write_tokenizer`` wrote. Raises what Python does where something of it is not there."""
+        return Head(
+            tokenizer_id=value["tokenizer_id"],
+            text_file=value["text"]["file"],
+            text_digest=value["text"]["digest"],
+            vocabulary=Vocabulary.from_json(value["vocabulary"]),
+            ratio=Ratio.parse(value["interleave"]["ratio"]),
+            codec=CodecFacts(**value["codec"]),
+            lineage=value["lineage"],
+        )
 
 
 @dataclass(frozen=True)
@@ -68,22 +95,20 @@ class Tokenizer:
             raise RequestError(
                 f"no tokenizer at {uri!r} (no {HEAD}); make one with `stepwell tokenizer train CORPUS --out {uri}`"
             )
-        text = TextTokenizer(_part(store, head["text"]["file"]).decode())
-        if text.digest != head["text"]["digest"]:
+        data = _part(store, head.text_file)
+        if (digest := digest_bytes(data).hex()) != head.text_digest:
             raise MismatchError(
-                f"tokenizer {uri!r}: {head['text']['file']} has digest {text.digest}, the head states {head['text']['digest']}; "
+                f"tokenizer {uri!r}: {head.text_file} has digest {digest}, the head states {head.text_digest}; "
                 "train the tokenizer again or restore the file"
             )
-        vocabulary = Vocabulary.from_json(head["vocabulary"])
-        facts = CodecFacts(**head["codec"])
-        ratio = Ratio.parse(head["interleave"]["ratio"])
-        found = tokenizer_id(text, vocabulary, ratio, facts)
-        if found != head["tokenizer_id"]:
+        text = TextTokenizer(data.decode())
+        found = tokenizer_id(text, head.vocabulary, head.ratio, head.codec)
+        if found != head.tokenizer_id:
             raise MismatchError(
-                f"tokenizer {uri!r}: its parts make the id {found}, the head states {head['tokenizer_id']}; train it again"
+                f"tokenizer {uri!r}: its parts make the id {found}, the head states {head.tokenizer_id}; train it again"
             )
-        opened = Tokenizer(store.uri, found, text, vocabulary, ratio, facts, head["lineage"])
-        if facts.kind == "fsq":  # its weights are files of the folder; those of others may lie on other machines only
+        opened = Tokenizer(store.uri, found, text, head.vocabulary, head.ratio, head.codec, head.lineage)
+        if head.codec.kind == "fsq":  # its weights are files of the folder; those of others may lie on other machines only
             opened._check(opened.codec())
         return opened
 
@@ -150,21 +175,36 @@ def tokenizer_id(text: TextTokenizer, vocabulary: Vocabulary, ratio: Ratio, code
     return digest_json(content)[:ID_CHARS]
 
 
-def read_head(store: Store) -> dict[str, Any] | None:
-    """``tokenizer.json``, or None where there is no tokenizer. Raises RequestError for a format of another version."""
+def read_head(store: Store) -> Head | None:
+    """The head, or None where there is no tokenizer.
+
+    Raises RequestError for a format of another version, MismatchError where it is not whole.
+    """
     try:
-        head: dict[str, Any] = json.loads(store.read(HEAD))
+        data = store.read(HEAD)
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
-        raise MismatchError(f"tokenizer {store.uri!r}: {HEAD} is not JSON ({error}); train the tokenizer again") from error
-    if head.get("format_version") != FORMAT_VERSION:
+    with _parsing(store):
+        value = dict(json.loads(data))
+    if (version := value.get("format_version")) != FORMAT_VERSION:
         # A bare Qwen tokenizer.json is the likeliest file to be taken for a tokenizer folder's head.
         raise RequestError(
-            f"tokenizer {store.uri!r} has format {head.get('format_version')!r}; this version reads {FORMAT_VERSION}, "
+            f"tokenizer {store.uri!r} has format {version!r}; this version reads {FORMAT_VERSION}, "
             "a folder that `stepwell tokenizer train` wrote"
         )
-    return head
+    with _parsing(store):
+        return Head.from_json(value)
+
+
+@contextmanager
+def _parsing(store: Store) -> Iterator[None]:
+    """Raises MismatchError where the head, read in the block, is not as it was written."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, StepwellError) as error:
+        raise MismatchError(
+            f"tokenizer {store.uri!r}: {HEAD} is damaged ({type(error).__name__}: {error}); restore the file, or remove it and train again"
+        ) from error
 
 
 def write_tokenizer(

@@ -78,9 +78,9 @@ def build_tokenizer(corpus_uri: str, out: str, recipe: TokenizerRecipe) -> Token
     }
     store = Store(out)
     if (head := read_head(store)) is not None:
-        if head["lineage"] != lineage:
+        if head.lineage != lineage:
             raise RequestError(
-                f"output {out!r} holds tokenizer {head['tokenizer_id']} of another corpus, snapshot or recipe; choose another --out"
+                f"output {out!r} holds tokenizer {head.tokenizer_id} of another corpus, snapshot or recipe; choose another --out"
             )
         return _result(Tokenizer.open(out), is_new=False)
     if isinstance(recipe.codec, FsqPart):

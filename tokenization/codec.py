@@ -64,10 +64,19 @@ class FsqCodec:
         return (ModelFact(self.folder_uri, None, digest_bytes(self._read(WEIGHTS)).hex(), None),)
 
     def fingerprint(self) -> str:
-        """Over the code's version, the configuration and the weights. Raises ModelUnavailable where the files are absent."""
+        """Over the code's version, the configuration and the weights.
+
+        Raises ModelUnavailable where the files are absent, MismatchError where the configuration is cut.
+        """
         if self._fingerprint is None:
             config, weights = self._read(CONFIG), self._read(WEIGHTS)
-            self._fingerprint = fingerprint(self.name, self.version, json.loads(config), digest_bytes(weights).hex())
+            try:
+                shape = json.loads(config)
+            except ValueError as error:
+                raise MismatchError(
+                    f"codec {self.folder_uri!r}: {CONFIG} is damaged ({error}); restore the file, or train the tokenizer again"
+                ) from error
+            self._fingerprint = fingerprint(self.name, self.version, shape, digest_bytes(weights).hex())
         return self._fingerprint
 
     def setup(self) -> None:

@@ -26,6 +26,8 @@ class TextTokenizer:
             self._bpe: Any = Tokenizer.from_str(data)
         except Exception as error:  # the binding raises bare Exception for every fault in the file
             raise RequestError(f"text tokenizer cannot be read: {error}; give a tokenizer.json of `tokenizers`") from error
+        if not self._bpe.get_vocab(with_added_tokens=False):
+            raise RequestError("text tokenizer has no ids; give a tokenizer.json of `tokenizers`")
         # A transcript that happens to spell an added token is text; specials come from the vocabulary alone. Published
         # files call some of theirs not special (<tool_call>), which would be read out of texts for all that.
         self._added = {token.content: number for number, token in self._bpe.get_added_tokens_decoder().items()}
@@ -44,6 +46,10 @@ class TextTokenizer:
                 return TextTokenizer(file.read())
         except OSError as error:
             raise RequestError(f"text tokenizer {path!r} cannot be opened: {error.strerror}; give a tokenizer.json") from error
+        except UnicodeDecodeError as error:
+            raise RequestError(f"text tokenizer {path!r} is no UTF-8 ({error}); give a tokenizer.json of `tokenizers`") from error
+        except RequestError as error:
+            raise RequestError(f"{path!r}: {error}") from error
 
     @staticmethod
     def train(texts: Iterable[str], vocab_size: int) -> TextTokenizer:

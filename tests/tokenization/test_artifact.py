@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manifests.errors import MismatchError, ModelUnavailable, RequestError
+from manifests.errors import MismatchError, ModelUnavailable, RequestError, StepwellError
 from manifests.store import Store
 from tokenization.artifact import CodecFacts, Tokenizer, check_text, codec_facts, write_tokenizer
 from tokenization.check import check_tokenizer
@@ -80,15 +80,38 @@ def test_a_head_that_was_changed_is_found(tmp_path: Path) -> None:
             Tokenizer.open(str(tmp_path))
 
 
+def test_a_head_that_is_cut_or_lacks_something_is_said(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    whole = file.read_bytes()
+    head = json.loads(whole)
+    lacking = [{key: value for key, value in head.items() if key != name} for name in head if name != "format_version"]
+    inner = [{**head, name: {}} for name in ("text", "vocabulary", "interleave", "codec")]
+    cut = [whole[:0], whole[: len(whole) // 2], whole[:-3], whole[:-3] + b"\xff\xfe}\n", b"[]", b"7"]
+    for damaged in [*cut, *(json.dumps(value).encode() for value in [*lacking, *inner, {**head, "interleave": {"ratio": "4"}}])]:
+        file.write_bytes(damaged)
+        with pytest.raises(StepwellError, match=r"tokenizer\.json is damaged \(.*restore the file|has format None") as raised:
+            Tokenizer.open(str(tmp_path))
+        assert str(tmp_path) in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_part_that_is_cut_is_said(tmp_path: Path) -> None:
+    write(tmp_path)
+    for name, message in (("codec.json", r"codec\.json is damaged"), ("text_tokenizer.json", r"text_tokenizer\.json has digest")):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(StepwellError, match=message):
+            Tokenizer.open(str(tmp_path))
+        (tmp_path / name).write_bytes(whole)
+
+
 def test_where_there_is_none_the_remedy_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="stepwell tokenizer train"):
         Tokenizer.open(str(tmp_path))
     # A bare BPE file carries the same name; it is not a tokenizer folder.
     TEXT.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(RequestError, match="has format None"):
-        Tokenizer.open(str(tmp_path))
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(MismatchError, match="is not JSON"):
         Tokenizer.open(str(tmp_path))
 
 

@@ -133,9 +133,19 @@ def test_added_tokens_count_and_are_never_read_out_of_a_text(qwen_file: str) -> 
 
 
 def test_what_is_no_tokenizer_is_said(tmp_path: Path) -> None:
-    (tmp_path / "text.json").write_text('{"no": 1}')
-    with pytest.raises(RequestError, match=r"give a tokenizer\.json"):
-        TextTokenizer.load(str(tmp_path / "text.json"))
+    file = tmp_path / "text.json"
+    whole = TRAINED.data.encode()
+    for damaged in (
+        b'{"no": 1}',
+        b"",
+        b"[]",
+        whole[: len(whole) // 2],
+        whole + b"\xff",
+        b'{"model": {"type": "BPE", "vocab": {}, "merges": []}}',
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(RequestError, match=r"text\.json'.*; give a tokenizer\.json"):
+            TextTokenizer.load(str(file))
     with pytest.raises(RequestError, match="cannot be opened"):
         TextTokenizer.load(str(tmp_path / "none.json"))
     with pytest.raises(RequestError, match="below 256"):
