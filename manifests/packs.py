@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from manifests.audio import decode_flac
 from manifests.contracts import Audio
-from manifests.errors import RequestError, parsing
+from manifests.errors import RequestError, WorkError, parsing
 from manifests.ids import digest_json
 from manifests.store import Store, json_bytes
 from manifests.tars import Member, read_index, read_member, read_true_index
@@ -130,10 +130,21 @@ class Pack:
         return int(self.head["sample_rate_hz"])
 
     def documents(self, split: str) -> pa.Table:
-        """DOCUMENTS of a split, in shard order, without those that were taken down."""
+        """DOCUMENTS of a split, in shard order, without those that were taken down.
+
+        Raises RequestError for a split that the pack does not have, WorkError where its table is gone or damaged.
+        """
         if split not in self.splits:
-            raise RequestError(f"pack {self.store.uri!r} has no split {split!r}; it has {self.splits}")
-        return self.without_taken(self.store.read_table(f"manifest/{split}.parquet"))
+            raise RequestError(f"pack {self.store.uri!r} has no split {split!r}; it has {self.splits}: name one of these")
+        path = f"manifest/{split}.parquet"
+        try:
+            rows = self.store.read_table(path)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise WorkError(
+                f"pack {self.store.uri!r}: {path}, the table of its split {split!r}, cannot be read "
+                f"({type(error).__name__}: {error}); bring it back, or pack again"
+            ) from error
+        return self.without_taken(rows)
 
     def without_taken(self, rows: pa.Table) -> pa.Table:
         """DOCUMENTS rows with at least the column ``key``, without those that were taken down."""

@@ -42,6 +42,7 @@ def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> In
     MismatchError when the pack was made with another tokenizer or codec, or weights are of another model."""
     pack, tokenizer = Pack.open(pack_uri), Tokenizer.open(tokenizer_uri)
     check_belongs(pack, tokenizer)
+    check_splits(recipe, pack)
     check_tokenizer(recipe.start, tokenizer.text)
     start = open_start(recipe.start, recipe.model, tokenizer.vocabulary)
     check_curriculum(recipe, start.loaded)
@@ -83,6 +84,22 @@ def check_belongs(pack: Pack, tokenizer: Tokenizer) -> None:
             raise MismatchError(
                 f"pack {pack.store.uri!r} has {name} {pack.head[name]}, tokenizer {tokenizer.uri!r} {value}; "
                 "give the tokenizer it was packed with"
+            )
+
+
+def check_splits(recipe: TrainingRecipe, pack: Pack) -> None:
+    """Raises RequestError where the recipe trains or measures on a split that the pack does not have."""
+    stages = [stage for stage in recipe.stages if isinstance(stage, PretrainStage)]
+    named = {
+        "train_split": (recipe.data.train_split,),
+        "swap_splits": recipe.data.swap_splits if any(stage.measure_swap for stage in stages) else (),
+        "held_out_splits": recipe.data.held_out_splits if any(stage.measures for stage in stages) else (),
+    }
+    for key, names in named.items():
+        if absent := [name for name in names if name not in pack.splits]:
+            raise RequestError(
+                f"pack {pack.store.uri!r} has no split {absent[0]!r}, which the recipe's data.{key} names; it has {pack.splits}: "
+                f"name one of these in data.{key}, or pack with a split of that name"
             )
 
 

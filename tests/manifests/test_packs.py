@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, WorkError
 from manifests.packs import Pack, parse_codes
 from manifests.store import Store
 
@@ -58,8 +58,19 @@ def test_what_there_is_not_is_said(tiny_pack: str, tmp_path: Path) -> None:
         Pack.open(str(tmp_path))
     with pytest.raises(RequestError, match="no pack at"):
         Pack.open(str(tmp_path / "none"))
-    with pytest.raises(RequestError, match="no split 'test'"):
+    with pytest.raises(RequestError, match=r"no split 'test'; it has \['train'\]: name one of these"):
         Pack.open(tiny_pack).documents("test")
     Store(str(tmp_path / "new")).write("pack.json", json.dumps({"format_version": 1}).encode())
     with pytest.raises(RequestError, match="format 1"):
         Pack.open(str(tmp_path / "new"))
+
+
+def test_a_manifest_that_is_gone_or_cut_is_said(tiny_pack: str) -> None:
+    pack, table = Pack.open(tiny_pack), Path(tiny_pack) / "manifest" / "train.parquet"
+    table.write_bytes(table.read_bytes()[:-50])
+    for _ in ("cut", "gone"):
+        with pytest.raises(
+            WorkError, match=r"manifest/train\.parquet, the table of its split 'train', .*; bring it back, or pack again"
+        ):
+            pack.documents("train")
+        table.unlink(missing_ok=True)

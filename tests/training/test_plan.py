@@ -13,7 +13,7 @@ from training.examples import ExampleMaker
 from training.inputs import check_curriculum, growing_stage, open_inputs
 from training.machines import Machine, find_machine
 from training.plan import make_plan, make_plan_without_pack, widest
-from training.recipe import Group, LossWeights, Task, TrainingRecipe, load_training_recipe
+from training.recipe import DataRecipe, Group, LossWeights, Task, TrainingRecipe, load_training_recipe
 from training.start import loaded_groups
 from training.start_recipe import StartRecipe
 from training.workload import Assumptions
@@ -60,6 +60,24 @@ def test_the_mix_that_is_really_there_is_planned(chord_pack: Any, make_recipe: R
     refused = {**mixed, "tasks": {"asr": 2, "s2tt": 5}}
     with pytest.raises(RequestError, match=r"serves task 's2tt'.*say absent: skip"):
         open_inputs(make_recipe([*before, refused]), chord_pack.pack, chord_pack.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("train_split", "learn"), ("swap_splits", ["train", "learn"]), ("held_out_splits", ["learn"])]
+)
+def test_a_split_that_the_pack_lacks_is_refused_with_those_that_it_has(
+    chord_pack: Any, make_recipe: Recipes, curriculum_of: Any, key: str, value: Any
+) -> None:
+    *before, last = curriculum_of(2)
+    recipe = make_recipe([*before, {**last, "measure_swap": True, "measures": ["text"]}])
+    recipe = recipe.model_copy(update={"data": DataRecipe(**{key: value})})
+    with pytest.raises(
+        RequestError, match=rf"no split 'learn', which the recipe's data\.{key} names; it has \['train', 'test'\]: name one"
+    ):
+        open_inputs(recipe, chord_pack.pack, chord_pack.tokenizer)
+    open_inputs(make_recipe([*before, last]), chord_pack.pack, chord_pack.tokenizer)
+    unmeasured = make_recipe(curriculum_of(2)).model_copy(update={"data": DataRecipe(held_out_splits=("learn",))})
+    open_inputs(unmeasured, chord_pack.pack, chord_pack.tokenizer)
 
 
 def test_an_adaptor_alone_over_what_is_random_is_refused(chord_pack: Any, make_recipe: Recipes, curriculum_of: Any) -> None:
