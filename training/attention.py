@@ -4,7 +4,8 @@ Shapes: B rows, T positions, H heads, K key-value heads, W head width, N positio
 
 One interface, three ways to the same numbers (tested against each other): on the CPU each document by itself through SDPA,
 documents of equal length together; on CUDA the varlen kernel of flash attention (torch 2.11 and later, bf16 and fp16) or
-else a compiled FlexAttention. No position sees another document, and padding is never multiplied.
+else a compiled FlexAttention. No position sees another document. Padding is never multiplied, but by the varlen kernel, for which it
+is made of documents nobody reads: leaving it out would copy all that goes in and sort what comes back.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from manifests.errors import ContractError
 
 PADDING = -1  # the document number of positions that hold none
+NARROW = (torch.bfloat16, torch.float16)  # what flash attention takes
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,11 @@ def attend(q_BHTW: torch.Tensor, k_BKTW: torch.Tensor, v_BKTW: torch.Tensor, spa
         return (q_BHTW + for_each_head(k_BKTW + v_BKTW, q_BHTW.shape[1])) * 0.0
     if q_BHTW.device.type != "cuda":
         return attend_by_document(q_BHTW, k_BKTW, v_BKTW, spans)
-    if q_BHTW.dtype in (torch.bfloat16, torch.float16) and varlen_kernel() is not None:
-        return attend_varlen(q_BHTW, k_BKTW, v_BKTW, spans)
+    if q_BHTW.dtype in NARROW and (kernel := varlen_kernel()) is not None:
+        return attend_varlen(q_BHTW, k_BKTW, v_BKTW, spans, kernel)
+    if all(len(row) <= 1 for row in spans.rows):
+        # Prompts, and what is measured one document a row: few calls of SDPA, where Flex would be compiled for every new shape.
+        return attend_by_document(q_BHTW, k_BKTW, v_BKTW, spans)
     return attend_flex(q_BHTW, k_BKTW, v_BKTW, spans, _compiled_flex())
 
 
@@ -109,17 +114,15 @@ def attend_by_document(q_BHTW: torch.Tensor, k_BKTW: torch.Tensor, v_BKTW: torch
     return unflat(torch.cat(mixed), batch)
 
 
-def attend_varlen(q_BHTW: torch.Tensor, k_BKTW: torch.Tensor, v_BKTW: torch.Tensor, spans: DocumentSpans) -> torch.Tensor:
-    """Flash attention over all documents as one ragged batch. CUDA, bf16 or fp16, torch 2.11 and later."""
-    kernel = varlen_kernel()
-    assert kernel is not None
+def attend_varlen(
+    q_BHTW: torch.Tensor, k_BKTW: torch.Tensor, v_BKTW: torch.Tensor, spans: DocumentSpans, kernel: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """Flash attention over all documents as one ragged batch; ``kernel`` is ``varlen_kernel``'s. CUDA, bf16 or fp16."""
     batch, _, width, _ = q_BHTW.shape
-    held_N, starts = _ragged(spans, width, q_BHTW.device)
-    is_full = len(held_N) == batch * width
-    q, k, v = (flat(x) if is_full else flat(x)[held_N] for x in (q_BHTW, k_BKTW, v_BKTW))
+    starts, is_padding_N11 = _ragged(spans, width, q_BHTW.device)
     longest = max(spans.lengths)
-    mixed = kernel(q, k, v, starts, starts, longest, longest)
-    return unflat(mixed if is_full else mixed.new_zeros(batch * width, *mixed.shape[1:]).index_copy(0, held_N, mixed), batch)
+    mixed = kernel(flat(q_BHTW), flat(k_BKTW), flat(v_BKTW), starts, starts, longest, longest)
+    return unflat(mixed if is_padding_N11 is None else mixed.masked_fill(is_padding_N11, 0.0), batch)
 
 
 def attend_flex(
@@ -159,9 +162,13 @@ def for_each_head(x_BKTW: torch.Tensor, heads: int) -> torch.Tensor:
     return x_BKTW[:, :, None].expand(batch, groups, heads // groups, width, head_width).flatten(1, 2)
 
 
-@lru_cache(maxsize=1)
-def varlen_kernel() -> Callable[..., torch.Tensor] | None:
-    """torch's flash attention over ragged batches, causal; None where this torch has none with a window."""
+@lru_cache(maxsize=2)
+def varlen_kernel(*, is_causal: bool = True) -> Callable[..., torch.Tensor] | None:
+    """torch's flash attention over ragged batches; None where this torch has none with a window.
+
+    ``(q [N, H, W], k and v [N, K, W], starts of the documents and the end among N for q and for k (int32), longest document for q and
+    for k) -> [N, H, W]``. A position sees what is before it in its document, or all of that.
+    """
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -171,7 +178,13 @@ def varlen_kernel() -> Callable[..., torch.Tensor] | None:
         return None
     # From 2.12 on grouped heads must be asked for; before, the kernel takes them as they come.
     options: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in known else {}
-    return partial(varlen_attn, window_size=(-1, 0), **options)
+    return partial(varlen_attn, window_size=(-1, 0) if is_causal else (-1, -1), **options)
+
+
+def is_narrow_cuda(x: torch.Tensor) -> bool:
+    """Whether products of what comes of ``x`` lie on CUDA in a type that flash attention takes."""
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    return x.is_cuda and dtype in NARROW
 
 
 def _places_by_length(segments: list[tuple[int, bool]]) -> list[list[int]]:
@@ -184,11 +197,18 @@ def _places_by_length(segments: list[tuple[int, bool]]) -> list[list[int]]:
 
 
 @lru_cache(maxsize=4)
-def _ragged(spans: DocumentSpans, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(int64 ``[N]`` flat places that hold documents, int32 starts of the documents among them and the end)."""
-    held_N = (spans.numbers(width).flatten() != PADDING).nonzero().flatten()
-    starts = F.pad(torch.tensor(spans.lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0))
-    return held_N.to(device), starts.to(device)
+def _ragged(spans: DocumentSpans, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(int32 starts of what the flat positions are made of, and the end; bool ``[N, 1, 1]`` of those that are padding, None without any).
+
+    Padding is cut at the longest document's length, which thus stays the longest.
+    """
+    longest, lengths = max(spans.lengths), [0]
+    for length, is_document in spans.segments(width):
+        lengths += [length] if is_document else [min(longest, length - start) for start in range(0, length, longest)]
+    starts = torch.tensor(lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+    if sum(spans.lengths) == len(spans.rows) * width:
+        return starts, None
+    return starts, (spans.numbers(width) == PADDING).view(-1, 1, 1).to(device)
 
 
 @lru_cache(maxsize=4)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from tokenization.stretches import TokenKind
+from training.attention import is_narrow_cuda, varlen_kernel
 from training.batches import Batch, CtcBatch, HeardBatch, HeardPieces
 from training.feature_cache import Slot
 from training.head import weighted_loss
@@ -57,8 +58,17 @@ def features(model: StepAudio2, heard: Sequence[HeardBatch | HeardPieces], place
     """Adaptor features ``[P, D]``, put in order by their places; None where nothing is heard."""
     if not heard:
         return None
-    found = [model.adapt(frames(model, batch), batch.num_patches_A) for batch in heard]
-    return torch.cat(found)[places_P]
+    found = zip(_all_frames(model, heard), heard, strict=True)
+    return torch.cat([model.adapt(frames_AFE, batch.num_patches_A) for frames_AFE, batch in found])[places_P]
+
+
+def _all_frames(model: StepAudio2, heard: Sequence[HeardBatch | HeardPieces]) -> list[torch.Tensor]:
+    """``frames`` of each; on CUDA, where flash attention takes ragged pieces, one pass of the encoder's blocks for all."""
+    batches = [batch for batch in heard if isinstance(batch, HeardBatch)]
+    kernel = varlen_kernel(is_causal=False)
+    if kernel is None or len(batches) < len(heard) or not is_narrow_cuda(batches[0].mels_ACM):
+        return [frames(model, batch) for batch in heard]
+    return model.encoder.all_groups([(batch.mels_ACM, batch.num_valid_A) for batch in batches], kernel)
 
 
 def frames(model: StepAudio2, heard: HeardBatch | HeardPieces) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from manifests.errors import ContractError
-from training.attention import DocumentSpans, attend, attend_by_document, attend_flex
+from training.attention import DocumentSpans, attend, attend_by_document, attend_flex, attend_varlen
 from training.config import DecoderConfig
 from training.decoder import Decoder
 
@@ -50,12 +50,35 @@ def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: DocumentSpan
     return out
 
 
+def plain_ragged(
+    q_NHW: torch.Tensor, k_NKW: torch.Tensor, v_NKW: torch.Tensor, starts: torch.Tensor, same: torch.Tensor, longest: int, _: int
+) -> torch.Tensor:
+    """What the varlen kernel is said to compute: causal attention within ragged documents, which are all that it is given."""
+    assert torch.equal(starts, same)
+    lengths = starts.diff()
+    assert starts.dtype is torch.int32
+    assert (int(starts[0]), int(starts[-1])) == (0, len(q_NHW))
+    assert int(lengths.min()) > 0
+    assert int(lengths.max()) == longest
+    parts = zip(*(x.split(lengths.tolist()) for x in (q_NHW, k_NKW, v_NKW)), strict=True)
+    return torch.cat(
+        [
+            F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in part), is_causal=True, enable_gqa=True).transpose(0, 1)
+            for part in parts
+        ]
+    )
+
+
+def attend_ragged(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: DocumentSpans) -> torch.Tensor:
+    return attend_varlen(q, k, v, spans, plain_ragged)
+
+
 @settings(deadline=None, max_examples=40)
 @given(spans_of_two_rows, st.integers(0, 99))
 def test_backends_agree_with_the_formula_in_values_and_gradients(spans: DocumentSpans, seed: int) -> None:
     weights = torch.randn(2, 6, WIDTH, 8, generator=torch.Generator().manual_seed(seed + 1))
     found = []
-    for backend in (plain, attend_by_document, attend_flex):
+    for backend in (plain, attend_by_document, attend_flex, attend_ragged):
         inputs = heads(seed, 2)
         mixed = backend(*inputs, spans)
         (mixed * weights).sum().backward()

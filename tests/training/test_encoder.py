@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
 from manifests.errors import ContractError
 from training.adaptor import Adaptor
@@ -30,6 +31,31 @@ def test_a_piece_does_not_depend_on_what_it_is_batched_with(mel_frames: int) -> 
     patches = num_adaptor_frames(num_encoder_frames(valid))
     assert alone.shape[1] >= patches
     torch.testing.assert_close(alone[:, :patches], together[:1, :patches], atol=1e-5, rtol=1e-5)
+
+
+def test_groups_in_one_pass_have_the_frames_of_each_alone() -> None:
+    torch.manual_seed(0)
+    encoder = AudioEncoder(CONFIG)
+    valid = [[28, 28, 27], [15, 13], [4]]
+    groups = [(torch.randn(len(counts), CONFIG.num_mels, max(counts) + 2), torch.tensor(counts)) for counts in valid]
+    ragged: list[int] = []
+
+    def kernel(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, same: torch.Tensor, longest: int, _: int
+    ) -> torch.Tensor:
+        """What the varlen kernel is said to compute, without causality."""
+        assert torch.equal(starts, same)
+        assert starts.dtype is torch.int32
+        ragged[:] = starts.diff().tolist()
+        assert (int(starts[0]), int(starts[-1])) == (0, len(q))
+        assert max(ragged) <= longest
+        parts = zip(*(x.transpose(0, 1).split(ragged, 1) for x in (q, k, v)), strict=True)
+        return torch.cat([F.scaled_dot_product_attention(*part) for part in parts], 1).transpose(0, 1)
+
+    together = encoder.all_groups(groups, kernel)
+    assert ragged == [14, 1, 14, 1, 14, 1, 8, 1, 7, 2, 2, 1]  # positions at 50 Hz: each piece's own, and the padding behind it
+    for found, (mels, counts) in zip(together, groups, strict=True):
+        torch.testing.assert_close(found, encoder(mels, counts), atol=1e-5, rtol=1e-5)
 
 
 def test_positions_are_constants() -> None:
