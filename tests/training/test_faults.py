@@ -14,6 +14,7 @@ import yaml
 from manifests.errors import MismatchError, WorkError
 from manifests.packs import Pack
 from manifests.recipes import resolved
+from tests.training.launched import Launched
 from training import checkpoint
 from training.journal import read_rows
 from training.recipe import TrainingRecipe
@@ -23,15 +24,16 @@ from training.trainer import CLOCK_COLUMNS
 # Whole runs, some in processes of their own: seconds each, so left out of `make check`.
 pytestmark = pytest.mark.slow
 
-# The command, in a process whose disk takes no more than so many bytes a file from the second checkpoint on.
+# The command, in processes of which those of some ranks have a disk that takes no more than so many bytes a file from the second
+# checkpoint on.
 FULL = """
-import resource, signal, sys
+import os, resource, signal, sys
 import stepwell, training.saver as saver
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-whole, most = saver.Saver.save, int(sys.argv.pop(1))
+whole, most, full = saver.Saver.save, int(sys.argv.pop(1)), sys.argv.pop(1)
 def save(self, *args):
     self.wait()
-    if self.newest is not None:
+    if self.newest is not None and os.environ.get("RANK", "0") in full:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     whole(self, *args)
 saver.Saver.save = save
@@ -74,13 +76,16 @@ def files(run: Path) -> list[str]:
     return [str(path.relative_to(run)) for path in run.rglob("*") if ".draft" in path.name or path.name.startswith(".0")]
 
 
-def fails(before: list[str], recipe: TrainingRecipe, pack: Any, folder: Path) -> str:
-    """Runs `stepwell train run` in a process that comes to grief; its one line of error."""
+def command(recipe: TrainingRecipe, pack: Any, folder: Path) -> list[str]:
+    """`stepwell train run` in a folder, but for the program's name."""
     (folder / "recipe.yaml").write_text(yaml.safe_dump(resolved(recipe)))
     inputs = ["--recipe", str(folder / "recipe.yaml"), "--pack", pack.pack, "--tokenizer", pack.tokenizer]
-    ended = subprocess.run(
-        [*before, "train", "run", *inputs, "--run", str(folder / "run")], capture_output=True, text=True, timeout=120, check=False
-    )
+    return ["train", "run", *inputs, "--run", str(folder / "run")]
+
+
+def fails(before: list[str], recipe: TrainingRecipe, pack: Any, folder: Path) -> str:
+    """Runs the command in a process that comes to grief; its one line of error."""
+    ended = subprocess.run([*before, *command(recipe, pack, folder)], capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1, ended.stderr[-2000:]
     assert "Traceback" not in ended.stderr
     (line,) = (line for line in ended.stderr.splitlines() if line.startswith("error: "))
@@ -93,13 +98,28 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     num_bytes: int, unbroken: str, chord_pack: Any, recipe: TrainingRecipe, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    line = fails([sys.executable, "-c", FULL, str(num_bytes)], recipe, chord_pack, tmp_path)
+    line = fails([sys.executable, "-c", FULL, str(num_bytes), "0"], recipe, chord_pack, tmp_path)
     assert f"checkpoint '00-tts-0000004' of run {str(run)!r} cannot be written (File too large)" in line
     assert "the last good one is 00-tts-0000002: free or mend the disk and go on with --resume" in line
     assert checkpoint.complete(str(run)) == ["00-tts-0000002"]
     assert files(run) == []
     assert train(recipe, chord_pack.pack, chord_pack.tokenizer, str(run), resume=True).is_finished
     assert curve(str(run)) == curve(unbroken)
+
+
+# The first rank writes state.json and the file that says what lies where, the second its tensors alone.
+@pytest.mark.parametrize(("num_bytes", "full"), [(0, "01"), (100, "01"), (50_000, "01"), (100, "1")])
+def test_a_disk_that_is_full_for_some_ranks_is_told_as_for_one_process(
+    num_bytes: int, full: str, chord_pack: Any, recipe: TrainingRecipe, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    ended = Launched(["-c", FULL, str(num_bytes), full, *command(recipe, chord_pack, tmp_path)], 2).ended(120.0)
+    assert [code for code, _ in ended] == [1, 1]
+    (line,) = (line for _, err in ended for line in err.splitlines() if "error" in line.lower())
+    assert f"checkpoint '00-tts-0000004' of run {str(run)!r} cannot be written (File too large)" in line
+    assert line.endswith("the last good one is 00-tts-0000002: free or mend the disk and go on with --resume")
+    assert checkpoint.complete(str(run)) == ["00-tts-0000002"]
+    assert files(run) == []
 
 
 def test_a_folder_that_becomes_read_only_leaves_the_last_good_checkpoint(
