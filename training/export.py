@@ -18,7 +18,8 @@ from training.model import StepAudio2
 from training.pretrained import TEXT_MODEL, save_decoder
 from training.published import published_tensors, save_published
 from training.recipe import TrainingRecipe
-from training.run_folder import RECIPE, TEXT_TOKENIZER, VOCABULARY
+from training.run_folder import RECIPE, START, TEXT_TOKENIZER, VOCABULARY
+from training.start import loaded_groups
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,20 @@ def export_run(
     model.to_empty(device="cpu")
     checkpoint.load_weights(path, model)
     text_tokenizer = _bytes(run_path, TEXT_TOKENIZER)
-    facts = {"run": os.path.basename(os.path.abspath(run_path)), "checkpoint": chosen, **asdict(state.identity)}
+    facts: dict[str, Any] = {"run": os.path.basename(os.path.abspath(run_path)), "checkpoint": chosen, **asdict(state.identity)}
+    facts["trained"] = _trained(run_path, recipe, state.stage_number)
     save = save_published if part is Part.MODEL else save_decoder
     save(out, model, vocabulary, facts, getattr(torch, dtype.value), text_tokenizer)
     size = sum(
         tensor.numel() for name, tensor in published_tensors(model).items() if part is Part.MODEL or name.startswith(TEXT_MODEL)
     )
     return ExportResult(out, part.value, dtype.value, run_path, chosen, state.stage, size, vocabulary.layout_hash)
+
+
+def _trained(run_path: str, recipe: TrainingRecipe, stage_number: int) -> list[str]:
+    """Parts of the model that the stages up to that one train, or that were trained where the run started."""
+    before = _read(run_path, START)["trained"] if loaded_groups(recipe.start) else []
+    return sorted({*before, *(group.value for stage in recipe.stages[: stage_number + 1] for group in stage.train)})
 
 
 def _read(run_path: str, name: str) -> dict[str, Any]:

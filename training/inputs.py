@@ -45,7 +45,7 @@ def open_inputs(recipe: TrainingRecipe, pack_uri: str, tokenizer_uri: str) -> In
     check_splits(recipe, pack)
     check_tokenizer(recipe.start, tokenizer.text)
     start = open_start(recipe.start, recipe.model, tokenizer.vocabulary)
-    check_curriculum(recipe, start.loaded)
+    check_curriculum(recipe, start.trained)
     for stage in recipe.stages:
         if isinstance(stage, CtcStage):
             check_tags(stage.tags, stage.name, pack)
@@ -103,8 +103,8 @@ def check_splits(recipe: TrainingRecipe, pack: Pack) -> None:
             )
 
 
-def check_curriculum(recipe: TrainingRecipe, loaded: Collection[Group]) -> None:
-    """Whether stages stand on what they need, when ``loaded`` parts of the model are there at the start.
+def check_curriculum(recipe: TrainingRecipe, trained: Collection[Group]) -> None:
+    """Whether stages stand on what they need, when ``trained`` parts of the model are there at the start.
 
     Raises RequestError for a sequence that is longer than the model sees, and for a stage that trains the adaptor under a frozen
     decoder while this or the encoder is still random: there is nothing to align (measured: it stays at chance). That the stage
@@ -113,14 +113,14 @@ def check_curriculum(recipe: TrainingRecipe, loaded: Collection[Group]) -> None:
     longest = model_config(recipe.model).decoder.max_positions
     if recipe.longest_sequence > longest:
         raise RequestError(f"sequence_length {recipe.longest_sequence} is past the {longest} positions of model {recipe.model!r}")
-    known = set(loaded)
+    known = set(trained)
     for stage in recipe.stages:
         if Group.ADAPTOR in stage.train and Group.DECODER not in stage.train:
             for part, named in ((Group.ENCODER, "an encoder"), (Group.DECODER, "a decoder")):
                 if part not in known:
                     raise RequestError(
                         f"stage {stage.name!r} trains the adaptor and not the decoder, over {named} that no stage before it trains and "
-                        f"start does not load; there is nothing to align with random weights: put a stage that trains it before, or set start.{part.value}"
+                        f"start does not bring trained; there is nothing to align with random weights: put a stage that trains it before, or set start.{part.value}"
                     )
         known |= set(stage.train)
 

@@ -20,7 +20,7 @@ from training.weight_files import Reading, WeightFolder, write_folder
 
 MODEL_TYPE = "step_audio_2"
 PREFIXES = ("encoder.", "adapter.", "model.", "lm_head.")
-FACTS = "stepwell.json"  # the vocabulary's table with its hash, and what the weights rest on
+FACTS = "stepwell.json"  # the vocabulary's table with its hash, what the weights rest on, and which parts were trained
 # Classes that the published repository brings as code; its two files are put beside the weights to load them there.
 AUTO_MAP = {
     "AutoConfig": "configuration_step_audio_2.StepAudio2Config",

@@ -151,7 +151,9 @@ class Run:
     def go(self, held: CheckpointState | None, last_stage: int) -> TrainResult:
         """From the checkpoint (or the start) to the end of the stage with that number."""
         ranks, device = self.ranks, self.ranks.device
-        ranks.agree(lambda: self.folder.begin(self.recipe, self.inputs.tokenizer) if ranks.is_first else None)
+        ranks.agree(
+            lambda: self.folder.begin(self.recipe, self.inputs.tokenizer, self.inputs.start.trained) if ranks.is_first else None
+        )
         self.folder.check_shared(ranks)
         vocabulary = self.inputs.tokenizer.vocabulary
         torch.manual_seed(self.recipe.seed)

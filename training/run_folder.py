@@ -1,6 +1,6 @@
 """What lies in the folder of a run, and what a run came to.
 
-    recipe.json  vocabulary.json  text_tokenizer.json  metrics.jsonl  tensorboard/  checkpoints/  evaluation.json  summary.json
+    recipe.json  start.json  vocabulary.json  text_tokenizer.json  metrics.jsonl  tensorboard/  checkpoints/  evaluation.json  summary.json
     spikes.jsonl, where the watch rang
 
 ``summary.json`` says how far the run is; ``finished`` is true when every stage is done.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,12 @@ from training.checkpoint import complete, path_of
 from training.goodput import goodput_line
 from training.journal import METRICS
 from training.ranks import Ranks
-from training.recipe import TrainingRecipe
+from training.recipe import Group, TrainingRecipe
 
 SUMMARY = "summary.json"
 EVALUATION = "evaluation.json"
 RECIPE = "recipe.json"
+START = "start.json"  # parts of the model that were trained before the run
 VOCABULARY = "vocabulary.json"
 TEXT_TOKENIZER = "text_tokenizer.json"
 
@@ -85,11 +87,12 @@ class RunFolder:
                 f"run {self.path!r} is another folder on rank {seen.index(False)} than on the first; give --run a folder that all of them see"
             )
 
-    def begin(self, recipe: TrainingRecipe, tokenizer: Tokenizer) -> None:
+    def begin(self, recipe: TrainingRecipe, tokenizer: Tokenizer, trained: Collection[Group]) -> None:
         """Make the folder, with what the run rests on. Raises RequestError where that cannot be written."""
         try:
             os.makedirs(self.path, exist_ok=True)
             self.write(RECIPE, resolved(recipe))
+            self.write(START, {"trained": sorted(trained)})
             self.write(VOCABULARY, tokenizer.vocabulary.to_json(with_hash=True))
             tokenizer.text.save(os.path.join(self.path, TEXT_TOKENIZER))
         except OSError as error:

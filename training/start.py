@@ -19,10 +19,13 @@ from training.config import model_config
 from training.growth import grow
 from training.model import StepAudio2
 from training.pretrained import decoder_readings, encoder_readings
-from training.published import TOKENIZER, published_readings
+from training.published import FACTS, TOKENIZER, published_readings
 from training.recipe import Group
 from training.start_recipe import StartRecipe
 from training.weight_files import Reading, WeightFolder, check_readings, copy_readings
+
+TEXT_PARTS = frozenset({Group.DECODER, Group.EMBEDDING, Group.HEAD})  # of a text model
+ALL_PARTS = TEXT_PARTS | {Group.ENCODER, Group.ADAPTOR}  # of the published layout
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Start:
 
     readings: dict[str, Reading]
     loaded: frozenset[Group]
+    trained: frozenset[Group]  # of these, all that somebody has trained
     vocabulary: Vocabulary
     grows: bool  # a text model brings its own rows only
 
@@ -56,23 +60,34 @@ def open_start(start: StartRecipe, size: str, vocabulary: Vocabulary) -> Start:
     """
     config = model_config(size)
     readings: dict[str, Reading] = {}
+    trained: frozenset[Group] = frozenset()
     if start.model is not None:
-        readings |= published_readings(WeightFolder(start.model), config, size, vocabulary)
+        folder = WeightFolder(start.model)
+        readings |= published_readings(folder, config, size, vocabulary)
+        trained |= trained_groups(folder, ALL_PARTS)
     if start.encoder is not None:
         readings |= encoder_readings(WeightFolder(start.encoder), config.encoder, size)
+        trained |= {Group.ENCODER}
     if start.decoder is not None:
-        readings |= decoder_readings(WeightFolder(start.decoder), config.decoder, size, vocabulary)
+        folder = WeightFolder(start.decoder)
+        readings |= decoder_readings(folder, config.decoder, size, vocabulary)
+        trained |= trained_groups(folder, TEXT_PARTS)
     with torch.device("meta"):
         check_readings(readings, StepAudio2(config, vocabulary.num_rows, vocabulary.text_size), size)
-    return Start(readings, loaded_groups(start), vocabulary, start.decoder is not None)
+    return Start(readings, loaded_groups(start), trained, vocabulary, start.decoder is not None)
 
 
 def loaded_groups(start: StartRecipe) -> frozenset[Group]:
     """Parts of the model that the recipe's weights fill."""
-    text_model = {Group.DECODER, Group.EMBEDDING, Group.HEAD}
-    loaded = text_model | {Group.ENCODER, Group.ADAPTOR} if start.model else set[Group]()
+    loaded = ALL_PARTS if start.model else frozenset()
     loaded |= {Group.ENCODER} if start.encoder else set()
-    return frozenset(loaded | text_model if start.decoder else loaded)
+    return loaded | TEXT_PARTS if start.decoder else loaded
+
+
+def trained_groups(folder: WeightFolder, loaded: frozenset[Group]) -> frozenset[Group]:
+    """Of the parts that a folder fills, those that its export says were trained; a folder from elsewhere is taken at its word."""
+    trained = (folder.side_file(FACTS) or {}).get("trained", loaded)
+    return frozenset(group for group in loaded if group in trained)
 
 
 def check_tokenizer(start: StartRecipe, text: TextTokenizer) -> None:

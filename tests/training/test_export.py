@@ -16,10 +16,12 @@ from tokenization.text import TextTokenizer
 from training import checkpoint
 from training.config import Dtype, Part
 from training.export import export_run
+from training.inputs import open_inputs
 from training.published import FACTS
 from training.recipe import TrainingRecipe
 from training.run import train
 from training.run_folder import VOCABULARY
+from training.start import TEXT_PARTS
 from training.tensors import POLICY
 
 # A whole run, and others that start from it.
@@ -56,6 +58,7 @@ def test_an_export_is_the_newest_checkpoint_under_the_published_names(run: str, 
     vocabulary = Tokenizer.open(chord_pack.tokenizer).vocabulary
     assert facts["vocabulary"]["layout_hash"] == facts["vocabulary_hash"] == vocabulary.layout_hash
     assert facts["checkpoint"] == result.checkpoint
+    assert facts["trained"] == ["adaptor", "ctc_head", "decoder", "embedding", "encoder", "head"]
 
 
 def test_an_earlier_checkpoint_and_a_narrow_type_may_be_asked_for(run: str, tmp_path: Path) -> None:
@@ -95,6 +98,35 @@ def test_a_run_starts_from_an_export(
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")  # another number, of the same shape
     with pytest.raises(MismatchError, match=r"^checkpoint '00-align-0000001' has start_digest [0-9a-f]{32}, this run "):
         train(recipe, chord_pack.pack, chord_pack.tokenizer, str(tmp_path / "next"), resume=True)
+
+
+def test_parts_that_no_run_has_trained_are_known_as_such_from_export_to_export(
+    run: str, chord_pack: Any, make_recipe: Callable[..., TrainingRecipe], curriculum_of: Any, tmp_path: Path
+) -> None:
+    """An export has all parts, also those that are as they were drawn: nothing can be aligned with them."""
+    ctc, text, align, _ = (
+        {k: v for k, v in {**stage, "warmup_steps": 0}.items() if k != "measure_swap"} for stage in curriculum_of(1)
+    )
+    inputs, wrote = (chord_pack.pack, chord_pack.tokenizer), str(tmp_path / "wrote")
+    train(make_recipe([text]), *inputs, wrote)
+    export_run(wrote, str(tmp_path / "out"))
+    start = {"model": str(tmp_path / "out")}
+    with pytest.raises(RequestError, match="over an encoder that no stage before it trains and start does not bring trained"):
+        open_inputs(make_recipe([align], start=start), *inputs)
+    open_inputs(make_recipe([ctc, align], start=start), *inputs)
+    # What a run starts from counts in its own exports.
+    train(make_recipe([ctc], start=start), *inputs, str(tmp_path / "heard"))
+    export_run(str(tmp_path / "heard"), str(tmp_path / "both"))
+    assert open_inputs(make_recipe([align], start={"model": str(tmp_path / "both")}), *inputs).start.trained == TEXT_PARTS | {
+        "encoder"
+    }
+    # An earlier checkpoint, and the decoder alone.
+    export_run(run, str(tmp_path / "first"), Part.DECODER, name=checkpoint.complete(run)[0])
+    with pytest.raises(RequestError, match="over a decoder that no stage before it trains and start does not bring trained"):
+        open_inputs(make_recipe([ctc, align], start={"decoder": str(tmp_path / "first")}), *inputs)
+    # From elsewhere, all of it is taken for trained.
+    (tmp_path / "first" / FACTS).unlink()
+    open_inputs(make_recipe([ctc, align], start={"decoder": str(tmp_path / "first")}), *inputs)
 
 
 def test_a_run_starts_from_parts_and_draws_what_they_lack(
