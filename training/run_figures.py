@@ -26,6 +26,7 @@ def run_figures(
     stages = [
         {
             **stage_figures(own),
+            "checkpoint_stall_s": _stall_s(own, facts.get(stage.name, {})),
             "planned_steps": stage.num_steps,
             "trainable_parameters": facts.get(stage.name, {}).get("trainable_parameters"),
         }
@@ -41,7 +42,7 @@ def run_figures(
         "peak": summary.get("peak"),
         "stages": stages,
         "waiting_stages": [stage.name for stage in recipe.stages[len(stages) :]],
-        "all": whole_figures(steps),
+        "all": {**whole_figures(steps), "checkpoint_stall_s": _sum(stages, "checkpoint_stall_s")},
         "held_out": [dict(row) for row in measured],
         "forgotten": [
             {**asdict(each), "rise": each.rise, "line": each.line()} for each in alarms(recipe.evaluation.forgetting, measured)
@@ -73,10 +74,18 @@ def whole_figures(rows: Sequence[Row]) -> dict[str, Any]:
         "tokens": tokens,
         "tokens_per_s": tokens / wall_s if wall_s else None,
         "data_wait_share": _sum(rows, "data_wait_s") / wall_s if wall_s else None,
-        "checkpoint_stall_s": _sum(rows, "checkpoint_stall_s"),
         "flops": _sum(rows, "flops"),
         **means,
     }
+
+
+def _stall_s(rows: Sequence[Row], done: Row) -> float:
+    """That training stood still for a stage's checkpoints; ``done``: the summary's row of it, once there is one.
+
+    A row of metrics has what lay behind the row before it: the first one's is of the stage before, and none has a stage's last.
+    """
+    found: float = done.get("checkpoint_stall_s", _sum(rows[1:], "checkpoint_stall_s"))
+    return found
 
 
 def _sum(rows: Sequence[Row], name: str) -> float:

@@ -32,7 +32,11 @@ ROWS = [
     *(step("decoder_text", n, n, loss_text=3.0) for n in range(1, 6)),
     {"stage": "decoder_text", "step": 5, "global_step": 5, "measured": ["text"], "test_text_loss": 2.0},
     # This one took four times as long, and was a quarter as busy.
-    *(step("tts", n, 5 + n, loss_text=2.5, loss_audio_code=5.5, wall_s=2.0, mfu=0.075) for n in range(1, 4)),
+    # What lies behind the last step of decoder_text stands in the first row of tts.
+    *(
+        step("tts", n, 5 + n, loss_text=2.5, loss_audio_code=5.5, wall_s=2.0, mfu=0.075, checkpoint_stall_s=stall_s)
+        for n, stall_s in ((1, 0.3), (2, 0.0), (3, 0.04))
+    ),
     {
         "stage": "tts",
         "step": 3,
@@ -69,7 +73,7 @@ def run(tmp_path: Path, make_recipe: Callable[..., TrainingRecipe], curriculum_o
         "finished": False,
         "parameters": 9876,
         "peak": peak,
-        "stages": [{"name": "decoder_text", "trainable_parameters": 4321}],
+        "stages": [{"name": "decoder_text", "trainable_parameters": 4321, "checkpoint_stall_s": 0.35}],
     }
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     append_spike(str(tmp_path / "run"), SPIKE)
@@ -87,6 +91,8 @@ def test_figures_and_page_say_what_the_folder_says(run: Path) -> None:
     assert figures["all"]["tokens_per_s"] == pytest.approx(8000 / 8.5)
     assert figures["all"]["mfu"] == pytest.approx((0.3 * 2.5 + 0.075 * 6) / 8.5)
     assert figures["all"]["data_wait_share"] == pytest.approx(0.04 / 8.5)
+    assert [stage["checkpoint_stall_s"] for stage in (first, second)] == pytest.approx([0.35, 0.04])
+    assert figures["all"]["checkpoint_stall_s"] == pytest.approx(0.39)
     (forgot,) = figures["forgotten"]
     assert (forgot["split"], forgot["rise"], forgot["lowest_stage"]) == ("test", pytest.approx(0.25), "decoder_text")
     assert json.loads(json.dumps(figures)) == figures
