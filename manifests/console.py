@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -132,6 +132,21 @@ def progress(*, is_shown: bool = True) -> Iterator[Progress]:
 def say(message: str) -> None:
     """One line for people, on stderr."""
     print(message, file=sys.stderr, flush=True)
+    for listener in _listeners:
+        listener(message)
+
+
+_listeners: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def overheard(listener: Callable[[str], None]) -> Iterator[None]:
+    """What is said while the body runs, on any thread, is given to the listener too."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def answer(value: dict[str, Any], as_json: bool, lines: list[str]) -> None:

@@ -5,29 +5,25 @@ Ray is imported where it is asked for; the work itself knows of ranks only.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from manifests.console import ProgressBar, progress
 from manifests.errors import RequestError, StepwellError, WorkError
+from manifests.ids import new_attempt_id
 from training.data import size_of_part
-from training.journal import METRICS
+from training.follower import Notes, followed
 from training.ranks import LOST, WORLD, joined
 from training.recipe import TrainingRecipe
 from training.run import train
 from training.run_folder import TrainResult
 
 OBJECT_STORE_BYTES = 100 << 20  # nothing but the result travels through it
-LOOK_EVERY_S = 1.0
-TAIL_BYTES = 1 << 16  # longer than a row of metrics
 
 
 @dataclass(frozen=True)
@@ -76,22 +72,23 @@ def answer_on_ray(request: Request, workers: int, address: str | None) -> TrainR
         held = ray.cluster_resources()
         each: dict[str, float] = {"CPU": request.recipe.threads, **({"GPU": 1} if held.get("GPU", 0) else {})}
         _check_resources(held, each, workers)
-        notes = tempfile.mkdtemp(prefix="stepwell-ray-train-")  # Ray's own; checkpoints are the run's
-        quiet: dict[str, Any] = {"storage_path": notes, "logging_config": LoggingConfig(log_level="ERROR")}
+        storage = tempfile.mkdtemp(prefix="stepwell-ray-train-")  # Ray's own; checkpoints are the run's
+        quiet: dict[str, Any] = {"storage_path": storage, "logging_config": LoggingConfig(log_level="ERROR")}
+        notes = Notes(os.path.join(request.run, f".notes.{new_attempt_id()}"))
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"request": request, "folder": os.getcwd()},
+            train_loop_config={"request": request, "folder": os.getcwd(), "notes": notes},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu="GPU" in each, resources_per_worker=each),
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if "GPU" in each else "gloo"),
             run_config=RunConfig(**quiet),
         )
         try:
-            with _followed(request):
+            with followed(request.recipe, request.run, notes):
                 result: Any = trainer.fit()
         except TrainingFailedError as error:
             raise _plain(error) from error
         finally:
-            shutil.rmtree(notes, ignore_errors=True)
+            shutil.rmtree(storage, ignore_errors=True)
         answer: TrainResult = result.return_value  # the first worker's
         return answer
 
@@ -100,7 +97,10 @@ def _work(config: dict[str, Any]) -> Any:
     """What each worker does, in the folder of the command where there is one: paths of the request may be relative to it."""
     if os.path.isdir(config["folder"]):
         os.chdir(config["folder"])
-    result, _ = config["request"].answer()
+    from ray.train import get_context
+
+    with config["notes"].written() if get_context().get_world_rank() == 0 else nullcontext():
+        result, _ = config["request"].answer()
     return result
 
 
@@ -154,48 +154,3 @@ def _cluster(num_cpus: int, address: str | None) -> Iterator[None]:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _followed(request: Request) -> Iterator[None]:
-    """Bars of what the first worker writes down, which may be on another machine: its own lines would come with Ray's among them."""
-    is_over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(request, is_over), name="follow", daemon=True)
-    follower.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        follower.join()
-
-
-def _follow(request: Request, is_over: threading.Event) -> None:
-    stages = {stage.name: stage.num_steps for stage in request.recipe.stages}
-    bars: dict[str, ProgressBar] = {}
-    before = _newest_row(request.run)
-    with progress() as shown:
-        is_last = False
-        while not is_last:
-            is_last = is_over.wait(LOOK_EVERY_S)
-            row = _newest_row(request.run)
-            if row is None or row == before:
-                continue
-            name = row["stage"]
-            if name not in bars:
-                bars[name] = shown.task(f"train {name}", stages[name], "steps")
-                bars[name].go_on(row["step"])
-            bars[name].advance(row["step"] - bars[name].done, f"loss {row['loss']:.3f}")
-            before = row
-
-
-def _newest_row(run_path: str) -> dict[str, Any] | None:
-    """The last whole row of a step in the run's metrics; rows of measures may stand behind it."""
-    try:
-        with open(os.path.join(run_path, METRICS), "rb") as file:
-            start = file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            lines = file.read().splitlines(keepends=True)
-    except OSError:
-        return None
-    # The first line may lack its beginning, the last its end.
-    rows = (json.loads(line) for line in reversed(lines[bool(start) :]) if line.endswith(b"\n"))
-    return next((dict(row) for row in rows if "loss" in row), None)

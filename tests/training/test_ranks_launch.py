@@ -104,6 +104,8 @@ def test_workers_of_ray_come_to_what_one_process_comes_to(command: Command, alon
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["is_finished"]
     assert "train tts: 4/4 steps" in done.stderr
+    assert done.stderr.count("MFU is by a peak of") == 1  # a note of the first rank
+    assert not [name for name in os.listdir(command.folder / "ray") if name.startswith(".")]
     same_rows(command, "ray", alone)
 
 
