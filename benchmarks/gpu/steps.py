@@ -5,24 +5,40 @@ from __future__ import annotations
 import gc
 import os
 import statistics
-import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.gpu.card import nominal_of
+from benchmarks.gpu.clock import Phases, seconds, usual_seconds
 from benchmarks.gpu.material import Material
-from training.attention import varlen_kernel
 from training.batches import Batch, on_device
 from training.config import model_config
-from training.model import StepAudio2
-from training.objectives import token_sums
-from training.ranks import Ranks
+from training.model import GROUP_PREFIXES, StepAudio2
+from training.objectives import features, token_sums
+from training.ranks import ALONE, Ranks
+from training.sharding import group_norms
 from training.tensors import TensorCopies, run_tensors, still_names
 
-# Dense bfloat16 by data sheet, as in training/machines.py, which needs more than torch.
-NOMINAL_FLOPS_PER_S = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
-WARM_UP, SAVES = 2, 3
+WARM_UP, SAVES, KERNELS = 2, 3, 25
 FROZEN = ("encoder.", "ctc_head.")
+CLIP = 1.0
+# Kinds of kernels by what their names hold; the first that fits.
+KINDS = {
+    "attention": ("flash", "fmha", "flex_attention", "sdpa"),
+    "products": ("gemm", "nvjet", "cutlass", "xmma", "cublas", "gemv", "splitk"),
+    "optimizer": ("adam", "multi_tensor"),
+    "convolutions": ("conv", "cudnn"),
+    "copies and casts": ("memcpy", "memset", "copy_kernel", "copy_device", "fill"),
+    "sorts and indices": ("sort", "scan", "index", "gather", "scatter", "embedding"),
+    "compiled": ("triton",),
+    "reductions": ("reduce", "norm", "softmax"),
+}
 
 
 @dataclass
@@ -32,64 +48,84 @@ class Trained:
     model: StepAudio2
     optimizer: torch.optim.Optimizer
     trained: dict[str, torch.nn.Parameter]
+    device: torch.device
 
-    def step(self, batches: list[Batch]) -> float:
-        """One step of ``StageTrainer`` in bfloat16, without what it reports: the loss by weight."""
+    def step(self, batches: tuple[Batch, ...], phase: Callable[[str], AbstractContextManager[Any]] = nullcontext) -> float:
+        """One step of ``StageTrainer`` in bfloat16: the loss by weight. ``phase`` is entered for each part of it."""
         self.optimizer.zero_grad(set_to_none=True)
-        weight, loss = sum(batch.weight for batch in batches), 0.0
+        weight, losses = sum(batch.weight for batch in batches), []
         for batch in batches:
-            with torch.autocast(batch.ids_BT.device.type, torch.bfloat16, cache_enabled=False):
-                sums = token_sums(self.model, batch)
-            (sums.loss / weight).backward()
-            loss += float(sums.loss) / weight
-        torch.nn.utils.clip_grad_norm_(list(self.trained.values()), 1.0)
-        self.optimizer.step()
+            with phase("copies to the device"):
+                moved = on_device(batch, self.device)
+            with phase("forward"), torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+                sums = token_sums(self.model, moved)
+            with phase("backward"):
+                (sums.loss / weight).backward()
+            losses.append(sums.loss.detach())
+        loss = float(torch.stack(losses).sum()) / weight
+        with phase("norms and clipping"):
+            self._clip()
+        with phase("optimizer"):
+            self.optimizer.step()
         return loss
 
+    def _clip(self) -> None:
+        given: dict[str, list[torch.Tensor]] = defaultdict(list)
+        for name, parameter in self.trained.items():
+            if parameter.grad is not None:
+                given[next(group for group, starts in GROUP_PREFIXES.items() if name.startswith(starts))].append(parameter.grad)
+        norm = torch.linalg.vector_norm(torch.stack([*group_norms(given, ALONE).values()]))
+        float(norm)  # as the watch for spikes reads it
+        scale = (CLIP / (norm + 1e-6)).clamp(max=1.0)
+        for gradients in given.values():
+            for gradient in gradients:
+                gradient.mul_(scale)
 
-def head(material: Material, device: str) -> list[str]:
-    """What is measured, and on what."""
-    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    way = (
-        "varlen"
-        if device == "cuda" and varlen_kernel() is not None
-        else "FlexAttention"
-        if device == "cuda"
-        else "SDPA by document"
-    )
-    return [f"{name}, torch {torch.__version__}, attention in bfloat16: {way}; a step is {material.source}", ""]
 
-
-def row(material: Material, size: str, device: str, steps: int, *, compiles: bool) -> str:
-    """A row of the table; without recomputation where that fits."""
-    blocks = "compiled" if compiles else "eager"
+def measure(material: Material, size: str, device: str, steps: int, blocks: str) -> dict[str, Any]:
+    """The figures of a size and a kind of blocks; without recomputation where that fits."""
+    reason = ""
     for recomputes in (False, True):
         try:
-            found = measure(material, size, device, steps, compiles=compiles, recomputes=recomputes)
-        except torch.cuda.OutOfMemoryError:
-            continue
-        finally:
-            gc.collect()
-            torch.cuda.empty_cache()
-        return f"| {size} | {blocks}{', recomputed' if recomputes else ''} | {found}"
-    return f"| {size} | {blocks} | not measured: out of memory | | | | |"
+            return {"recomputes": recomputes, **_measure(material, size, device, steps, blocks, recomputes)}
+        except torch.cuda.OutOfMemoryError as error:
+            reason = str(error).split(". ")[0]
+        gc.collect()
+        torch.cuda.empty_cache()
+    return {"not_measured": f"out of memory, with recomputed blocks too ({reason})"}
 
 
-def measure(material: Material, size: str, device: str, steps: int, *, compiles: bool, recomputes: bool) -> str:
-    """The figures of a row. Raises torch.cuda.OutOfMemoryError."""
-    exact()
-    trained = prepare(material, size, device, compiles=compiles, recomputes=recomputes)
-    batches = [on_device(batch, torch.device(device)) for batch in material.batches]
+def _measure(material: Material, size: str, device: str, steps: int, blocks: str, recomputes: bool) -> dict[str, Any]:
+    if blocks != "free":
+        exact()
+    trained, batches = prepare(material, size, device, compiles=blocks != "eager", recomputes=recomputes), material.batches
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    times = [seconds(device, lambda: trained.step(batches)) for _ in range(WARM_UP + steps)][WARM_UP:]
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
+    first_s = seconds(device, lambda: trained.step(batches))  # with all that is compiled
+    losses = [trained.step(batches) for _ in range(WARM_UP - 1)]
+    times = [seconds(device, lambda: losses.append(trained.step(batches))) for _ in range(steps)]
+    peak_bytes = torch.cuda.max_memory_allocated() if device == "cuda" else None
     step_s, nominal = statistics.median(times), nominal_of(device)
-    first, *later = stalls(trained, device)
-    tokens = sum(batch.num_tokens for batch in batches) / step_s
-    mfu = "not measured" if nominal is None else f"{material.flops[size] / step_s / nominal:.1%}"
-    memory = "not measured" if peak is None else f"{peak:.1f}"
-    return f"{1000 * step_s:.0f} | {tokens:,.0f} | {mfu} | {memory} | {first:.2f}, {max(later):.2f} |"
+    tokens = sum(batch.num_tokens for batch in batches)
+    phases = Phases(device)
+    trained.step(batches, phases)
+    stall_s = stalls(trained, device)
+    return {
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "tokens": tokens,
+        "first_step_s": first_s,
+        "step_s": step_s,
+        "fastest_step_s": min(times),
+        "tokens_per_s": tokens / step_s,
+        "flops": material.flops[size],
+        "mfu": None if nominal is None else material.flops[size] / step_s / nominal,
+        "peak_bytes": peak_bytes,
+        "losses": losses,
+        "phases_s": phases.seconds | {"hearing, of forward": _hearing_s(trained, batches, device)},
+        **(_kernels(trained, batches, step_s) if device == "cuda" else {}),
+        "stalls_s": stall_s,
+        "checkpoint_bytes": sum(t.numel() * t.element_size() for name, t in moving_tensors(trained, device).items()),
+    }
 
 
 def prepare(material: Material, size: str, device: str, *, compiles: bool, recomputes: bool) -> Trained:
@@ -106,7 +142,8 @@ def prepare(material: Material, size: str, device: str, *, compiles: bool, recom
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not name.startswith(FROZEN))
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return Trained(model, torch.optim.AdamW(list(trained.values()), lr=1e-5, betas=(0.9, 0.95), fused=True), trained)
+    optimizer = torch.optim.AdamW(list(trained.values()), lr=1e-5, betas=(0.9, 0.95), fused=True)
+    return Trained(model, optimizer, trained, torch.device(device))
 
 
 def stalls(trained: Trained, device: str) -> list[float]:
@@ -115,23 +152,57 @@ def stalls(trained: Trained, device: str) -> list[float]:
     return [seconds(device, lambda: copies.take(run_tensors(parts, ranks), still_names(parts))) for _ in range(SAVES)]
 
 
-def seconds(device: str, work: object) -> float:
-    """That some work takes, to the end of what it began on the device."""
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    synchronize()
-    began = time.perf_counter()
-    work()  # type: ignore[operator]
-    synchronize()
-    return time.perf_counter() - began
-
-
-def nominal_of(device: str) -> float | None:
-    """The GPU's operations a second by its name; None for one that is not known, and for a CPU."""
-    name = torch.cuda.get_device_name().lower() if device == "cuda" else ""
-    return next((speed for gpu, speed in NOMINAL_FLOPS_PER_S.items() if gpu in name), None)
+def moving_tensors(trained: Trained, device: str) -> Mapping[str, torch.Tensor]:
+    """What a checkpoint copies."""
+    parts = {"policy": trained}
+    still = still_names(parts)
+    tensors = run_tensors(parts, Ranks(0, 1, torch.device(device)))
+    return {name: tensor for name, tensor in tensors.items() if name not in still}
 
 
 def exact() -> None:
     """As ``training.device.exact_arithmetic`` has it on CUDA."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _hearing_s(trained: Trained, batches: tuple[Batch, ...], device: str) -> float:
+    """Encoder and adaptor of all batches."""
+    moved = [on_device(batch, trained.device) for batch in batches]
+
+    def hear() -> None:
+        with torch.autocast(device, torch.bfloat16, cache_enabled=False):
+            for batch in moved:
+                features(trained.model, batch.heard, batch.features_P)
+
+    return usual_seconds(device, hear, 3, warm_up=1)
+
+
+def _kernels(trained: Trained, batches: tuple[Batch, ...], step_s: float) -> dict[str, Any]:
+    """Milliseconds of one step by kind of kernel and by kernel, and the share of a usual step that the device is at work.
+
+    Empty with a reason where the profiler cannot work on this machine.
+    """
+    try:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+            trained.step(batches)
+            torch.cuda.synchronize()
+        events = [(event.key, event.self_device_time_total / 1000, event.count) for event in profiled.key_averages()]
+    except RuntimeError as error:
+        return {"kernels": [], "kernels_not_measured": str(error)}
+    kinds: dict[str, float] = defaultdict(float)
+    for name, took_ms, _ in events:
+        kinds[kind_of(name)] += took_ms
+    return {
+        "busy": sum(kinds.values()) / 1000 / step_s,
+        "launches": sum(count for *_, count in events),
+        "kinds_ms": dict(sorted(kinds.items(), key=lambda item: -item[1])),
+        "kernels": sorted(events, key=lambda event: -event[1])[:KERNELS],
+    }
+
+
+def kind_of(kernel: str) -> str:
+    """What a kernel does, by its name."""
+    name = kernel.lower()
+    return next((kind for kind, marks in KINDS.items() if any(mark in name for mark in marks)), "elementwise and others")
