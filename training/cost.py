@@ -12,7 +12,7 @@ F encoder frames (25 Hz), N patches (12.5 Hz), T positions of the decoder.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from training.config import ModelConfig
 from training.lengths import num_adaptor_frames, num_mel_frames
@@ -55,6 +55,12 @@ class Work:
             encoder_frames=frames,
             patches=num_adaptor_frames(frames),
         )
+
+    def stretched(self, times: float) -> Work:
+        """The same with audio that lasts so many times as long; the encoder's attention grows by the square."""
+        linear = ("mel_frames", "encoder_positions", "encoder_frames", "patches")
+        longer = {name: getattr(self, name) * times for name in linear}
+        return replace(self, **longer, encoder_pairs=self.encoder_pairs * times**2)
 
     def __add__(self, other: Work) -> Work:
         return Work(*(getattr(self, entry.name) + getattr(other, entry.name) for entry in fields(self)))

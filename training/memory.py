@@ -2,7 +2,9 @@
 
 Counted from what each operation of the model saves for its backward pass; tests hold the sums against autograd's own hooks and
 the peak against the allocator's. Under FSDP2 weights, gradients and moments are float32 shards of ``world_size`` devices, and the
-layers at work are gathered in the type of computation. E, D, I, C as in ``cost``; e bytes of an activation.
+layers at work are gathered in float32. Where products are narrower (autocast), they multiply copies of weights and of what comes
+in, which autograd keeps for the backward pass; norms and the residual stream stay float32. E, D, I, C as in ``cost``; e bytes of a
+number in a product.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ class Placement:
     """Where and how a step is computed."""
 
     world_size: int = 1
-    activation_bytes: int = 4  # 4: float32, 2: bfloat16
+    activation_bytes: int = 4  # of a number in a product. 4: float32, 2: bfloat16, by autocast
     is_cuda: bool = False  # attention reads key-value heads as they are; on the CPU each head has a copy
     recomputes: bool = False  # the decoder's blocks keep their inputs only
 
     @property
-    def gathers(self) -> bool:
-        return self.world_size > 1 or self.activation_bytes < MASTER_BYTES
+    def is_narrow(self) -> bool:
+        return self.activation_bytes < MASTER_BYTES
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class StepMemory:
     weights: float
     moments: float
     gradients: float
-    gathered: float
+    gathered: float  # whole weights of sharded ones, and narrow copies of weights
     activations: float
     workspace: float
     is_accumulating: bool  # gradients of earlier micro-batches lie beside the activations of this one
@@ -68,27 +70,55 @@ def step_memory(
     every, own = sum(sizes.values()), sum(sizes[group] for group in trained)
     shard = MASTER_BYTES / placement.world_size
     layer = sizes[Group.DECODER] / config.decoder.num_layers
-    gathered = sizes[Group.EMBEDDING] + sizes[Group.HEAD] + GATHERED_LAYERS * layer
-    kept = ctc_activations(config, batch) if is_ctc else token_activations(config, batch, trained, placement)
+    gathered = MASTER_BYTES * (sizes[Group.EMBEDDING] + sizes[Group.HEAD] + GATHERED_LAYERS * layer)
+    copied = placement.activation_bytes * sizes[Group.HEAD] + (0 if is_ctc else narrow_weights(sizes, trained, placement))
+    kept = ctc_activations(config, batch, placement) if is_ctc else token_activations(config, batch, trained, placement)
+    kept += narrow_weights(sizes, trained, placement)
     moments = [_hearing(config, batch, placement) - kept]  # the encoder is done before the decoder keeps anything
     if not is_ctc:
-        moments += [_block_at_work(config, batch, trained, placement), _head(sizes, num_rows, batch, trained, placement)]
+        again = placement.activation_bytes * layer if placement.is_narrow and placement.recomputes else 0.0
+        moments += [
+            _block_at_work(config, batch, trained, placement) + again,
+            _head(sizes, num_rows, batch, trained, placement),
+        ]
     return StepMemory(
         weights=every * shard,
         moments=2 * own * shard,
         gradients=own * shard,
-        gathered=gathered * placement.activation_bytes if placement.gathers else 0.0,
+        gathered=gathered * MASTER_BYTES if placement.world_size > 1 else 0.0,
         activations=kept,
         workspace=max(0.0, *moments),
         is_accumulating=is_accumulating,
     )
 
 
+def narrow_weights(sizes: Mapping[Group, int], trained: Collection[Group], placement: Placement) -> float:
+    """Bytes of the weights' narrow copies that autograd keeps: of what hears where it is trained, and of the decoder's blocks.
+
+    Blocks that run again have theirs only then, and those below everything that is trained have none.
+    """
+    if not placement.is_narrow:
+        return 0.0
+    groups = {Group.ENCODER, Group.CTC_HEAD, Group.ADAPTOR} & set(trained)
+    if {Group.ADAPTOR, Group.EMBEDDING, Group.DECODER} & set(trained) and not placement.recomputes:
+        groups |= {Group.DECODER}
+    return float(placement.activation_bytes * sum(sizes[group] for group in groups))
+
+
+def narrow_weights(sizes: Mapping[Group, int], trained: Collection[Group], placement: Placement) -> float:
+    """Bytes of the copies of weights that autograd keeps between forward and backward pass; 0 in float32.
+
+    The decoder's, unless its blocks are computed again, and those of the adaptor that is trained; the head keeps none.
+    """
+    decoder = 0 if placement.recomputes else sizes[Group.DECODER]
+    adaptor = sizes[Group.ADAPTOR] if Group.ADAPTOR in trained else 0
+    return placement.activation_bytes * (decoder + adaptor) if placement.is_narrow else 0.0
+
+
 def token_activations(config: ModelConfig, batch: Work, trained: Collection[Group], placement: Placement) -> float:
-    """Bytes that autograd keeps between forward and backward pass of a batch of examples."""
+    """Bytes that autograd keeps between forward and backward pass of a batch of examples, copies of weights left out."""
     e, decoder, encoder = placement.activation_bytes, config.decoder, config.encoder
-    block = e * decoder.width if placement.recomputes else block_activations(config, trained, placement)
-    norm = (MASTER_BYTES + (e if Group.DECODER in trained else 0)) * decoder.width
+    block = MASTER_BYTES * decoder.width if placement.recomputes else block_activations(config, trained, placement)
     angles = 2 * MASTER_BYTES * decoder.head_width
     adaptor = e * (4 * encoder.width + config.adaptor.inner_width) if Group.ADAPTOR in trained else 0
     head = e * decoder.width
@@ -96,7 +126,7 @@ def token_activations(config: ModelConfig, batch: Work, trained: Collection[Grou
     return (
         (decoder.num_layers * block + angles) * batch.positions
         - untouched * (batch.positions - batch.targets)
-        + (norm + head) * batch.targets
+        + (_norm_activations(config, trained) + head) * batch.targets
         + adaptor * batch.patches
     )
 
@@ -104,31 +134,42 @@ def token_activations(config: ModelConfig, batch: Work, trained: Collection[Grou
 def block_activations(config: ModelConfig, trained: Collection[Group], placement: Placement) -> float:
     """Bytes that one block of the decoder keeps for each position.
 
-    Two norms keep their input in float32; attention its queries, keys, values and output; SwiGLU three tables. Only where
-    weights have gradients do norms and products keep what they multiply them by.
+    Attention keeps its queries, keys, values and output; SwiGLU three tables. Only where weights have gradients do products keep what
+    they multiply them by: a narrow copy for each of them, which in float32 is one tensor for all.
     """
     e, decoder = placement.activation_bytes, config.decoder
     kv_width = decoder.width if not placement.is_cuda else decoder.num_kv_heads * decoder.head_width
-    norm = MASTER_BYTES * decoder.width + MASTER_BYTES
     attention = e * (2 * decoder.width + 2 * kv_width) + MASTER_BYTES * decoder.num_heads
-    for_weights = e * 2 * decoder.width if Group.DECODER in trained else 0
-    return norm + attention + for_weights + leaving_activations(config, trained, placement)
+    copies = 3 if placement.is_narrow else 1  # queries, keys, values
+    for_weights = e * copies * decoder.width if Group.DECODER in trained else 0
+    return _norm_activations(config, trained) + attention + for_weights + leaving_activations(config, trained, placement)
 
 
 def leaving_activations(config: ModelConfig, trained: Collection[Group], placement: Placement) -> float:
     """The part of it that comes of what follows the mixing."""
     e, decoder = placement.activation_bytes, config.decoder
-    norm = MASTER_BYTES * decoder.width + MASTER_BYTES
-    for_weights = e * (2 * decoder.width + decoder.inner_width) if Group.DECODER in trained else 0
-    return norm + e * 3 * decoder.inner_width + for_weights
+    copies = 2 if placement.is_narrow else 1  # gate, up
+    for_weights = e * (copies * decoder.width + decoder.inner_width) if Group.DECODER in trained else 0
+    return _norm_activations(config, trained) + e * 3 * decoder.inner_width + for_weights
 
 
-def ctc_activations(config: ModelConfig, batch: Work) -> float:
-    """The same of a stage that trains the encoder, which is computed in float32: 16 tables of E a block and position."""
-    encoder = config.encoder
-    blocks = (16 * encoder.num_layers + 4) * encoder.width * batch.encoder_positions
-    stem = (encoder.num_mels + 2 * encoder.width) * batch.mel_frames
-    return MASTER_BYTES * (blocks + stem)
+def _norm_activations(config: ModelConfig, trained: Collection[Group]) -> float:
+    """A norm keeps its input and that one's size in float32, and what its weights multiply where they have gradients."""
+    width = config.decoder.width
+    return MASTER_BYTES * (width + 1 + (width if Group.DECODER in trained else 0))
+
+
+def ctc_activations(config: ModelConfig, batch: Work, placement: Placement) -> float:
+    """The same of a stage that trains the encoder, for each block and position.
+
+    Two norms keep their inputs in float32; six products what they multiply (where it is narrow, a copy for each of queries, keys and
+    values); attention its output, and the activation function its input.
+    """
+    e, encoder = placement.activation_bytes, config.encoder
+    block = 2 * MASTER_BYTES + e * (16 if placement.is_narrow else 14)
+    pooled = MASTER_BYTES + 2 * e  # what goes into the pooling, and the convolution and norm around the blocks
+    blocks = (encoder.num_layers * block + pooled) * encoder.width * batch.encoder_positions
+    return blocks + e * (encoder.num_mels + 2 * encoder.width) * batch.mel_frames
 
 
 def _hearing(config: ModelConfig, batch: Work, placement: Placement) -> float:
@@ -145,6 +186,8 @@ def _block_at_work(config: ModelConfig, batch: Work, trained: Collection[Group],
 
 
 def _head(sizes: Mapping[Group, int], num_rows: int, batch: Work, trained: Collection[Group], placement: Placement) -> float:
-    """A chunk's tables, and the gradient of the head's weights in float32."""
+    """A chunk's tables, the gradient of the head's weights in float32, and their narrow copy."""
     chunk = min(batch.targets, TOKENS_AT_ONCE if placement.is_cuda else CPU_TOKENS_AT_ONCE)
-    return MASTER_BYTES * (HEAD_TABLES * num_rows * chunk + (sizes[Group.HEAD] if Group.HEAD in trained else 0))
+    gradient = MASTER_BYTES * sizes[Group.HEAD] if Group.HEAD in trained else 0
+    copy = placement.activation_bytes * sizes[Group.HEAD] if placement.is_narrow else 0
+    return MASTER_BYTES * HEAD_TABLES * num_rows * chunk + gradient + copy

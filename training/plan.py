@@ -118,7 +118,7 @@ class Planner:
         for task, draft in drafts.items():
             drawn = tokens * draft.plan.share
             examples = stage.num_steps * stage.batch_documents if isinstance(stage, CtcStage) else drawn / draft.work.positions
-            work += draft.work * examples
+            work += mean_work([draft.work.stretched(times) for times in stretches_of(stage)]) * examples
             tasks[task.value] = replace(draft.plan, examples=examples, tokens=drawn, mean_tokens=draft.work.positions)
         masked = masked_ids(stage, self.vocabulary)
         flops = stage_flops(
@@ -191,7 +191,7 @@ class Planner:
     def _memory(self, stage: Stage, works: list[Work], devices: int, parts: int, *, recomputes: bool) -> StepMemory:
         is_ctc = isinstance(stage, CtcStage)
         if isinstance(stage, CtcStage):
-            batch = works[0] * (stage.batch_documents / (devices * parts))
+            batch = works[0].stretched(max(stretches_of(stage))) * (stage.batch_documents / (devices * parts))
         else:
             positions = stage.sequence_length * stage.sequences_per_step / (devices * parts)
             batch = widest([work * (positions / work.positions) for work in works])
@@ -207,6 +207,17 @@ class Planner:
             is_ctc=is_ctc,
             is_accumulating=parts > 1,
         )
+
+
+def stretches_of(stage: Stage) -> list[float]:
+    """How many times as long audio is heard as it is, each equally often: slow speech lasts longer. Some recipes change the speed."""
+    speed = stage.augment.speed if isinstance(stage, CtcStage) else None
+    return [1.0 / factor for factor in speed.factors] if speed else [1.0]
+
+
+def mean_work(works: list[Work]) -> Work:
+    """Of every quantity the mean."""
+    return sum(works, Work()) * (1.0 / len(works))
 
 
 def widest(works: list[Work]) -> Work:

@@ -8,8 +8,9 @@ import pytest
 from manifests.errors import RequestError
 from training.config import model_config
 from training.cost import Work, stage_flops
-from training.data import DocumentReader, task_documents
+from training.data import Batching, DocumentReader, stage_data, task_documents
 from training.examples import ExampleMaker
+from training.figures import StagePlan
 from training.inputs import check_curriculum, growing_stage, open_inputs
 from training.machines import Machine, find_machine
 from training.plan import make_plan, make_plan_without_pack, widest
@@ -47,6 +48,31 @@ def test_a_stage_of_a_pack_costs_what_its_examples_cost(chord_pack: Any, demo_re
     assert sum(planned.flops.values()) == pytest.approx(sum(part.total for part in flops.values()))
     assert planned.wall_hours == pytest.approx(sum(planned.flops.values()) / (CPU.flops_per_s * CPU.efficiency) / 3600)
     assert planned.tasks["asr"].passes == pytest.approx(planned.tokens / sum(len(example.ids) for example in examples))
+
+
+def test_audio_is_counted_as_long_as_its_speeds_make_it(chord_pack: Any, make_recipe: Recipes, curriculum_of: Any) -> None:
+    """Time and operations by all speeds, memory by the slowest."""
+    stage, *_ = curriculum_of(12)
+
+    def planned(*factors: float) -> StagePlan:
+        recipe = make_recipe([{**stage, "augment": {"speed": {"factors": factors}}}])
+        return make_plan(open_inputs(recipe, chord_pack.pack, chord_pack.tokenizer), CPU).stages[0]
+
+    slow, plain, both = planned(0.5), planned(1.0), planned(0.5, 1.0)
+    assert sum(both.flops.values()) == pytest.approx((sum(slow.flops.values()) + sum(plain.flops.values())) / 2)
+    assert both.wall_hours == pytest.approx((slow.wall_hours + plain.wall_hours) / 2)
+    assert both.memory == slow.memory
+    assert slow.memory.activations == pytest.approx(2 * plain.memory.activations)
+    # What the stage really hears: 48 documents at drawn speeds.
+    recipe = make_recipe([{**stage, "augment": {"speed": {"factors": [0.5, 1.0]}}}])
+    inputs = open_inputs(recipe, chord_pack.pack, chord_pack.tokenizer)
+    maker, reader = ExampleMaker(inputs.layouts, LossWeights()), DocumentReader(inputs.pack, 1 << 30)
+    data = stage_data(inputs.train, reader, maker, recipe, recipe.stages[0], Batching(40, 0))
+    batches = [batch for _ in range(12) for batch in data.next_step()]
+    heard = sum((Work.of_piece(int(num) + 2) for batch in batches for num in batch.heard.num_valid_A), Work())
+    vocabulary = inputs.tokenizer.vocabulary
+    flops = stage_flops(model_config("micro"), 0, vocabulary.text_size + 1, heard, recipe.stages[0].train, is_ctc=True)
+    assert sum(both.flops.values()) == pytest.approx(sum(part.total for part in flops.values()), rel=0.1)
 
 
 def test_the_mix_that_is_really_there_is_planned(chord_pack: Any, make_recipe: Recipes, curriculum_of: Any) -> None:
