@@ -43,7 +43,7 @@ class StepMemory:
     weights: float
     moments: float
     gradients: float
-    gathered: float  # whole weights of sharded ones, and narrow copies of weights
+    gathered: float
     activations: float
     workspace: float
     is_accumulating: bool  # gradients of earlier micro-batches lie beside the activations of this one
@@ -70,8 +70,7 @@ def step_memory(
     every, own = sum(sizes.values()), sum(sizes[group] for group in trained)
     shard = MASTER_BYTES / placement.world_size
     layer = sizes[Group.DECODER] / config.decoder.num_layers
-    gathered = MASTER_BYTES * (sizes[Group.EMBEDDING] + sizes[Group.HEAD] + GATHERED_LAYERS * layer)
-    copied = placement.activation_bytes * sizes[Group.HEAD] + (0 if is_ctc else narrow_weights(sizes, trained, placement))
+    gathered = sizes[Group.EMBEDDING] + sizes[Group.HEAD] + GATHERED_LAYERS * layer
     kept = ctc_activations(config, batch, placement) if is_ctc else token_activations(config, batch, trained, placement)
     kept += narrow_weights(sizes, trained, placement)
     moments = [_hearing(config, batch, placement) - kept]  # the encoder is done before the decoder keeps anything
@@ -103,16 +102,6 @@ def narrow_weights(sizes: Mapping[Group, int], trained: Collection[Group], place
     if {Group.ADAPTOR, Group.EMBEDDING, Group.DECODER} & set(trained) and not placement.recomputes:
         groups |= {Group.DECODER}
     return float(placement.activation_bytes * sum(sizes[group] for group in groups))
-
-
-def narrow_weights(sizes: Mapping[Group, int], trained: Collection[Group], placement: Placement) -> float:
-    """Bytes of the copies of weights that autograd keeps between forward and backward pass; 0 in float32.
-
-    The decoder's, unless its blocks are computed again, and those of the adaptor that is trained; the head keeps none.
-    """
-    decoder = 0 if placement.recomputes else sizes[Group.DECODER]
-    adaptor = sizes[Group.ADAPTOR] if Group.ADAPTOR in trained else 0
-    return placement.activation_bytes * (decoder + adaptor) if placement.is_narrow else 0.0
 
 
 def token_activations(config: ModelConfig, batch: Work, trained: Collection[Group], placement: Placement) -> float:
