@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from benchmarks.gpu.page import lines_of, page
 
 NEEDS_TORCH = (2, 11)
 LEAST_S, MOST_S = 20.0, 240.0  # of a part: with less left it is not begun; with more it is ended
+SAID_LINES = 40  # of what a part that failed has printed, kept with the rest
+ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
 BLOCKS = ("eager", "compiled", "free")
 
 Found = dict[str, Any]
@@ -110,14 +113,16 @@ def found_by(part: Found, logs: Path, left_s: float, most_s: float = MOST_S) -> 
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code != 0:
-        return {"not_measured": f"it ended with {code}: {last_line(log)}; see {log}"}
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SAID_LINES:]
+        return {"not_measured": f"it ended with {code}: {reason_in(said)}; see {log}", "said": said}
     return {**json.loads(out.read_text(encoding="utf-8")), "took_s": round(time.monotonic() - began, 1)}
 
 
-def last_line(log: Path) -> str:
-    """What a process said last."""
-    said = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return said[-1][-300:] if said else "it said nothing"
+def reason_in(said: Sequence[str]) -> str:
+    """The line that names the last error a process told of, else its last line: CUDA's errors end with advice."""
+    lines = [line.strip() for line in said if line.strip()]
+    errors = [line for line in lines if ERROR.match(line)]
+    return [*lines, *errors][-1][-300:] if lines else "it said nothing"
 
 
 if __name__ == "__main__":

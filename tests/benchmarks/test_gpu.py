@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.__main__ import LEAST_S, found_by, why_not
+from benchmarks.gpu.__main__ import LEAST_S, found_by, reason_in, why_not
 from benchmarks.gpu.kernels import compare
 from benchmarks.gpu.made_material import make
 from benchmarks.gpu.material import load, save
@@ -85,6 +85,13 @@ def test_a_part_that_takes_too_long_and_one_without_time_are_reasons(tmp_path: P
     began = time.monotonic()
     assert "had not ended after 0 s" in found_by(part, tmp_path, LEAST_S, most_s=0.1)["not_measured"]
     assert time.monotonic() - began < 10
+
+
+def test_the_reason_is_the_error_and_not_the_advice_behind_it() -> None:
+    told = "Traceback (most recent call last):\n  File x\ntorch.AcceleratorError: CUDA error: misaligned address\nCompile with `DSA`.\n\n"
+    assert reason_in(told.splitlines()) == "torch.AcceleratorError: CUDA error: misaligned address"
+    assert reason_in(["Killed", ""]) == "Killed"
+    assert reason_in([]) == "it said nothing"
 
 
 def test_shares_and_aims_are_told() -> None:
