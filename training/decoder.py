@@ -171,7 +171,8 @@ class Decoder(nn.Module):
             mix = partial(attend, spans=spans) if step is None else partial(step.attend, number)
             wanted_N = places_N if number == self.config.num_layers - 1 else None
             if self.recomputes and torch.is_grad_enabled():
-                x_BTD = checkpoint(layer, x_BTD, cos_B1TW, sin_B1TW, mix, wanted_N, use_reentrant=False)
+                # Nothing in a block is drawn, so no generator's state has to be kept for it.
+                x_BTD = checkpoint(layer, x_BTD, cos_B1TW, sin_B1TW, mix, wanted_N, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_BTD = layer(x_BTD, cos_B1TW, sin_B1TW, mix, wanted_N)
         found[self.config.num_layers] = self.norm(x_BTD)
