@@ -24,6 +24,7 @@ from manifests.tars import Member, read_index, read_member, read_true_index
 
 FORMAT_VERSION = 2
 TAKEN = "takedowns.json"
+AUDIO = ".flac"  # how a member of audio is called, behind document and turn
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,16 @@ class Pack:
             return rows
         return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=pa.array(sorted(self.taken_keys), pa.string()))))
 
-    def read(self, shard: str, key: str) -> Document:
-        """One document by shard and key, as ``documents`` lists them. Raises RequestError for one that was taken down."""
+    def read(self, shard: str, key: str, *, with_audio: bool = True) -> Document:
+        """One document by shard and key, as ``documents`` lists them. Raises RequestError for one that was taken down.
+
+        Audio that nobody wants need not be decoded, which is nearly all of the time that reading takes.
+        """
         if key in self.taken_keys:
             raise RequestError(f"document {key!r} of pack {self.store.uri!r} was taken down; leave it out")
         members = self._data(shard, key)
+        if not with_audio:
+            members = {name: data for name, data in members.items() if not name.endswith(AUDIO)}
         facts = json.loads(members[f"{key}.json"])
         turns = tuple(_turn(members, f"{key}.{number}", turn) for number, turn in enumerate(facts["turns"]))
         return Document(key, facts, turns, facts["relation"])
@@ -191,7 +197,7 @@ class Pack:
 
 def _turn(members: Mapping[str, bytes], name: str, facts: Mapping[str, Any]) -> Turn:
     """The turn whose members begin with ``name``."""
-    audio, codes = members.get(f"{name}.flac"), members.get(f"{name}.codes.npy")
+    audio, codes = members.get(name + AUDIO), members.get(f"{name}.codes.npy")
     role, text, language, speaker = (facts.get(fact) for fact in ("role", "text", "language", "speaker_label"))
     return Turn(
         role,

@@ -125,6 +125,6 @@ def _document(entry: Entry, reader: DocumentReader, letters: Letters) -> CodesAn
 
 def real_codes(entry: Entry, reader: DocumentReader) -> np.ndarray:
     """uint16 ``[F]`` of a document with one turn, as the pack has them."""
-    codes = reader.read(entry).turns[entry.turns[0].number].codes
+    codes = reader.read(entry, with_audio=False).turns[entry.turns[0].number].codes
     assert codes is not None, "a TTS document has codes; ``serves`` said so"
     return codes

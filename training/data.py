@@ -23,37 +23,64 @@ from training.documents import Split
 from training.entries import Entry
 from training.examples import NO_DOCUMENT, Example, ExampleMaker, recombine
 from training.feature_cache import FeatureCache
-from training.layouts import WITHOUT_READING
+from training.layouts import WITHOUT_HEARING, WITHOUT_READING
 from training.order import Order, generator
 from training.packing import PackedSequence, Packer
 from training.recipe import CtcStage, PretrainStage, Stage, Task, TrainingRecipe
 
+FACTS_BYTES = 1 << 12  # of a document besides its arrays: K.json as Python's objects is ten times the file
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A document in memory, which may have been read without its audio."""
+
+    document: Document
+    has_audio: bool
+
+    @property
+    def num_bytes(self) -> int:
+        arrays = [array for turn in self.document.turns for array in (turn.audio, turn.codes) if array is not None]
+        return FACTS_BYTES + sum(int(array.nbytes) for array in arrays)
+
 
 class DocumentReader:
-    """Documents of a pack by entry, read lazily; the last ones stay in memory, up to a number of bytes of audio.
+    """Documents of a pack by entry, read lazily; the last ones stay in memory, up to a number of bytes, nearly all of them audio.
 
     Measures read here while the next steps are worked out: one thread at a time.
     """
 
     def __init__(self, pack: Pack, cached_audio_bytes: int) -> None:
         self._pack, self._room, self._lock = pack, cached_audio_bytes, threading.Lock()
-        self._cache: OrderedDict[tuple[str, str], Document] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], Kept] = OrderedDict()
 
-    def read(self, entry: Entry) -> Document:
-        """Raises WorkError where the shard is gone or damaged, naming it and the document."""
+    def read_for(self, task: Task, entry: Entry) -> Document | None:
+        """What an example of the task is made of besides the entry: none for text, and without audio where none is heard.
+
+        Raises as ``read``.
+        """
+        return None if task in WITHOUT_READING else self.read(entry, with_audio=task not in WITHOUT_HEARING)
+
+    def read(self, entry: Entry, *, with_audio: bool = True) -> Document:
+        """Raises WorkError where the shard is gone or damaged, naming it and the document.
+
+        Without audio it may have some all the same: it was kept.
+        """
         where = (entry.shard, entry.key)
         with self._lock:
-            if where not in self._cache:
-                self._cache[where] = self._whole(entry)
-                self._room -= _audio_bytes(self._cache[where])
-                while self._room < 0 and len(self._cache) > 1:
-                    self._room += _audio_bytes(self._cache.popitem(last=False)[1])
-            self._cache.move_to_end(where)
-            return self._cache[where]
+            kept = self._cache.pop(where, None)
+            if kept is None or (with_audio and not kept.has_audio):
+                self._room += kept.num_bytes if kept else 0
+                kept = Kept(self._whole(entry, with_audio), with_audio)
+                self._room -= kept.num_bytes
+            self._cache[where] = kept  # the last to be put out
+            while self._room < 0 and len(self._cache) > 1:
+                self._room += self._cache.popitem(last=False)[1].num_bytes
+            return kept.document
 
-    def _whole(self, entry: Entry) -> Document:
+    def _whole(self, entry: Entry, with_audio: bool) -> Document:
         try:
-            return self._pack.read(entry.shard, entry.key)
+            return self._pack.read(entry.shard, entry.key, with_audio=with_audio)
         # LibsndfileError, which a damaged FLAC raises, is a RuntimeError.
         except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise WorkError(
@@ -168,8 +195,8 @@ class TaskDocuments:
         return self._reader.read(self.entry(position))
 
     def example(self, position: int) -> Example:
-        document = None if self.task in WITHOUT_READING else self.document(position)
-        return self.maker.make(self.task, self.entry(position), document)
+        entry = self.entry(position)
+        return self.maker.make(self.task, entry, self._reader.read_for(self.task, entry))
 
     def pass_by(self, position: int) -> None:
         """Another process takes the example: nothing of it need be kept."""
@@ -332,7 +359,3 @@ def _check_identity(own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     found = {name: state[name] for name in own}
     if found != own:
         raise MismatchError(f"data order of {found} cannot go on as {own}; resume with the recipe that began the run")
-
-
-def _audio_bytes(document: Document) -> int:
-    return sum(int(turn.audio.nbytes) for turn in document.turns if turn.audio is not None)

@@ -126,7 +126,7 @@ class HeldOut:
 
     def _prompts(self, task: Task, entries: Sequence[Entry]) -> list[Prompt]:
         maker = ExampleMaker(self.layouts, LossWeights())
-        return [Prompt.of_example(maker.make(task, entry, self.reader.read(entry))) for entry in entries]
+        return [Prompt.of_example(maker.make(task, entry, self.reader.read_for(task, entry))) for entry in entries]
 
     def _answers(self, model: StepAudio2, prompts: Sequence[Prompt], sampling: Sampling, masked: slice | None) -> list[Answer]:
         """In the order of the prompts; those of like lengths are worked out together."""

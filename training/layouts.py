@@ -74,6 +74,8 @@ NEEDS = {
 
 # Tasks whose examples are made of the manifest alone: no member of a shard is read for them.
 WITHOUT_READING = frozenset({Task.TEXT, Task.REPEAT})
+# Tasks whose examples hear nothing: of a document's members, those of audio are not needed.
+WITHOUT_HEARING = WITHOUT_READING | {Task.TTS, Task.T2ST, Task.CONTINUATION}
 
 
 class Lacking(Exception):

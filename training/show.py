@@ -19,7 +19,7 @@ from training.data import DocumentReader
 from training.documents import read_split
 from training.examples import Example, ExampleMaker
 from training.inputs import check_belongs
-from training.layouts import WITHOUT_READING, Layouts
+from training.layouts import Layouts
 from training.prompts import Prompts
 from training.recipe import LossWeights, PretrainStage, Task, TrainingRecipe
 
@@ -93,7 +93,7 @@ def show_example(
             f"(refused: {dict(found.refused[task])}); count from 0, or show another task"
         )
     entry = found.entries[places[index]]
-    document = None if task in WITHOUT_READING else DocumentReader(pack, ONE_DOCUMENT).read(entry)
+    document = DocumentReader(pack, ONE_DOCUMENT).read_for(task, entry)
     example = ExampleMaker(layouts, weights).make(task, entry, document)
     return ShownExample(
         task=task.value,

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from manifests import packs
 from manifests.errors import MismatchError, RequestError
 from manifests.packs import Document, Pack
 from tokenization.artifact import Tokenizer
 from training.batches import Batch, CtcBatch
-from training.data import Batching, DocumentReader, PackedData, StageData, served_shares, stage_data, task_documents
+from training.data import FACTS_BYTES, Batching, DocumentReader, PackedData, StageData, served_shares, stage_data, task_documents
 from training.documents import Split, read_split
 from training.entries import Entry
 from training.examples import NO_DOCUMENT, ExampleMaker
@@ -175,6 +176,30 @@ def test_a_small_cache_changes_nothing_that_is_read(opened: Opened) -> None:
     assert len(large._cache) == 12
 
 
+def test_audio_is_decoded_for_those_who_hear_it(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    whole = packs.decode_flac
+    monkeypatch.setattr(packs, "decode_flac", lambda data: (decoded.append(len(data)), whole(data))[1])
+    entry = opened.split(512).entries[0]
+    reader, deaf = DocumentReader(opened.pack, 1 << 24), DocumentReader(opened.pack, 1 << 24)
+    spoken = reader.read_for(Task.TTS, entry)
+    assert spoken.turns[0].audio is None
+    assert decoded == []
+    heard = reader.read_for(Task.ASR, entry)  # kept without audio, and read again
+    assert len(heard.turns[0].audio) == entry.turns[0].num_samples
+    assert reader.read_for(Task.TTS, entry) is heard is reader.read(entry)
+    assert len(decoded) == 1
+    # What is said is the same, with audio and without.
+    one, other = (opened.maker.make(Task.TTS, entry, document) for document in (spoken, heard))
+    assert np.array_equal(one.ids, other.ids)
+    assert reader._room == (1 << 24) - FACTS_BYTES - heard.turns[0].audio.nbytes - heard.turns[0].codes.nbytes
+    for each in opened.split(512).entries[:12]:
+        deaf.read_for(Task.TTS, each)
+    assert 12 * FACTS_BYTES < (1 << 24) - deaf._room < 13 * FACTS_BYTES
+    assert reader.read_for(Task.TEXT, entry) is None
+    assert len(decoded) == 1
+
+
 def test_repeats_are_as_long_as_they_say_and_fit_their_sequences(opened: Opened, demo_recipe: TrainingRecipe) -> None:
     stage = demo_recipe.stages[1].model_copy(update={"sequence_length": 80})
     repeats = task_documents(opened.split(80), opened.reader, opened.maker, demo_recipe, stage)[Task.REPEAT]
@@ -258,5 +283,5 @@ class PackInMemory:
         self.store = pack.store
         self._documents = {entry.key: pack.read(entry.shard, entry.key) for entry in entries}
 
-    def read(self, shard: str, key: str) -> Document:
+    def read(self, shard: str, key: str, *, with_audio: bool) -> Document:
         return self._documents[key]

@@ -18,7 +18,7 @@ from tests.training.made_documents import Made, turn
 from tokenization.text import TextTokenizer
 from tokenization.vocabulary import Vocabulary
 from training.examples import ExampleMaker
-from training.layouts import Layouts
+from training.layouts import WITHOUT_HEARING, Layouts
 from training.prompts import Prompts
 from training.recipe import LossWeights, Task
 from training.show import stretches_of
@@ -65,6 +65,7 @@ def built(task: Task) -> dict[str, Any]:
 @pytest.mark.parametrize("task", list(Task))
 def test_the_example_is_the_committed_one(task: Task) -> None:
     path, found = FOLDER / f"{task.value}.json", built(task)
+    assert bool(found["audio_samples"]) == (task not in WITHOUT_HEARING)
     if os.environ.get("STEPWELL_WRITE_GOLDEN"):
         shown = ",\n  ".join(json.dumps(line, ensure_ascii=False) for line in found["shown"])
         rest = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items() if name != "shown")

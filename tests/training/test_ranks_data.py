@@ -26,9 +26,9 @@ class CountingReader(DocumentReader):
         super().__init__(pack, 1 << 24)
         self.keys: list[str] = []
 
-    def read(self, entry: Entry) -> Any:
+    def read(self, entry: Entry, *, with_audio: bool = True) -> Any:
         self.keys.append(entry.key)
-        return super().read(entry)
+        return super().read(entry, with_audio=with_audio)
 
 
 class Bench:
