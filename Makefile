@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: env
 	$(QUIET) $(BIN)/stepwell demo
 
-# Spoken strings of digits from takes to scores, in some forty-five minutes; figures, curves and audio in benchmarks/results/digits.
+# Spoken strings of digits from takes to scores, in some fifty minutes; figures, curves and audio in benchmarks/results/digits.
 digits: env
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.digits
 
