@@ -17,7 +17,6 @@ from typing import Protocol
 import torch
 from torch.distributed.checkpoint import filesystem, state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
@@ -109,7 +108,7 @@ def write_tensors(folder: str, tensors: Mapping[str, torch.Tensor], ranks: Ranks
     Raises on every rank OSError, ValueError or RuntimeError where it failed on one.
     """
     with _plain_errors():
-        writer = PlainWriter(folder)
+        writer = _PlainWriter(folder)
         state_dict_saver.save(dict(tensors), storage_writer=writer, no_dist=ranks.world == 1, process_group=ranks.group)
     own = (f"__{ranks.rank}_", ".metadata" if ranks.is_first else f"__{ranks.rank}_")
     found = ranks.agree(
@@ -168,30 +167,20 @@ def _read(folder: str, tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
         state_dict_loader.load(tensors, checkpoint_id=folder, no_dist=ranks.world == 1, process_group=ranks.group)
 
 
-class PlainWriter(filesystem.FileSystemWriter):
+class _PlainWriter(filesystem.FileSystemWriter):
     """Says of a disk that fails what the disk said: what an exception came of does not travel from rank to rank with it."""
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        with _disk_errors():
+        try:
             return super().write_data(plan, planner)
-
-    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        with _disk_errors():
-            super().finish(metadata, results)
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """A writer that fails while it closes says what it counted; the disk's own word lies behind."""
-    try:
-        yield
-    except Exception as error:
-        found: BaseException | None = error
-        while found is not None and not isinstance(found, OSError):
-            found = found.__cause__ or found.__context__
-        if found is None:
-            raise
-        raise found from None
+        except Exception as error:
+            # A writer of tensors that fails while it closes says what it counted; the disk's own word lies behind.
+            found: BaseException | None = error
+            while found is not None and not isinstance(found, OSError):
+                found = found.__cause__ or found.__context__
+            if found is None:
+                raise
+            raise found from None
 
 
 @contextmanager
