@@ -8,12 +8,14 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from manifests.errors import MismatchError
-from training.recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    from training.recipe import TrainingRecipe
 
 # What cuBLAS asks for before its sums come out the same (CUDA toolkit, "Results reproducibility").
 CUBLAS_WORKSPACE = ":4096:8"
@@ -76,7 +78,11 @@ def exact_arithmetic(threads: int) -> Iterator[None]:
     """
     before_threads, before_exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     before_warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic  # its property is known to no type checker
+    before_filling = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
+    # Every copy would first be filled with NaN, and on a GPU be written twice; nothing here reads what nothing wrote.
+    memory.fill_uninitialized_memory = False
     if torch.cuda.is_available():
         # Read once, when cuBLAS starts; it stays set, since taking it back afterwards would change nothing.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
@@ -86,6 +92,7 @@ def exact_arithmetic(threads: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before_threads)
         torch.use_deterministic_algorithms(before_exact, warn_only=before_warning)
+        memory.fill_uninitialized_memory = before_filling
 
 
 def keep_freed_memory() -> None:

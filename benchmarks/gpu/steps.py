@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from benchmarks.gpu.clock import Phases, seconds, usual_seconds
 from benchmarks.gpu.material import Material
 from training.batches import Batch, on_device
 from training.config import model_config
+from training.device import exact_arithmetic
 from training.model import GROUP_PREFIXES, StepAudio2
 from training.objectives import features, token_sums
 from training.ranks import ALONE, Ranks
@@ -86,8 +86,10 @@ def measure(material: Material, size: str, device: str, steps: int, blocks: str)
     """The figures of a size and a kind of blocks; without recomputation where that fits."""
     reason = ""
     for recomputes in (False, True):
+        arithmetic = nullcontext() if blocks == "free" else exact_arithmetic(torch.get_num_threads())
         try:
-            return {"recomputes": recomputes, **_measure(material, size, device, steps, blocks, recomputes)}
+            with arithmetic:
+                return {"recomputes": recomputes, **_measure(material, size, device, steps, blocks, recomputes)}
         except torch.cuda.OutOfMemoryError as error:
             reason = str(error).split(". ")[0]
         gc.collect()
@@ -96,8 +98,6 @@ def measure(material: Material, size: str, device: str, steps: int, blocks: str)
 
 
 def _measure(material: Material, size: str, device: str, steps: int, blocks: str, recomputes: bool) -> dict[str, Any]:
-    if blocks != "free":
-        exact()
     trained, batches = prepare(material, size, device, compiles=blocks != "eager", recomputes=recomputes), material.batches
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -158,13 +158,6 @@ def moving_tensors(trained: Trained, device: str) -> Mapping[str, torch.Tensor]:
     still = still_names(parts)
     tensors = run_tensors(parts, Ranks(0, 1, torch.device(device)))
     return {name: tensor for name, tensor in tensors.items() if name not in still}
-
-
-def exact() -> None:
-    """As ``training.device.exact_arithmetic`` has it on CUDA."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _hearing_s(trained: Trained, batches: tuple[Batch, ...], device: str) -> float:
