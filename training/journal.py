@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 from manifests.recipes import resolved
@@ -46,8 +47,9 @@ class Journal:
 
     def __exit__(self, _: object, failure: BaseException | None, __: object) -> None:
         try:
-            self._file.close()
-            self._board.close()
+            # Both, or the board's thread goes on to meet the full disk that the file has met.
+            with closing(self._board), closing(self._file):
+                pass
         except OSError:
             if failure is None:  # else a full disk has had its word already
                 raise
