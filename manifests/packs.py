@@ -140,10 +140,10 @@ class Pack:
         path = f"manifest/{split}.parquet"
         try:
             rows = self.store.read_table(path)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise WorkError(
                 f"pack {self.store.uri!r}: {path}, the table of its split {split!r}, cannot be read "
-                f"({type(error).__name__}: {error}); bring it back, or pack again"
+                f"({type(error).__name__}: {' '.join(str(error).split())}); bring it back, or pack again"
             ) from error
         return self.without_taken(rows)
 
