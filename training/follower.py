@@ -49,7 +49,7 @@ class Notes:
 
     def _write(self, message: str) -> None:
         # What cannot be written is in the run's own files too, and no reason to end it.
-        with suppress(OSError), open(self._path, "a", encoding="utf-8") as file:
+        with suppress(OSError), open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(message + "\n")
 
 

@@ -15,7 +15,7 @@ from training.journal import METRICS
 from training.recipe import TrainingRecipe
 
 
-def test_notes_are_read_once_and_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_are_read_once_and_whole(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run" / ".notes"
     read = Notes(str(path))
     written = pickle.loads(pickle.dumps(read))
@@ -23,10 +23,11 @@ def test_notes_are_read_once_and_whole(tmp_path: Path, capsys: pytest.CaptureFix
         say("before there is a folder")
         path.parent.mkdir()
         say("ein Fehler, größer als sonst")
+        say("a path of no UTF-8: /run/\udcff")
         thread = threading.Thread(target=say, args=("said beside",))
         thread.start()
         thread.join()
-        assert read.new_lines() == ["ein Fehler, größer als sonst", "said beside"]
+        assert read.new_lines() == ["ein Fehler, größer als sonst", r"a path of no UTF-8: /run/\udcff", "said beside"]
         with path.open("ab") as file:
             file.write(b"cut off")
         assert read.new_lines() == []
@@ -35,7 +36,7 @@ def test_notes_are_read_once_and_whole(tmp_path: Path, capsys: pytest.CaptureFix
         assert read.new_lines() == ["cut off and whole"]
     say("behind it")
     assert read.new_lines() == []
-    assert len(capsys.readouterr().err.splitlines()) == 4
+    assert len(capfd.readouterr().err.splitlines()) == 5
     read.remove()
     read.remove()
     assert not path.exists()
