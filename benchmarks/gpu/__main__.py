@@ -1,4 +1,4 @@
-"""Training on one GPU, under any ``python3`` with torch 2.11 or later and NumPy; nothing else of this project's environment is needed.
+"""Training on one GPU, under any ``python3`` from 3.11 with torch 2.11 or later and NumPy; nothing else of this project's environment is needed.
 
     .venv/bin/python -m benchmarks.gpu.made_material     (where the environment is; the file travels with the checkout)
     python3 -m benchmarks.gpu [--sizes 0.5b 1.5b 3b] [--blocks eager compiled] [--minutes 9]
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -33,7 +34,7 @@ from typing import Any
 
 from benchmarks.gpu.page import lines_of, page
 
-NEEDS_TORCH = (2, 11)
+NEEDS_PYTHON, NEEDS_TORCH = (3, 11), (2, 11)
 LEAST_S, MOST_S = 20.0, 240.0  # of a part: with less left it is not begun; with more it is ended
 SAID_LINES = 40  # of what a part that failed has printed, kept with the rest
 ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
@@ -44,6 +45,8 @@ Found = dict[str, Any]
 
 def why_not(device: str, file: Path) -> str | None:
     """The reason why nothing can be measured here; None where it can."""
+    if sys.version_info[:2] < NEEDS_PYTHON:
+        return f"Python {platform.python_version()} is older than {'.'.join(map(str, NEEDS_PYTHON))}"
     try:
         import torch
     except ImportError as error:

@@ -138,7 +138,10 @@ def test_what_cannot_be_measured_is_said_and_is_no_failure(absent: str, reason: 
     assert reason in output
 
 
-def test_an_old_torch_and_a_machine_without_a_gpu_are_reasons(monkeypatch: pytest.MonkeyPatch, material: Path) -> None:
+def test_an_old_python_or_torch_and_a_machine_without_a_gpu_are_reasons(monkeypatch: pytest.MonkeyPatch, material: Path) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("sys.version_info", (3, 10, 13, "final", 0))
+        assert str(why_not("cuda", material)).endswith("is older than 3.11")
     monkeypatch.setattr("torch.__version__", "2.8.0+cu128")
     assert "torch 2.8.0+cu128 is older than 2.11" in str(why_not("cuda", material))
     monkeypatch.setattr("torch.__version__", "2.11.0")
