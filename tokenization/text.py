@@ -26,7 +26,7 @@ class TextTokenizer:
             self._bpe: Any = Tokenizer.from_str(data)
         except Exception as error:  # the binding raises bare Exception for every fault in the file
             raise RequestError(f"text tokenizer cannot be read: {error}; give a tokenizer.json of `tokenizers`") from error
-        if not self._bpe.get_vocab(with_added_tokens=False):
+        if self._bpe.get_vocab_size(with_added_tokens=False) == 0:
             raise RequestError("text tokenizer has no ids; give a tokenizer.json of `tokenizers`")
         # A transcript that happens to spell an added token is text; specials come from the vocabulary alone. Published
         # files call some of theirs not special (<tool_call>), which would be read out of texts for all that.
