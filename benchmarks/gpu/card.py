@@ -12,7 +12,7 @@ from training.attention import varlen_kernel
 
 # Dense bfloat16 by data sheet, as in training/machines.py, which needs more than torch.
 NOMINAL_FLOPS_PER_S = {"a100": 312e12, "h100": 989e12, "h200": 989e12}
-SLOWER = ("mig", "nvl", "pcie")  # boards and slices that go by a known name and are slower
+SLOWER = ("mig", "nvl", "h100 pcie")  # boards and slices that go by a known name and are slower
 WIDTH, COPIED_BYTES = {"cuda": 8192, "cpu": 512}, {"cuda": 1 << 30, "cpu": 1 << 24}
 
 

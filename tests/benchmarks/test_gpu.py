@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import card
 from benchmarks.gpu.__main__ import LEAST_S, found_by, reason_in, why_not
 from benchmarks.gpu.kernels import compare
 from benchmarks.gpu.made_material import make
@@ -18,6 +19,7 @@ from benchmarks.gpu.material import load, save
 from benchmarks.gpu.page import page
 from benchmarks.gpu.steps import kind_of
 from tokenization.vocabulary import Vocabulary
+from training import machines
 
 ROOT = Path(__file__).parents[2]
 # Imports as they are where torch was installed and nothing else was: what torch brings, and the checkout. Of this process and those
@@ -85,6 +87,11 @@ def test_a_part_that_takes_too_long_and_one_without_time_are_reasons(tmp_path: P
     began = time.monotonic()
     assert "had not ended after 0 s" in found_by(part, tmp_path, LEAST_S, most_s=0.1)["not_measured"]
     assert time.monotonic() - began < 10
+
+
+def test_nominal_speeds_are_those_that_runs_are_metered_by() -> None:
+    assert {name: machine.flops_per_s for name, machine in machines.GPUS.items()} == card.NOMINAL_FLOPS_PER_S
+    assert machines.SLOWER == card.SLOWER
 
 
 def test_the_reason_is_the_error_and_not_the_advice_behind_it() -> None:
