@@ -38,7 +38,7 @@ from training.tags import tag_numbers
 from training.trainer import StageTrainer
 
 LEFT_OUT_SPEAKER, TEST_TAKES = "fsdd-george", 5
-KINDS = ("spec", "speed", "filter", "noise")
+KINDS = ("spec", "speed", "filter", "ends", "noise")
 AUGMENTS: dict[str, dict[str, Any]] = {"none": {}, **{kind: {kind: {}} for kind in KINDS}, "all": {kind: {} for kind in KINDS}}
 GENDER = {"labels": ["female", "male"], "layer": "source"}
 LEAST_SPEAKERS = 5  # of which one is left out

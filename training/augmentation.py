@@ -21,7 +21,7 @@ from manifests.contracts import MODEL_RATE_HZ
 from manifests.mel import mels_of
 from manifests.packs import Document
 from training.batches import HeardExample
-from training.encoder_recipe import AddedNoise, DrawnFilter, SpecMasks, SpeedFactors
+from training.encoder_recipe import AddedNoise, DrawnFilter, QuietEnds, SpecMasks, SpeedFactors
 from training.examples import Example
 from training.features import HOP_SAMPLES, log_mel
 from training.lengths import LONGEST_SAMPLES, MIN_SAMPLES, num_encoder_frames, num_mel_frames, num_valid_frames
@@ -61,6 +61,8 @@ class HeardDocuments:
             audio_S = at_speed(audio_S, self._recipe.speed, self._draw(position, "speed"), example.ids)
         if self._recipe.filter is not None:
             audio_S = filtered(audio_S, self._recipe.filter, self._draw(position, "filter"))
+        if self._recipe.ends is not None:
+            audio_S = with_ends(audio_S, self._recipe.ends, self._draw(position, "ends"))
         if self._recipe.noise is not None:
             audio_S = with_noise(audio_S, self._recipe.noise, self._draw(position, "noise"), partial(self._other, position))
         mel_CM = log_mel(torch.from_numpy(audio_S), self._num_mels)
@@ -99,6 +101,18 @@ def filtered(audio_S: np.ndarray, recipe: DrawnFilter, draw: np.random.Generator
     mels_B = mels_of(np.fft.rfftfreq(padded, 1.0 / MODEL_RATE_HZ))
     gains_B = 10.0 ** (np.interp(mels_B / mels_of(MODEL_RATE_HZ / 2), edges, gains_db) / 20.0)
     return np.fft.irfft(np.fft.rfft(audio_S, padded) * gains_B, padded)[: len(audio_S)].astype(np.float32)
+
+
+def with_ends(audio_S: np.ndarray, recipe: QuietEnds, draw: np.random.Generator) -> np.ndarray:
+    """Audio between two quiet ends of drawn lengths, or as it is where the encoder could not hear it all."""
+    before, behind = (int(draw.uniform(0.0, recipe.longest_s) * MODEL_RATE_HZ) for _ in range(2))
+    if before + len(audio_S) + behind > LONGEST_SAMPLES:
+        return audio_S
+    noise_S = coloured_noise(before + len(audio_S) + behind, draw.uniform(0.0, 2.0), draw)
+    level = np.mean(np.square(audio_S, dtype=np.float64)) * 10.0 ** (draw.uniform(*recipe.level_db) / 10.0)
+    made_S = noise_S * np.float32(np.sqrt(level / np.mean(np.square(noise_S, dtype=np.float64))))
+    made_S[before : before + len(audio_S)] = audio_S
+    return made_S
 
 
 def with_noise(

@@ -63,6 +63,13 @@ class DrawnFilter(RecipeModel):
         return self
 
 
+class QuietEnds(RecipeModel):
+    """Quiet before and behind the piece: how closely recordings are cut differs, and what stands at the ends must not be told by it."""
+
+    longest_s: PositiveFloat = 0.3  # at each of the two
+    level_db: DecibelRange = (-80.0, -30.0)  # of coloured noise in the ends, against the piece's mean power
+
+
 class AddedNoise(RecipeModel):
     """Noise at a drawn ratio of mean powers, added to a share of the documents (as Deep Speech 2 does, Amodei et al. 2016)."""
 
@@ -77,6 +84,7 @@ class AugmentRecipe(RecipeModel):
 
     speed: SpeedFactors | None = None
     filter: DrawnFilter | None = None
+    ends: QuietEnds | None = None
     noise: AddedNoise | None = None
     spec: SpecMasks | None = None
 

@@ -13,15 +13,16 @@ from pydantic import ValidationError
 from manifests.contracts import MODEL_RATE_HZ
 from manifests.mel import mels_of
 from manifests.packs import Document
-from training.augmentation import HeardDocuments, at_speed, coloured_noise, filtered, with_masks, with_noise
-from training.encoder_recipe import AddedNoise, DrawnFilter, SpecMasks, SpeedFactors
+from training.augmentation import HeardDocuments, at_speed, coloured_noise, filtered, with_ends, with_masks, with_noise
+from training.encoder_recipe import AddedNoise, DrawnFilter, QuietEnds, SpecMasks, SpeedFactors
 from training.examples import Example
 from training.features import log_mel
+from training.lengths import LONGEST_SAMPLES
 from training.order import generator
 from training.recipe import CtcStage, Task
 
 NUM_MELS = 40
-ALL: dict[str, Any] = {"speed": {}, "filter": {}, "noise": {"share": 1.0}, "spec": {}}
+ALL: dict[str, Any] = {"speed": {}, "filter": {}, "ends": {}, "noise": {"share": 1.0}, "spec": {}}
 
 
 def tone(hz: float, num_samples: int = 16_000) -> np.ndarray:
@@ -90,8 +91,9 @@ def test_changes_depend_on_seed_stage_and_position_alone() -> None:
 
 
 def test_one_kind_of_change_does_not_move_what_another_draws() -> None:
+    no_ends = {kind: recipe for kind, recipe in ALL.items() if kind != "ends"}
     with_speed = [len(heard({"speed": {}}).example(position).example.audio[0]) for position in range(12)]
-    with_all = [len(heard(ALL).example(position).example.audio[0]) for position in range(12)]
+    with_all = [len(heard(no_ends).example(position).example.audio[0]) for position in range(12)]
     assert with_speed == with_all
     assert set(with_speed) == {17_778, 16_000, 14_545}
 
@@ -162,6 +164,29 @@ def test_the_end_of_a_piece_does_not_ring_into_its_beginning() -> None:
     click[-1] = 1.0
     made = filtered(click, DrawnFilter(), generator("a"))
     assert np.abs(made[:2048]).max() < 1e-4 < np.abs(made[-8:-1]).max()
+
+
+def test_ends_are_as_long_and_as_quiet_as_allowed() -> None:
+    audio = tone(500.0, 4000)
+    recipe = QuietEnds(longest_s=0.2, level_db=(-50.0, -40.0))
+    befores, levels = [], []
+    for number in range(100):
+        made = with_ends(audio, recipe, generator(f"{number}"))
+        assert made.dtype == np.float32
+        places = np.lib.stride_tricks.sliding_window_view(made, len(audio))
+        (before,) = np.flatnonzero((places == audio).all(1))  # as it was, once
+        quiet = np.concatenate([made[:before], made[before + len(audio) :]]).astype(np.float64)
+        assert len(made) <= len(audio) + 2 * 3200
+        befores.append(before)
+        levels.append(10 * np.log10(np.mean(quiet**2) / np.mean(audio.astype(np.float64) ** 2)))
+    assert min(befores) < 160
+    assert 3040 < max(befores) <= 3200
+    assert np.mean(levels) == pytest.approx(-45.0, abs=1.5)
+
+
+def test_ends_that_the_encoder_could_not_hear_are_left_away() -> None:
+    audio = tone(500.0, LONGEST_SAMPLES - 10)
+    assert with_ends(audio, QuietEnds(), generator("a")) is audio
 
 
 def test_filters_that_cannot_be_drawn_are_refused() -> None:
