@@ -8,6 +8,7 @@ Shapes: S audio samples, C mel bands, M mel frames, B bins of a spectrum.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -97,7 +98,8 @@ def filtered(audio_S: np.ndarray, recipe: DrawnFilter, draw: np.random.Generator
     inner = np.sort(draw.uniform(0.0, 1.0 - num_bands * recipe.min_band_share, num_bands - 1))
     edges = np.concatenate([[0.0], inner + recipe.min_band_share * np.arange(1, num_bands), [1.0]])
     gains_db = draw.uniform(*recipe.gain_db, len(edges)) + draw.uniform(*recipe.level_db)
-    padded = len(audio_S) + RING_SAMPLES  # or the end would ring into the beginning
+    # Padded, or the end would ring into the beginning; to whole blocks, for lengths of large prime factors take ten times as long.
+    padded = RING_SAMPLES * (1 + math.ceil(len(audio_S) / RING_SAMPLES))
     mels_B = mels_of(np.fft.rfftfreq(padded, 1.0 / MODEL_RATE_HZ))
     gains_B = 10.0 ** (np.interp(mels_B / mels_of(MODEL_RATE_HZ / 2), edges, gains_db) / 20.0)
     return np.fft.irfft(np.fft.rfft(audio_S, padded) * gains_B, padded)[: len(audio_S)].astype(np.float32)
