@@ -14,8 +14,10 @@ from manifests.console import volume
 from manifests.errors import RequestError
 from tokenization.interleave import Ratio
 from tokenization.vocabulary import Vocabulary
+from training.augmentation import MELS_PER_S
 from training.config import QWEN2_AUDIO, model_config
 from training.cost import Work, stage_flops
+from training.encoder_recipe import AugmentRecipe
 from training.figures import Plan, StagePlan, TaskPlan
 from training.held_out import held_out_splits
 from training.inputs import Inputs, check_curriculum, growing_stage, mix_of, swap_splits
@@ -118,7 +120,7 @@ class Planner:
         for task, draft in drafts.items():
             drawn = tokens * draft.plan.share
             examples = stage.num_steps * stage.batch_documents if isinstance(stage, CtcStage) else drawn / draft.work.positions
-            work += mean_work([draft.work.stretched(times) for times in stretches_of(stage)]) * examples
+            work += mean_work([draft.work.stretched(times) for times in stretches_of(stage, draft.work)]) * examples
             tasks[task.value] = replace(draft.plan, examples=examples, tokens=drawn, mean_tokens=draft.work.positions)
         masked = masked_ids(stage, self.vocabulary)
         flops = stage_flops(
@@ -191,7 +193,8 @@ class Planner:
     def _memory(self, stage: Stage, works: list[Work], devices: int, parts: int, *, recomputes: bool) -> StepMemory:
         is_ctc = isinstance(stage, CtcStage)
         if isinstance(stage, CtcStage):
-            batch = works[0].stretched(max(stretches_of(stage))) * (stage.batch_documents / (devices * parts))
+            longest = works[0].stretched(max(stretches_of(stage, works[0], ends_share=1.0)))
+            batch = longest * (stage.batch_documents / (devices * parts))
         else:
             positions = stage.sequence_length * stage.sequences_per_step / (devices * parts)
             batch = widest([work * (positions / work.positions) for work in works])
@@ -209,10 +212,15 @@ class Planner:
         )
 
 
-def stretches_of(stage: Stage) -> list[float]:
-    """How many times as long audio is heard as it is, each equally often: slow speech lasts longer. Some recipes change the speed."""
-    speed = stage.augment.speed if isinstance(stage, CtcStage) else None
-    return [1.0 / factor for factor in speed.factors] if speed else [1.0]
+def stretches_of(stage: Stage, work: Work, ends_share: float = 0.5) -> list[float]:
+    """How many times as long audio is heard as it is, each equally often: slow speech lasts longer, and quiet ends are heard too.
+
+    ``work``: of a piece as it is. ``ends_share``: of the longest ends, which are half as long on average.
+    """
+    augment = stage.augment if isinstance(stage, CtcStage) else AugmentRecipe()
+    ends_s = 2 * ends_share * augment.ends.longest_s if augment.ends else 0.0
+    ends = ends_s * MELS_PER_S / work.mel_frames if ends_s else 0.0
+    return [1.0 / factor + ends for factor in (augment.speed.factors if augment.speed else (1.0,))]
 
 
 def mean_work(works: list[Work]) -> Work:

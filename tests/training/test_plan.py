@@ -50,12 +50,12 @@ def test_a_stage_of_a_pack_costs_what_its_examples_cost(chord_pack: Any, demo_re
     assert planned.tasks["asr"].passes == pytest.approx(planned.tokens / sum(len(example.ids) for example in examples))
 
 
-def test_audio_is_counted_as_long_as_its_speeds_make_it(chord_pack: Any, make_recipe: Recipes, curriculum_of: Any) -> None:
-    """Time and operations by all speeds, memory by the slowest."""
+def test_audio_is_counted_as_long_as_speeds_and_ends_make_it(chord_pack: Any, make_recipe: Recipes, curriculum_of: Any) -> None:
+    """Time and operations by all speeds and ends of mean length, memory by the slowest with the longest ends."""
     stage, *_ = curriculum_of(12)
 
-    def planned(*factors: float) -> StagePlan:
-        recipe = make_recipe([{**stage, "augment": {"speed": {"factors": factors}}}])
+    def planned(*factors: float, **ends: Any) -> StagePlan:
+        recipe = make_recipe([{**stage, "augment": {"speed": {"factors": factors}, **ends}}])
         return make_plan(open_inputs(recipe, chord_pack.pack, chord_pack.tokenizer), CPU).stages[0]
 
     slow, plain, both = planned(0.5), planned(1.0), planned(0.5, 1.0)
@@ -63,8 +63,12 @@ def test_audio_is_counted_as_long_as_its_speeds_make_it(chord_pack: Any, make_re
     assert both.wall_hours == pytest.approx((slow.wall_hours + plain.wall_hours) / 2)
     assert both.memory == slow.memory
     assert slow.memory.activations == pytest.approx(2 * plain.memory.activations)
-    # What the stage really hears: 48 documents at drawn speeds.
-    recipe = make_recipe([{**stage, "augment": {"speed": {"factors": [0.5, 1.0]}}}])
+    some, more = (planned(1.0, ends={"longest_s": seconds}).memory.activations for seconds in (0.2, 0.4))
+    assert more - plain.memory.activations == pytest.approx(2 * (some - plain.memory.activations))
+    # What the stage really hears: 48 documents at drawn speeds, between drawn ends.
+    drawn: dict[str, Any] = {"speed": {"factors": (0.5, 1.0)}, "ends": {"longest_s": 0.4}}
+    stated = planned(*drawn["speed"]["factors"], ends=drawn["ends"])
+    recipe = make_recipe([{**stage, "augment": drawn}])
     inputs = open_inputs(recipe, chord_pack.pack, chord_pack.tokenizer)
     maker, reader = ExampleMaker(inputs.layouts, LossWeights()), DocumentReader(inputs.pack, 1 << 30)
     data = stage_data(inputs.train, reader, maker, recipe, recipe.stages[0], Batching(40, 0))
@@ -72,7 +76,8 @@ def test_audio_is_counted_as_long_as_its_speeds_make_it(chord_pack: Any, make_re
     heard = sum((Work.of_piece(int(num) + 2) for batch in batches for num in batch.heard.num_valid_A), Work())
     vocabulary = inputs.tokenizer.vocabulary
     flops = stage_flops(model_config("micro"), 0, vocabulary.text_size + 1, heard, recipe.stages[0].train, is_ctc=True)
-    assert sum(both.flops.values()) == pytest.approx(sum(part.total for part in flops.values()), rel=0.1)
+    assert sum(stated.flops.values()) == pytest.approx(sum(part.total for part in flops.values()), rel=0.1)
+    assert sum(stated.flops.values()) > 1.1 * sum(both.flops.values())
 
 
 def test_the_mix_that_is_really_there_is_planned(chord_pack: Any, make_recipe: Recipes, curriculum_of: Any) -> None:
