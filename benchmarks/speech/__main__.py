@@ -98,9 +98,9 @@ def speaker_lines(rights: Mapping[str, Any], cpu_s: int) -> list[str]:
         "|---|---|---|---|",
         *rows,
         "",
-        "The model learns from audio that is changed in speed, noise and spectrum; the classifier from the audio as it is. What is changed "
-        f"and how long it learns were chosen with {CHOSEN_ON} left out, so this one's figures flatter the model; the others were measured "
-        "after that. Intervals are over a speaker's clips; a few speakers give none for their mean.",
+        "The model learns from audio that is changed in speed, ends, noise and spectrum; the classifier from the audio as it is. What is "
+        f"changed and how long it learns were chosen by looking at {' and '.join(CHOSEN_ON)}, so their figures flatter the model. Intervals "
+        "are over a speaker's clips; a few speakers give none for their mean.",
         "",
     ]
 

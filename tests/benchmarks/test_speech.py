@@ -45,7 +45,7 @@ def test_speakers_are_compared_clip_by_clip_and_then_as_wholes() -> None:
     assert "| b: model − classifier | -25.0 %" in lines
     assert "| mean: model − classifier | 12.5 % | – | 2 speakers |" in lines
     assert "the classifier from the audio as it is" in lines
-    assert "chosen with fsdd-george left out" in lines
+    assert "chosen by looking at fsdd-george and fsdd-lucas" in lines
     assert "12 s of CPU" in lines
 
 
