@@ -54,11 +54,11 @@ bench: env
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.trainer_speed
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.loader_speed
 
-# Training on real speech, in some twenty minutes of one core: a speaker left out, curves on read sentences, sixteen of them by heart.
+# Training on real speech, in some forty minutes of one core: a speaker left out, curves on read sentences, sixteen of them by heart.
 bench-speech: env
 	$(ONE_THREAD) $(BIN)/python -m benchmarks.speech --out benchmarks/results/speech
 
-# One GPU: takes any python3 with torch 2.11 or later, and says so where there is none. The material is made where the environment is.
+# One GPU: takes any python3 from 3.11 on with torch 2.11 or later, and says so where there is none. The material is made where the environment is.
 bench-gpu:
 	test -f benchmarks/gpu/material.pt || test ! -x $(BIN)/python || $(BIN)/python -m benchmarks.gpu.made_material
 	python3 -m benchmarks.gpu
