@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -65,7 +66,8 @@ def dashboard() -> Iterator[str]:
         time.sleep(1)
     yield address
     for process in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it went when its parent did
+            process.kill()
     head.wait()
     shutil.rmtree(folder, ignore_errors=True)
 
